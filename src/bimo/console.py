@@ -1,0 +1,99 @@
+"""What a verb tells the person who waits: stage lines, warnings, one live bar. All of it goes to stderr."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bimo.runtime import t
+
+__all__ = ["SILENT", "Console", "Update"]
+
+Update = Callable[[float, str], None]
+"""`update(done, text)`: how much of the total is done, and what to show beside the bar."""
+
+PLAIN_SECONDS = 15.0
+"""Without a terminal, a progress line is printed at most this often."""
+
+
+class Console:
+    """Stage lines (`Read  1,204 files`), warnings and progress. `quiet` shows nothing but warnings."""
+
+    def __init__(self, *, quiet: bool = False, silent: bool = False) -> None:
+        self.quiet = quiet or silent
+        self.silent = silent
+
+    def say(self, label: str, text: str) -> None:
+        """One line: a translated label of the stage, then what came of it."""
+        if not self.quiet:
+            self._print(f"{_pad(t(label))} {text}")
+
+    def warn(self, text: str) -> None:
+        """One line that asks for attention; shown with --quiet as well."""
+        if not self.silent:
+            self._print(f"{_pad(t('Note'))} {text}")
+
+    def show(self, text: str) -> None:
+        """A line without a label, such as a sample of what the model writes."""
+        if not self.quiet:
+            self._print(f"{' ' * 10}{text}")
+
+    @contextmanager
+    def progress(self, label: str, total: float) -> Iterator[Update]:
+        """Yields `update(done, text)`: a bar on a terminal, a line now and then elsewhere."""
+        if self.quiet or total <= 0:
+            yield _ignore
+        elif sys.stderr.isatty():
+            yield from self._bar(label, total)
+        else:
+            last = time.monotonic()
+
+            def update(done: float, text: str = "") -> None:
+                nonlocal last
+                if time.monotonic() - last >= PLAIN_SECONDS:
+                    last = time.monotonic()
+                    self._print(f"{_pad(t(label))} {100 * done / total:3.0f} %  {text}")
+
+            yield update
+
+    def _bar(self, label: str, total: float) -> Iterator[Update]:
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=36), TextColumn("{task.percentage:3.0f} %"))
+        terminal = Terminal(stderr=True)
+        with Progress(*columns, TextColumn("{task.fields[text]}"), console=terminal, transient=True) as bar:
+            task = bar.add_task(_pad(t(label)), total=total, text="")
+            self._above = lambda line: terminal.print(line, markup=False, highlight=False)
+            try:
+                yield functools.partial(_move, bar, task)
+            finally:
+                del self._above
+
+    def _print(self, line: str) -> None:
+        above = getattr(self, "_above", None)
+        if above is not None:
+            above(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _ignore(done: float, text: str = "") -> None:
+    """Shows nothing."""
+
+
+def _move(bar: Any, task: Any, done: float, text: str = "") -> None:
+    bar.update(task, completed=done, text=text)
+
+
+def _pad(label: str, width: int = 9) -> str:
+    """Fill up to `width` cells; a Chinese character takes two."""
+    cells = sum(2 if ord(character) > 0x2E80 else 1 for character in label)
+    return label + " " * max(0, width - cells)
+
+
+SILENT = Console(silent=True)

@@ -1,0 +1,211 @@
+"""The model card: a README.md with the front matter that model hubs read, from the same facts as the report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from bimo.evaluate.facts import (
+    Facts,
+    baseline_rows,
+    copied_share,
+    copying_reading,
+    count,
+    duration,
+    join_sentences,
+    language_name,
+    learning_curves,
+    model_shape,
+    number,
+    pair,
+    part,
+    percent,
+    read_facts,
+    rounded,
+    size,
+    verdict,
+)
+from bimo.evaluate.page import shorten, visible
+from bimo.files import replacing
+from bimo.runtime import t
+
+__all__ = ["write_card"]
+
+Row = tuple[str, str] | list[str]
+
+
+def write_card(model_folder: Path) -> Path:
+    """Write the model card `README.md`: what it is, how it was trained, numbers, limits, how to use it.
+
+    It travels with the model, so of the training data it holds counts, and no text or file name.
+    """
+    facts = read_facts(model_folder)
+    languages = _languages(facts)
+    blocks = [
+        _front_matter(languages),
+        f"# {escape(facts['name'])}",
+        escape(_what_it_is(facts, languages)),
+        escape(join_sentences(verdict(facts))),
+        _use(facts),
+        *_section(t("Training"), _training(facts)),
+        *_section(t("Numbers"), _numbers(facts)),
+        *_samples(facts),
+        f"## {t('Limits')}",
+        "\n".join(f"- {escape(limit)}" for limit in _limits(facts)),
+    ]
+    path = model_folder / "README.md"
+    with replacing(path) as part_path:
+        part_path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    return path
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, with invisible characters written out."""
+    line = visible(" ".join(text.split()))
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*_\[\]#|~$]|^[-+])", r"\\\1", line)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", line)
+
+
+def fenced(text: str, info: str = "") -> str:
+    """A code block whose fence is longer than any that the text holds."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{info}\n{visible(text)}\n{fence}"
+
+
+def _languages(facts: Facts) -> list[str]:
+    """Codes of the languages that make up at least a hundredth of the text, most frequent first."""
+    found = part(facts, "documents", "languages")
+    sizes = {code: number(inner, "characters") or 0 for code, inner in found.items()}
+    total = sum(sizes.values())
+    codes = sorted((code for code in sizes if re.fullmatch("(?!und)[a-z]{2,3}", code)), key=lambda code: -sizes[code])
+    return [code for code in codes if sizes[code] >= total / 100]
+
+
+def _front_matter(languages: list[str]) -> str:
+    listed = ["language:", *(f"- {json.dumps(code)}" for code in languages)] if languages else []
+    tags = ["tags:", "- bimo", "- text-generation"]
+    fixed = ["library_name: transformers", "pipeline_tag: text-generation"]
+    return "\n".join(["---", *listed, *tags, *fixed, "---"])
+
+
+def _what_it_is(facts: Facts, languages: list[str]) -> str:
+    parameters = number(facts, "plan", "parameters")
+    spoken = t(" and ").join(language_name(code) for code in languages)
+    if parameters is None:
+        return t("A small language model, trained from scratch with Bimo.")
+    if not spoken:
+        return t(
+            "A language model with {parameters} parameters, trained from scratch with Bimo.",
+            parameters=rounded(parameters),
+        )
+    return t(
+        "A language model with {parameters} parameters for {languages}, trained from scratch with Bimo.",
+        parameters=rounded(parameters),
+        languages=spoken,
+    )
+
+
+def _use(facts: Facts) -> str:
+    name = facts["name"]
+    samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
+    first = samples[0] if samples and isinstance(samples[0], dict) else {}
+    prompt = shorten(" ".join(str(first.get("prompt") or "").split()), 60) or t("Once upon a time")
+    python = "\n".join(
+        [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name, ensure_ascii=False)})",
+            f"model = AutoModelForCausalLM.from_pretrained({json.dumps(name, ensure_ascii=False)})",
+            f'ids = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")',
+            "written = model.generate(**ids, max_new_tokens=100, do_sample=True)",
+            "print(tokenizer.decode(written[0], skip_special_tokens=True))",
+        ]
+    )
+    shell = f"bimo generate {shlex.quote(name)} {shlex.quote(prompt)}"
+    return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
+
+
+def _training(facts: Facts) -> list[Row | None]:
+    documents, done, planned = part(facts, "documents"), facts["training"], facts["plan"]
+    shape = [row for row in model_shape(part(planned, "model")) if row]
+    return [
+        _row(t("Documents"), number(documents, "train", "documents"), count),
+        _row(t("Characters"), number(documents, "train", "characters"), rounded),
+        _row(t("Tokens learned from"), number(done, "tokens"), rounded),
+        _row(t("Passes over the text"), number(planned, "epochs"), "{:.2f}".format),
+        _row(t("Steps"), number(done, "steps"), count),
+        _row(t("Training time"), number(done, "seconds"), duration),
+        _text(t("Processor"), part(planned, "machine").get("processor")),
+        _row(t("Memory"), number(done, "peak_memory_bytes"), size),
+        *shape,
+        _text(t("Seed"), facts["manifest"].get("seed")),
+        _text("Bimo", facts["manifest"].get("bimo")),
+    ]
+
+
+def _numbers(facts: Facts) -> list[Row | None]:
+    evaluation = facts["evaluation"]
+    interval = pair(evaluation, "bits_per_byte_interval")
+    baselines = [(t("Bits per byte, {name}", name=name), f"{bits:.3f}") for _, name, bits in baseline_rows(evaluation)]
+    return [
+        _row(t("Bits per byte on unseen text"), number(evaluation, "bits_per_byte"), "{:.3f}".format),
+        (t("95 % interval"), f"{interval[0]:.3f}–{interval[1]:.3f}") if interval else None,
+        *baselines,
+        _row(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
+        _row(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
+        _row(t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
+    ]
+
+
+def _samples(facts: Facts) -> list[str]:
+    samples = [sample for sample in part(facts, "evaluation").get("samples") or [] if isinstance(sample, dict)]
+    if not samples:
+        return []
+    blocks = []
+    for sample in samples[:3]:
+        prompt, text = str(sample.get("prompt") or ""), str(sample.get("text") or "")
+        blocks.append(fenced(prompt + shorten(text.removeprefix(prompt), 600), "text"))
+    return [f"## {t('Samples')}", *blocks]
+
+
+def _limits(facts: Facts) -> list[str]:
+    context = number(facts, "plan", "model", "context")
+    limits = [
+        t(
+            "It continues text in the manner of its training text. It does not know what is "
+            "true, and it invents facts, names and numbers."
+        ),
+        t("It repeats whatever one-sidedness and errors its training text has."),
+        t("It was not taught to answer questions, to follow instructions or to refuse."),
+    ]
+    if context:
+        limits.append(t("It sees at most {context} tokens at a time.", context=count(context)))
+    copying = copying_reading(part(facts, "evaluation", "copying"))
+    limits.append(
+        join_sentences(copying) if copying else t("How much it copies from its training text has not been measured.")
+    )
+    limits.append(
+        t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    )
+    return limits
+
+
+def _section(title: str, rows: list[Row | None]) -> list[str]:
+    kept = [row for row in rows if row]
+    if not kept:
+        return []
+    lines = [f"| {escape(name)} | {escape(value)} |" for name, value in kept]
+    return [f"## {title}", "\n".join(["| | |", "|---|---|", *lines])]
+
+
+def _row(name: str, value: float | None, say: Any) -> Row | None:
+    return None if value is None else (name, say(value))
+
+
+def _text(name: str, value: Any) -> Row | None:
+    return None if value is None else (name, str(value))

@@ -1,0 +1,272 @@
+"""The report of a run as one page: what came out, how it learned, what went in. Made from the facts on disk alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bimo.evaluate.card import write_card
+from bimo.evaluate.charts import line_chart
+from bimo.evaluate.data_report import rejected, sources, tokenizer, write_data_report
+from bimo.evaluate.facts import (
+    Facts,
+    baseline_rows,
+    compare,
+    copied_share,
+    copying_reading,
+    count,
+    duration,
+    join_sentences,
+    learning_curves,
+    learning_reading,
+    number,
+    pair,
+    part,
+    percent,
+    read_facts,
+    rounded,
+    size,
+    verdict,
+)
+from bimo.evaluate.making import glossary, making, plan
+from bimo.evaluate.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
+from bimo.runtime import t
+
+__all__ = ["write_card", "write_data_report", "write_report"]
+
+SAMPLE_LIMIT, GLIMPSE_LIMIT = 1500, 220
+"""Characters shown of a sample at the end, and of one on the way there."""
+
+
+def write_report(model_folder: Path) -> Path:
+    """Write `bimo/report.html` from the facts in a model folder; what was not measured is left out."""
+    facts = read_facts(model_folder)
+    curves = learning_curves(facts)
+    evaluation, training = facts["evaluation"], facts["training"]
+    figures = key_figures(
+        [
+            (t("Bits per byte on unseen text"), number(evaluation, "bits_per_byte"), "{:.2f}".format),
+            (t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
+            (t("Parameters"), number(facts, "plan", "parameters"), rounded),
+            (t("Tokens learned from"), number(training, "tokens"), rounded),
+            (t("Training time"), number(training, "seconds"), duration),
+        ]
+    )
+    sections = [
+        samples(facts, curves),
+        learning(facts, curves),
+        comparison(evaluation),
+        copying(part(evaluation, "copying")),
+        plan(facts),
+        sources(facts),
+        rejected(facts),
+        tokenizer(facts),
+        making(facts),
+        glossary(),
+    ]
+    headline = join_sentences(verdict(facts))
+    return write_page(model_folder / "bimo" / "report.html", facts["name"], headline, figures, sections)
+
+
+def samples(facts: Facts, curves: dict[str, list[Facts]]) -> Section | None:
+    """What the model writes now, and how its writing changed on the way."""
+    seen = curves["sample"]
+    final = part(facts, "evaluation").get("samples") or seen[-1:]
+    if not final:
+        return None
+    content: list[Node] = [_quote(sample) for sample in final[:6] if isinstance(sample, dict)]
+    prompt = seen[0].get("prompt") if seen else None
+    same = [sample for sample in seen if sample.get("prompt") == prompt]
+    if len(same) > 1:
+        chosen = sorted({round(index * (len(same) - 1) / min(5, len(same) - 1)) for index in range(min(6, len(same)))})
+        steps = [element("li", _moment(same[index], curves["validation"]), _glimpse(same[index])) for index in chosen]
+        content += [element("h3", t("How its writing changed")), element("ol", steps, class_="timeline")]
+    return "samples", t("What it writes"), content
+
+
+def _quote(sample: Facts) -> Node:
+    prompt, text = _prompt_and_text(sample)
+    return element("blockquote", element("b", prompt), shorten(text, SAMPLE_LIMIT), dir="auto")
+
+
+def _glimpse(sample: Facts) -> Node:
+    prompt, text = _prompt_and_text(sample)
+    return element("p", element("b", prompt), shorten(text, GLIMPSE_LIMIT), dir="auto")
+
+
+def _prompt_and_text(sample: Facts) -> tuple[str, str]:
+    prompt = str(sample.get("prompt") or "")
+    return prompt, str(sample.get("text") or "").removeprefix(prompt)
+
+
+def _moment(sample: Facts, checks: list[Facts]) -> Node:
+    """At which step a sample was written, and the last check up to then."""
+    step = number(sample, "step") or 0
+    label = t("step {step}", step=count(step))
+    before = [check["bits_per_byte"] for check in checks if (number(check, "step") or 0) <= step]
+    bits = t("{bits:.2f} bits per byte", bits=before[-1]) if before else None
+    return element("div", label, element("br"), element("small", bits) if bits else None)
+
+
+def learning(facts: Facts, curves: dict[str, list[Facts]]) -> Section | None:
+    """Learning curves over tokens and time, and what they say."""
+    best = min(curves["validation"], key=lambda check: check["bits_per_byte"], default=None)
+    names = {"kneser_ney": "Kneser-Ney", "xz": "xz", "unigram": t("Unigram")}
+    levels = [(names[key], bits) for key, _, bits in baseline_rows(facts["evaluation"])]
+    longest = max((number(step, "seconds") or 0 for step in curves["step"] + curves["validation"]), default=0)
+    unit, unit_name = (
+        (3600, t("hours")) if longest >= 7200 else (60, t("minutes")) if longest >= 180 else (1, t("seconds"))
+    )
+    axes: list[tuple[str, float, str, Callable[[float], str], int]] = [
+        ("tokens", 1, t("tokens read in training"), rounded, 340),
+        ("seconds", unit, unit_name, "{:g}".format, 240),
+    ]
+    charts = []
+    for key, divisor, label, say, height in axes:
+        lines = {
+            kind: [
+                (event[key] / divisor, event["bits_per_byte"])
+                for event in curves[kind]
+                if number(event, key) is not None
+            ]
+            for kind in ("step", "validation")
+        }
+        ends = lines["validation"] or lines["step"]
+        if len(ends) < 2:
+            continue
+        mark = (best[key] / divisor, best["bits_per_byte"]) if best and number(best, key) is not None else None
+        spoken = t(
+            "Learning curve over {axis}: from {first:.2f} to {last:.2f} bits per byte, lowest {best:.2f}.",
+            axis=label,
+            first=ends[0][1],
+            last=ends[-1][1],
+            best=min(bits for _, bits in ends),
+        )
+        drawing = line_chart(
+            lines,
+            levels=levels,
+            mark=mark,
+            x_label=label,
+            y_label=t("bits per byte"),
+            say_x=say,
+            alternative=spoken,
+            height=height,
+        )
+        legend = [("stroke step", t("text it trains on"))] if lines["step"] else []
+        legend += [("stroke validation", t("text it never saw"))] if lines["validation"] else []
+        legend += [("ring", t("best check"))] if mark else []
+        legend += [("stroke level", t("simple methods"))] if levels else []
+        charts.append(figure(drawing, legend=legend))
+    if not charts:
+        return None
+    reading = element("p", join_sentences(learning_reading(curves)))
+    return "learning", t("How it learned"), [reading, *charts, *_incidents(facts, curves)]
+
+
+def _incidents(facts: Facts, curves: dict[str, list[Facts]]) -> list[Node]:
+    resumed = number(facts, "training", "resumed") or len(curves["resumed"])
+    skipped = number(facts, "training", "skipped_steps") or len(curves["skipped"])
+    sentences = [
+        t("Interruptions after which the run went on: {n}.", n=count(resumed)) if resumed else None,
+        t("Steps that the health check skipped: {n}.", n=count(skipped)) if skipped else None,
+    ]
+    return [element("p", sentence, class_="note") for sentence in sentences if sentence]
+
+
+def comparison(evaluation: Facts) -> Section | None:
+    """The model beside simple methods, with the uncertainty of the measurement."""
+    bits = number(evaluation, "bits_per_byte")
+    if bits is None:
+        return None
+    interval = pair(evaluation, "bits_per_byte_interval")
+    rows = [("model", t("This model"), bits), *baseline_rows(evaluation)]
+    largest = max([value for _, _, value in rows] + (interval or []))
+    lines: list[list[Node]] = []
+    for key, name, value in sorted(rows, key=lambda row: row[2]):
+        own = key == "model"
+        difference = "" if own else compare(bits, value, interval=interval)
+        drawn = bar(value, largest, class_="own" if own else "", interval=interval if own else None)
+        lines.append([element("span", name, class_="own" if own else None), f"{value:.3f}", difference, drawn])
+    baselines, validation = part(evaluation, "baselines"), part(evaluation, "validation")
+    used = number(baselines, "train_bytes_used")
+    notes = [t("Shorter bars are better.")]
+    if interval:
+        notes.append(
+            t(
+                "The mark on the bar is where the number lies with 95 % certainty: {low:.3f} to {high:.3f}.",
+                low=interval[0],
+                high=interval[1],
+            )
+        )
+    if used is not None:
+        notes.append(t("The simple methods learned from {size} of the same training text.", size=size(used)))
+    tested_bytes, all_bytes = number(baselines, "validation_bytes_used"), number(validation, "bytes")
+    if tested_bytes and all_bytes and abs(tested_bytes / all_bytes - 1) > 0.01:
+        notes.append(t("They were tested on {size} of the same unseen text.", size=size(tested_bytes)))
+    orders = [
+        [order, f"{value:.3f}"]
+        for order, value in part(baselines, "kneser_ney", "by_order").items()
+        if isinstance(value, float | int)
+    ]
+    tested = " · ".join(
+        template
+        for template in (
+            t("{n} documents", n=count(validation["documents"])) if number(validation, "documents") else "",
+            t("{n} characters", n=count(validation["characters"])) if number(validation, "characters") else "",
+            size(validation["bytes"]) if number(validation, "bytes") else "",
+        )
+        if template
+    )
+    content = [
+        table([t("Method"), t("Bits per byte"), t("This model is"), ""], lines, class_="bars"),
+        element("p", join_sentences(notes), class_="note"),
+        table(
+            [],
+            [
+                [t("Tested on"), tested] if tested else None,
+                fact(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
+                fact(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
+                fact(t("Context in tokens"), number(evaluation, "context"), count),
+                fact(t("Stride in tokens"), number(evaluation, "stride"), count),
+            ],
+            class_="facts",
+        ),
+        element(
+            "details", element("summary", t("Kneser-Ney by order")), table([t("Order"), t("Bits per byte")], orders)
+        )
+        if orders
+        else None,
+    ]
+    return "comparison", t("How good that is"), content
+
+
+def copying(facts: Facts) -> Section | None:
+    """How much of what it writes stands in the training text, in words and numbers."""
+    reading = copying_reading(facts)
+    if not reading:
+        return None
+    window, windows = number(facts, "window"), number(facts, "windows")
+    examples = [
+        str(example.get("text", "")) if isinstance(example, dict) else str(example)
+        for example in facts.get("longest_examples") or []
+    ]
+    copied = number(facts, "windows_copied")
+    content: list[Node] = [
+        element("p", join_sentences(reading)),
+        table(
+            [],
+            [
+                fact(t("Samples looked at"), number(facts, "samples"), count),
+                fact(t("Window in characters"), window, count),
+                fact(t("Windows looked at"), windows, count),
+                fact(t("Windows copied"), copied, count),
+                fact(t("Longest copied run in characters"), number(facts, "longest_run"), count),
+                fact(t("Usual longest run of a sample (median)"), number(facts, "median_longest_run"), "{:g}".format),
+            ],
+            class_="facts",
+        ),
+    ]
+    if examples:
+        content.append(element("h3", t("Longest copied passages")))
+        content += [element("blockquote", shorten(text, GLIMPSE_LIMIT), dir="auto") for text in examples[:3]]
+    return "copying", t("What it learned by heart"), content

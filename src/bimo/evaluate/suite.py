@@ -1,0 +1,168 @@
+"""`bimo evaluate`: how well a model predicts text that it never saw, beside simple methods, and how much it copies."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
+from bimo.console import SILENT, Console
+from bimo.evaluate.copying import copying_facts
+from bimo.files import digest_file, digest_json, read_json, write_json
+from bimo.generate.engine import LanguageModel, load
+from bimo.generate.sample import Sampling
+from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.stages import Stages
+from bimo.text.passages import passage_characters
+from bimo.text.readers import Reading, read_file
+from bimo.text.sources import estimate_bytes, find_sources
+from bimo.text.store import read_stored
+
+__all__ = ["evaluate", "evaluation_lines", "predict_texts"]
+
+VERSION = 1
+"""Goes up when the same model and text would give other figures."""
+
+FREE_SAMPLES = 200
+SAMPLE_TOKENS = 200
+SAMPLES_AT_ONCE = 50
+SHOWN_SAMPLES = 3
+
+FREE = Sampling(temperature=1.0, top_p=1.0)
+"""What the model itself says, not cut to its likeliest words: the fair setting for counting copies."""
+
+MOST_TRAINING_CHARACTERS = 20_000_000
+"""Of training text, evenly sampled, that is searched for copies; the facts say how much it was."""
+
+BOOTSTRAPS = 1000
+
+
+def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT) -> dict[str, Any]:
+    """Measure a model on prepared data (its held-out part) or on any files of text. Returns facts as JSON.
+
+    On prepared data baselines and copying are measured too, and everything is kept as `bimo/evaluation.json`.
+    """
+    model, source = Path(model), Path(source)
+    if not (source / "manifest.json").exists():
+        return predict_texts(load(model), _read_texts(source, console), console=console)
+    stages = Stages(source)
+    weights = digest_file(model / "model.safetensors") if (model / "model.safetensors").exists() else ""
+    key = digest_json({"version": VERSION, "weights": weights, "documents": stages.key("documents")})
+    stored = model / "bimo" / "evaluation.json"
+    if stored.exists() and (facts := read_json(stored)).get("key") == key:
+        return facts
+    language_model = load(model)
+    texts = [document.text for document in read_stored(source / "documents", "validation")]
+    facts = {
+        "key": key,
+        **predict_texts(language_model, sample_evenly(texts, MOST_VALIDATION_CHARACTERS), console=console),
+        "baselines": measure_baselines(source, key=stages.key("documents"), console=console),
+        **_free_writing(language_model, source, texts, console),
+    }
+    write_json(stored, facts)
+    return facts
+
+
+def _read_texts(source: Path, console: Console) -> list[str]:
+    """Whatever text stands in a file or folder, as it is."""
+    files = find_sources([source])
+    reading = Reading(
+        lambda rejected: console.warn(f"{rejected.source}:{rejected.line} {rejected.detail}"),
+        passage_characters(estimate_bytes(files)),
+        None,
+    )
+    texts = [document.text for file in files for document in read_file(file, reading) if document.text.strip()]
+    if not texts:
+        raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
+    return texts
+
+
+def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = SILENT) -> dict[str, Any]:
+    """Bits per byte of whole texts, ends included, with a 95 % interval from a bootstrap over the texts."""
+    bytes_ = np.array([len(text.encode()) for text in texts])
+    nats = []
+    with console.progress("Evaluate", len(texts)) as update:
+        for start in range(0, len(texts), 64):
+            nats += [-value for value in model.rolling_loglikelihood(texts[start : start + 64])]
+            update(len(nats), "")
+    losses = np.array(nats)
+    tokens = sum(len(ids) + 1 for ids in model.tokenizer.encode_batch(texts))
+    draws = np.random.default_rng(0).integers(0, len(texts), size=(BOOTSTRAPS, len(texts)))
+    resampled = losses[draws].sum(axis=1) / bytes_[draws].sum(axis=1) / math.log(2)
+    context = model.model.config.context
+    return {
+        "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
+        "bits_per_byte_interval": [float(np.quantile(resampled, q)) for q in (0.025, 0.975)],
+        "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
+        "perplexity": float(math.exp(losses.sum() / tokens)),
+        "context": context,
+        "stride": context // 2,
+        "validation": {
+            "documents": len(texts),
+            "bytes": int(bytes_.sum()),
+            "characters": sum(map(len, texts)),
+            "tokens": tokens,
+        },
+    }
+
+
+def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console: Console) -> dict[str, Any]:
+    """Let the model write without a prompt, and look for what it writes in the text it learned from."""
+    samples: list[str] = []
+    with console.progress("Writing", FREE_SAMPLES) as update:
+        while len(samples) < FREE_SAMPLES:
+            seed = len(samples)
+            samples += model.samples(count=SAMPLES_AT_ONCE, max_tokens=SAMPLE_TOKENS, sampling=FREE, seed=seed)
+            update(len(samples), t("to look for copies of the training text"))
+    texts = (document.text for document in read_stored(data / "documents", "train"))
+    searched = sample_evenly(texts, MOST_TRAINING_CHARACTERS)
+    copying = copying_facts(samples, searched, reference_texts=held_out)
+    shown = model.samples(count=SHOWN_SAMPLES, max_tokens=SAMPLE_TOKENS, seed=1)
+    return {
+        "copying": {**copying, "characters_searched": sum(map(len, searched))},
+        "samples": [{"prompt": "", "text": text} for text in shown],
+    }
+
+
+def evaluation_lines(facts: dict[str, Any]) -> list[str]:
+    """An evaluation as lines for people."""
+    low, high = facts["bits_per_byte_interval"]
+    validation = facts["validation"]
+    lines = [
+        t(
+            "{bits:.4f} bits per byte ({low:.3f}-{high:.3f} in 95 % of resamples), {per_character:.3f} bits per "
+            "character, perplexity {perplexity:.2f} a token",
+            bits=facts["bits_per_byte"],
+            low=low,
+            high=high,
+            per_character=facts["bits_per_character"],
+            perplexity=facts["perplexity"],
+        ),
+        t("on {documents:,} documents of {bytes:,} bytes, {tokens:,} tokens", **validation),
+    ]
+    if "baselines" in facts:
+        baselines = facts["baselines"]
+        lines.append(
+            t(
+                "Baselines: unigram {unigram:.3f}, Kneser-Ney of order {order} {kneser_ney:.3f}, xz {xz:.3f}",
+                unigram=baselines["unigram"],
+                order=baselines["kneser_ney"]["best_order"],
+                kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
+                xz=baselines["xz"],
+            )
+        )
+    if "copying" in facts:
+        copying = facts["copying"]
+        lines.append(
+            t(
+                "Copied: {share:.2%} of {windows:,} windows of {window} characters; longest run {longest} characters",
+                share=copying["share_of_windows_copied"],
+                windows=copying["windows"],
+                window=copying["window"],
+                longest=copying["longest_run"],
+            )
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""Models: ids -> vectors -> logits. No text, no files, no optimizer."""

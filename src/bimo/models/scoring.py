@@ -1,0 +1,78 @@
+"""How well a model predicts token ids that stand already: one forward pass, many positions.
+
+B batch, T time (positions), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from bimo.models.transformer import Decoder
+
+__all__ = ["Window", "rolling_losses", "rolling_windows", "score_windows"]
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Window:
+    """Ids to read; the last `scored` of them are to be predicted from those before. `owner` says whose they are."""
+
+    ids: list[int]
+    scored: int
+    owner: int = 0
+
+
+def rolling_windows(ids: list[int], *, context: int, stride: int, owner: int = 0) -> Iterator[Window]:
+    """Cover ids[1:] so that each id is predicted once, with at least context - stride ids before it where there are."""
+    end = min(len(ids), context + 1)
+    if end > 1:
+        yield Window(ids[:end], end - 1, owner)
+    while end < len(ids):
+        new_end = min(len(ids), end + stride)
+        yield Window(ids[max(0, new_end - context - 1) : new_end], new_end - end, owner)
+        end = new_end
+
+
+@torch.no_grad()
+def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
+    """Cross-entropy in nats, summed over the scored ids of each window; [B] floats."""
+    T = max(len(window.ids) for window in windows) - 1
+    inputs = torch.zeros(len(windows), T, dtype=torch.long)
+    targets = torch.full((len(windows), T), IGNORED, dtype=torch.long)
+    for row, window in enumerate(windows):
+        # Padding stands on the right, where no earlier position can see it.
+        length = len(window.ids) - 1
+        inputs[row, :length] = torch.tensor(window.ids[:-1])
+        targets[row, length - window.scored : length] = torch.tensor(window.ids[1:])[length - window.scored :]
+    device = next(model.parameters()).device
+    logits = model(inputs.to(device)).float()
+    losses = F.cross_entropy(logits.transpose(1, 2), targets.to(device), ignore_index=IGNORED, reduction="none")
+    return losses.sum(dim=1, dtype=torch.float64).tolist()
+
+
+def rolling_losses(
+    model: Decoder, documents: Iterable[list[int]], *, context: int, stride: int, tokens_per_batch: int = 8192
+) -> list[float]:
+    """Cross-entropy in nats of each document, every id but the first being predicted once. One float a document."""
+    documents = list(documents)
+    windows = [
+        window
+        for owner, ids in enumerate(documents)
+        for window in rolling_windows(ids, context=context, stride=stride, owner=owner)
+    ]
+    windows.sort(key=lambda window: len(window.ids))
+    totals = [0.0] * len(documents)
+    rows = max(1, tokens_per_batch // context)
+    training = model.training
+    model.eval()
+    for start in range(0, len(windows), rows):
+        group = windows[start : start + rows]
+        for window, loss in zip(group, score_windows(model, group), strict=True):
+            totals[window.owner] += loss
+    model.train(training)
+    return totals

@@ -1,0 +1,373 @@
+"""`bimo plan`: what this machine can make of this text in the time given, before any of it is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bimo.baselines import measure_baselines
+from bimo.console import SILENT, Console
+from bimo.files import digest_json, read_json, write_json
+from bimo.machine import Machine, measure_machine
+from bimo.models.config import ModelConfig, load_presets
+from bimo.models.transformer import Decoder
+from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, pick_device, t
+from bimo.stages import Stages
+from bimo.train.losses import next_token_loss
+from bimo.train.optim import build_optimizers
+from bimo.train.pretrain import TrainConfig
+
+__all__ = ["Plan", "expected_ratio", "plan", "plan_lines", "stored_plan"]
+
+LEAST_TOKENS = 2_000
+"""Below this a model learns nothing but the text itself."""
+
+TOKENS_PER_STEP = 2_048
+MOST_STEPS = 6_000
+"""Beyond so many steps larger batches waste little, and every step costs an update of all weights."""
+
+OVERHEAD = 0.05
+"""The share of the time that validations, samples and checkpoints take."""
+
+USUAL_SHARE_OF_PEAK = 0.3
+CANDIDATES = 3
+RANGE = 0.10
+"""Expected bits per byte are given as a range of this share on both sides (docs/log.md: plan against actual)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train and how, and `facts` for people: machine, speed, memory, expectation, reasons."""
+
+    model: ModelConfig
+    train: TrainConfig
+    facts: dict[str, Any]
+
+
+def plan(
+    data: str | Path,
+    *,
+    minutes: float = 10.0,
+    preset: str = "",
+    seed: int = 0,
+    device: str = "auto",
+    console: Console = SILENT,
+) -> Plan:
+    """Choose size, context, batch, steps and rates for a training of `minutes` on prepared data.
+
+    `preset` fixes the size. Raises UserError when the text is too small, or nothing fits this machine's memory.
+    """
+    data = Path(data)
+    if minutes <= 0:
+        raise UserError("--minutes must be more than 0, but is {minutes}.", code=USAGE, minutes=minutes)
+    corpus = _Corpus.read(data, console)
+    target = pick_device(device)
+    with console.progress("Plan", CANDIDATES + 1) as update:
+        machine = measure_machine(target)
+        update(1, t("measuring this machine"))
+        seconds = 60 * minutes
+        shapes = _affordable(corpus, machine, preset)
+        guesses = [
+            _Candidate(
+                name, shape, batch, USUAL_SHARE_OF_PEAK * machine.matrix_flops[machine.dtype] / shape.flops_per_token
+            )
+            for name, shape, batch in shapes
+        ]
+        guesses.sort(key=lambda candidate: candidate.expected(corpus, seconds))
+        measured = []
+        for number, candidate in enumerate(guesses[:CANDIDATES]):
+            update(1 + number, t("timing the size “{name}”", name=candidate.name))
+            rate = _tokens_per_second(candidate.shape, candidate.batch, machine.dtype, target)
+            measured.append(replace(candidate, tokens_per_second=rate))
+    best = min(measured, key=lambda candidate: candidate.expected(corpus, seconds))
+    return _settle(best, measured, corpus, machine, minutes=minutes, seed=seed, device=device)
+
+
+def stored_plan(
+    data: Path,
+    path: Path,
+    *,
+    minutes: float,
+    preset: str = "",
+    seed: int = 0,
+    device: str = "auto",
+    console: Console = SILENT,
+) -> Plan:
+    """The plan kept at `path` if it was made for the same tokens and choices, else a new one, kept there.
+
+    Measuring again would choose other steps, and an interrupted training could not go on.
+    """
+    if not (data / "manifest.json").exists():
+        raise _not_prepared(data)
+    key = digest_json([Stages(data).key("tokens"), minutes, preset, seed, device])
+    if path.exists() and (facts := read_json(path)).get("key") == key:
+        settings = {name: value for name, value in facts["train"].items() if name != "context"}
+        return Plan(ModelConfig(**facts["model"]), TrainConfig(**settings), facts)
+    chosen = plan(data, minutes=minutes, preset=preset, seed=seed, device=device, console=console)
+    write_json(path, {"key": key, **chosen.facts})
+    return chosen
+
+
+def _not_prepared(data: Path) -> UserError:
+    return UserError(
+        "{data} is not prepared data. Make it with: bimo prepare SOURCE --out DATA.", code=USAGE, data=data
+    )
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """What of the prepared data matters for the plan."""
+
+    tokens: int
+    vocabulary: int
+    bytes_per_token: float
+    kneser_ney: float
+
+    @classmethod
+    def read(cls, data: Path, console: Console) -> _Corpus:
+        if not (data / "manifest.json").exists():
+            raise _not_prepared(data)
+        stages = read_json(data / "manifest.json")["stages"]
+        packed = stages["tokens"]["facts"]
+        tokens = packed["train"]["tokens"]
+        if tokens < LEAST_TOKENS:
+            raise UserError(
+                "The text is too small to train on: {tokens:,} tokens after cleaning, where at least {least:,} are "
+                "needed (some {kilobytes} kB) and a hundred times that is a modest start. Add more text.",
+                code=DATA_REFUSED,
+                tokens=tokens,
+                least=LEAST_TOKENS,
+                kilobytes=LEAST_TOKENS * 4 // 1000,
+            )
+        baselines = measure_baselines(data, key=Stages(data).key("documents"), console=console)
+        return cls(
+            tokens=tokens,
+            vocabulary=stages["tokenizer"]["facts"]["vocabulary"],
+            bytes_per_token=packed["train"]["bytes"] / tokens,
+            kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    name: str
+    shape: ModelConfig
+    batch: int
+    tokens_per_second: float
+
+    def tokens(self, seconds: float) -> int:
+        return int(self.tokens_per_second * seconds * (1 - OVERHEAD))
+
+    def expected(self, corpus: _Corpus, seconds: float) -> float:
+        """Bits per byte at the end."""
+        ratio = expected_ratio(self.shape.parameters, tokens=self.tokens(seconds), unique=corpus.tokens)
+        return corpus.kneser_ney * ratio
+
+
+def expected_ratio(parameters: int, *, tokens: int, unique: int) -> float:
+    """Bits per byte to expect, as a multiple of what Kneser-Ney reaches on the same text.
+
+    The form of Hoffmann et al. 2022 (eq. 2) with repeated tokens discounted as in Muennighoff et al. 2023 (eq. 5);
+    the constants were fitted to our own runs (docs/log.md), hence for corpora of megabytes and minutes to hours.
+    """
+    floor, by_parameters, by_tokens, half_life = 0.55, 0.16, 0.45, 6.0
+    repeats = max(0.0, tokens / unique - 1)
+    useful = min(tokens, unique) + unique * half_life * (1 - math.exp(-repeats / half_life))
+    return floor + by_parameters * (parameters / 1e6) ** -0.34 + by_tokens * (useful / 1e6) ** -0.28
+
+
+def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[str, ModelConfig, int]]:
+    """Name, shape and batch of the sizes that fit into memory."""
+    presets = load_presets()
+    if preset and preset not in presets:
+        raise UserError(
+            "There is no preset {preset}. There are: {known}.", code=USAGE, preset=preset, known=", ".join(presets)
+        )
+    context = 256
+    while context > 32 and corpus.tokens < 40 * context:
+        context //= 2
+    batch = max(1, TOKENS_PER_STEP // context)
+    shapes = [
+        (name, ModelConfig(vocabulary=corpus.vocabulary, context=context, **fields), batch)  # type: ignore[arg-type]
+        for name, fields in presets.items()
+        if preset in ("", name)
+    ]
+    fitting = [entry for entry in shapes if entry[1].training_bytes(batch) < 0.8 * machine.memory_bytes]
+    if not fitting:
+        raise UserError(
+            "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. Choose a smaller "
+            "--preset, or leave the choice to the plan.",
+            code=NO_ROOM,
+            preset=shapes[0][0],
+            needed=shapes[0][1].training_bytes(batch) / 1e9,
+            memory=machine.memory_bytes / 1e9,
+        )
+    return fitting
+
+
+def _tokens_per_second(shape: ModelConfig, batch: int, dtype: str, device: torch.device, seconds: float = 1.5) -> float:
+    """Real training steps on random tokens, for about so many seconds; the median step counts."""
+    model = Decoder(shape, compute_dtype=getattr(torch, dtype)).initialise(0).to(device)
+    optimizers = build_optimizers(model, muon_rate=1e-3, adam_rate=1e-3, weight_decay=0.0)
+    windows = torch.randint(shape.vocabulary, (batch, shape.context + 1)).numpy()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        start = time.perf_counter()
+        loss, _ = next_token_loss(model, windows)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        times.append(time.perf_counter() - start)
+    usual = sorted(times[1:])[len(times[1:]) // 2]
+    return batch * shape.context / usual
+
+
+def _settle(
+    best: _Candidate,
+    measured: list[_Candidate],
+    corpus: _Corpus,
+    machine: Machine,
+    *,
+    minutes: float,
+    seed: int,
+    device: str,
+) -> Plan:
+    """Turn the chosen candidate into settings and sentences."""
+    seconds = 60 * minutes
+    tokens = best.tokens(seconds)
+    shape, batch = best.shape, best.batch
+    while tokens / (batch * shape.context) > MOST_STEPS:
+        batch *= 2
+    settings = TrainConfig(
+        steps=max(20, tokens // (batch * shape.context)), batch=batch, minutes=minutes, seed=seed, device=device
+    )
+    middle = best.expected(corpus, seconds)
+    epochs = tokens / corpus.tokens
+    facts = {
+        "minutes": minutes,
+        "preset": best.name,
+        "machine": machine.facts(),
+        "model": asdict(shape),
+        "train": {**asdict(settings), "context": shape.context},
+        "parameters": shape.parameters,
+        "tokens": tokens,
+        "epochs": epochs,
+        "tokens_per_parameter": tokens / shape.parameters,
+        "tokens_per_second": best.tokens_per_second,
+        "share_of_peak": best.tokens_per_second * shape.flops_per_token / machine.matrix_flops[machine.dtype],
+        "seconds": seconds,
+        "memory_bytes": shape.training_bytes(batch),
+        "disk_bytes": 2 * 12 * shape.parameters + 4 * shape.parameters,
+        "bits_per_byte": [(1 - RANGE) * middle, (1 + RANGE) * middle],
+        "kneser_ney": corpus.kneser_ney,
+        "candidates": [
+            {
+                "preset": candidate.name,
+                "parameters": candidate.shape.parameters,
+                "tokens_per_second": candidate.tokens_per_second,
+                "bits_per_byte": candidate.expected(corpus, seconds),
+            }
+            for candidate in measured
+        ],
+        "reasons": _reasons(best, measured, corpus, machine, epochs=epochs, seconds=seconds),
+    }
+    return Plan(shape, settings, facts)
+
+
+def _reasons(
+    best: _Candidate, measured: list[_Candidate], corpus: _Corpus, machine: Machine, *, epochs: float, seconds: float
+) -> list[str]:
+    """Why this plan, in sentences."""
+    rates = machine.matrix_flops
+    reasons = [
+        t(
+            "This machine multiplies matrices at {bf16:,.0f} GFLOP/s in bfloat16 and {fp32:,.0f} in float32, so "
+            "training computes in {dtype}.",
+            bf16=rates["bfloat16"] / 1e9,
+            fp32=rates["float32"] / 1e9,
+            dtype=machine.dtype,
+        )
+    ]
+    others = [
+        t(
+            "“{name}” ({parameters:.1f} M parameters, {rate:,.0f} tokens/s): {expected:.2f}",
+            name=candidate.name,
+            parameters=candidate.shape.parameters / 1e6,
+            rate=candidate.tokens_per_second,
+            expected=candidate.expected(corpus, seconds),
+        )
+        for candidate in measured
+    ]
+    if len(measured) > 1:
+        sizes = "; ".join(others)
+        reasons.append(t("Bits per byte expected of the sizes that were timed: {sizes}.", sizes=sizes))
+    if epochs > 20:
+        reasons.append(
+            t(
+                "The text is small for this much time: it would be read {epochs:.0f} times. More text will help more "
+                "than more minutes; {enough:.1f} minutes are enough for this one.",
+                epochs=epochs,
+                enough=seconds / 60 * 20 / epochs,
+            )
+        )
+    elif epochs < 1:
+        reasons.append(
+            t(
+                "The text is large for this much time: {share:.0%} of it will be read. With {minutes:.0f} minutes all "
+                "of it would be.",
+                share=epochs,
+                minutes=seconds / 60 / epochs,
+            )
+        )
+    return reasons
+
+
+def plan_lines(facts: dict[str, Any]) -> list[str]:
+    """A plan as lines for people."""
+    low, high = facts["bits_per_byte"]
+    model, settings = facts["model"], facts["train"]
+    return [
+        t(
+            "Model     “{preset}”: {layers} layers of width {width}, {parameters:.1f} M parameters, context {context}",
+            preset=facts["preset"],
+            layers=model["layers"],
+            width=model["width"],
+            parameters=facts["parameters"] / 1e6,
+            context=model["context"],
+        ),
+        t(
+            "Training  {minutes:g} min at {rate:,.0f} tokens/s ({share:.0%} of this machine): {steps:,} steps of "
+            "{batch} windows, {tokens:.1f} M tokens",
+            minutes=facts["minutes"],
+            rate=facts["tokens_per_second"],
+            share=facts["share_of_peak"],
+            steps=settings["steps"],
+            batch=settings["batch"],
+            tokens=facts["tokens"] / 1e6,
+        ),
+        t(
+            "Text      read {epochs:.1f} times; {ratio:.2f} tokens a parameter",
+            epochs=facts["epochs"],
+            ratio=facts["tokens_per_parameter"],
+        ),
+        t(
+            "Needs     {memory:,.2f} GB memory, {disk:,.2f} GB disk",
+            memory=facts["memory_bytes"] / 1e9,
+            disk=facts["disk_bytes"] / 1e9,
+        ),
+        t(
+            "Expect    {low:.2f}-{high:.2f} bits per byte on unseen text (Kneser-Ney: {baseline:.2f})",
+            low=low,
+            high=high,
+            baseline=facts["kneser_ney"],
+        ),
+        *facts["reasons"],
+    ]

@@ -1,0 +1,213 @@
+"""`bimo prepare`: from sources to a data folder with documents, tokenizer and packed tokens. Nothing is done twice."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bimo.console import SILENT, Console
+from bimo.files import digest_file, digest_json, locked, replacing_folder, require_room
+from bimo.runtime import UserError, t
+from bimo.stages import Stages
+from bimo.text.collect import TextOptions, collect_documents
+from bimo.text.sources import estimate_bytes, find_sources, source_digest
+from bimo.text.store import read_stored
+from bimo.tokens.shards import TokenWriter
+from bimo.tokens.tokenizer import (
+    Tokenizer,
+    choose_vocabulary,
+    in_batches,
+    load_tokenizer,
+    longest_tokens,
+    train_tokenizer,
+)
+
+__all__ = ["PrepareConfig", "prepare"]
+
+VERSION = 1
+"""Goes into every key. Raise it when the same input would now give another result."""
+
+TOKENIZER_CHARACTERS = 20_000_000
+"""A tokenizer learns from about so many characters, spread over the corpus: more changes little and costs memory."""
+
+STATISTICS_CHARACTERS = 400_000
+
+LANGUAGES = {"zh": "Chinese", "en": "English"}
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """How to prepare. `vocabulary` 0 chooses by the size of the corpus; `tokenizer` names one to use instead."""
+
+    text: TextOptions = field(default_factory=TextOptions)
+    vocabulary: int = 0
+    tokenizer: str = ""
+
+
+def prepare(
+    sources: list[str | Path],
+    *,
+    out: str | Path,
+    settings: PrepareConfig | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """Read, clean, split, tokenize and pack `sources` into the data folder `out`. Returns the facts of each stage.
+
+    Raises UserError when nothing readable is found, or, with settings.text.strict, at the first bad file or row.
+    """
+    settings = settings or PrepareConfig()
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "manifest.json").exists())):
+        started = out.is_dir() and all(path.name in (".lock", "documents.part") for path in out.iterdir())
+        if not started:
+            raise UserError(
+                "The folder {out} is taken: it holds files that are not prepared data. Choose another with --out.",
+                out=out,
+            )
+    paths = [Path(source) for source in sources]
+    files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
+    require_room(out, 2 * estimate_bytes(files))
+    with locked(out):
+        stages = Stages(out)
+        documents = _documents(paths, source_digest(files), out, settings, stages, console)
+        tokenizer = _tokenizer(out, documents, settings, stages, console)
+        tokens = _tokens(out, stages, console)
+    return {"documents": documents, "tokenizer": tokenizer, "tokens": tokens}
+
+
+def _documents(
+    paths: list[Path], digest: str, out: Path, settings: PrepareConfig, stages: Stages, console: Console
+) -> dict[str, Any]:
+    """Read, clean and split, unless that was done for the same content and options."""
+    key = digest_json({"version": VERSION, "sources": digest, "text": asdict(settings.text)})
+    facts = stages.facts("documents", key)
+    if facts is None:
+        with console.progress("Read", 1.0) as update:
+            facts = collect_documents(paths, out, settings.text, progress=update)
+        files = sorted([*(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")])
+        stages.record("documents", key, facts, files)
+    _say_documents(facts, out, console)
+    return facts
+
+
+def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
+    total = sum(language["bytes"] for language in facts["languages"].values())
+    shares = ", ".join(
+        f"{t(LANGUAGES.get(code, code))} {language['bytes'] / total:.0%}"
+        for code, language in sorted(facts["languages"].items(), key=lambda item: -item[1]["bytes"])
+    )
+    text = t(
+        "{files:,} files, {megabytes:.1f} MB: {shares}",
+        files=facts["files"],
+        megabytes=facts["bytes_read"] / 1e6,
+        shares=shares,
+    )
+    if facts["files_unreadable"]:
+        text += t("; {files:,} could not be read ({where})", files=facts["files_unreadable"], where=out / "rejected")
+    console.say("Read", text)
+    kept = facts["train"]["documents"] + facts["validation"]["documents"]
+    duplicates = facts["rejected"].get("duplicate", 0)
+    console.say(
+        "Cleaned",
+        t(
+            "{kept:,} passages kept, {held:,} held out to test; {duplicates:,} duplicates and {poor:,} others set aside",
+            kept=kept,
+            held=facts["validation"]["documents"],
+            duplicates=duplicates,
+            poor=sum(facts["rejected"].values()) - duplicates,
+        ),
+    )
+
+
+def _tokenizer(
+    out: Path, documents: dict[str, Any], settings: PrepareConfig, stages: Stages, console: Console
+) -> dict[str, Any]:
+    """Train a tokenizer on the training text, or take the one that was brought."""
+    brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
+    train_bytes = documents["train"]["bytes"]
+    vocabulary = settings.vocabulary or choose_vocabulary(train_bytes)
+    key = digest_json(
+        {
+            "version": VERSION,
+            "documents": stages.key("documents"),
+            "tokenizer": brought.inner.to_str() if brought else vocabulary,
+        }
+    )
+    facts = stages.facts("tokenizer", key)
+    if facts is None:
+        every = max(1, math.ceil(documents["train"]["characters"] / TOKENIZER_CHARACTERS))
+        texts = _texts(out, "train", every=every)
+        tokenizer = brought or train_tokenizer(texts, vocabulary=vocabulary)
+        tokenizer.save(out)
+        facts = {**_tokenizer_facts(tokenizer, out), "source": settings.tokenizer or "trained"}
+        stages.record("tokenizer", key, facts, [out / "tokenizer.json", out / "tokenizer_config.json"])
+    per_token = ", ".join(
+        t("{rate:.2f} characters a token in {language}", rate=rate, language=t(LANGUAGES.get(code, code)))
+        for code, rate in facts["characters_per_token"].items()
+    )
+    console.say("Tokenizer", t("{vocabulary:,} tokens: {rates}", vocabulary=facts["vocabulary"], rates=per_token))
+    return facts
+
+
+def _texts(out: Path, split: str, *, every: int = 1) -> Iterator[str]:
+    return (document.text for document in itertools.islice(read_stored(out / "documents", split), 0, None, every))
+
+
+def _tokenizer_facts(tokenizer: Tokenizer, out: Path) -> dict[str, Any]:
+    """Vocabulary, characters and bytes a token by language, the longest tokens, a sentence in tokens."""
+    characters: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    bytes_ = 0
+    example = ""
+    for document in read_stored(out / "documents", "validation"):
+        characters[document.language] += len(document.text)
+        tokens[document.language] += len(tokenizer.encode(document.text))
+        bytes_ += len(document.text.encode())
+        example = example or document.text
+        if characters.total() > STATISTICS_CHARACTERS:
+            break
+    return {
+        "vocabulary": tokenizer.vocabulary,
+        "characters_per_token": {code: characters[code] / max(1, tokens[code]) for code, _ in tokens.most_common()},
+        "bytes_per_token": bytes_ / max(1, tokens.total()),
+        "longest_tokens": longest_tokens(tokenizer, 30),
+        "sample": tokenizer.pieces(" ".join(example[:160].split())),
+    }
+
+
+def _tokens(out: Path, stages: Stages, console: Console) -> dict[str, Any]:
+    """Encode both splits and pack them."""
+    key = digest_json(
+        {
+            "version": VERSION,
+            "documents": stages.key("documents"),
+            "tokenizer": digest_file(out / "tokenizer.json"),
+        }
+    )
+    facts = stages.facts("tokens", key)
+    if facts is None:
+        tokenizer = load_tokenizer(out)
+        with replacing_folder(out / "tokens") as part:
+            facts = {split: _pack(tokenizer, out, part, split) for split in ("train", "validation")}
+        stages.record("tokens", key, facts, sorted((out / "tokens").glob("*.bin")))
+    text = t(
+        "{train:,} to train on, {validation:,} to test with",
+        train=facts["train"]["tokens"],
+        validation=facts["validation"]["tokens"],
+    )
+    console.say("Tokens", text)
+    return facts
+
+
+def _pack(tokenizer: Tokenizer, out: Path, folder: Path, split: str) -> dict[str, int]:
+    bytes_ = 0
+    with TokenWriter(folder, split, vocabulary=tokenizer.vocabulary, end=tokenizer.end) as writer:
+        for texts in in_batches(_texts(out, split)):
+            writer.write(tokenizer.encode_batch(texts))
+            bytes_ += sum(len(text.encode()) for text in texts)
+    return {"tokens": writer.tokens, "documents": writer.documents, "bytes": bytes_}

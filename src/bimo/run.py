@@ -1,0 +1,159 @@
+"""`bimo run`: from a folder of text to a model, a report and a model card, in one go."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bimo.config import apply_settings, from_mapping, read_toml
+from bimo.console import SILENT, Console
+from bimo.evaluate.report import write_card, write_report
+from bimo.evaluate.suite import evaluate
+from bimo.files import digest_json, locked, read_json, write_json
+from bimo.generate.engine import LanguageModel
+from bimo.models.config import ModelConfig
+from bimo.models.transformer import Decoder
+from bimo.plan import Plan, stored_plan
+from bimo.prepare import PrepareConfig, prepare
+from bimo.runtime import USAGE, UserError, t
+from bimo.text.sources import find_sources, source_digest
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.train.pretrain import TrainConfig, check_output, train
+
+__all__ = ["RunConfig", "run", "sample_text", "train_settings"]
+
+SAMPLE_TOKENS = 60
+
+
+def run(
+    sources: list[str | Path],
+    *,
+    out: str | Path,
+    minutes: float = 10.0,
+    preset: str = "",
+    seed: int = 0,
+    device: str = "auto",
+    settings: PrepareConfig | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """Prepare, plan, train, evaluate and report. The same call continues what was interrupted.
+
+    Returns the facts of the evaluation. Raises UserError when the text, the disk or the folder will not do, or, with
+    code INTERRUPTED, when a signal stopped it.
+    """
+    settings = settings or PrepareConfig()
+    out = Path(out)
+    home = out / "bimo"
+    check_output(out)
+    files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
+    choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}
+    with locked(home):
+        _claim(home, digest_json({"sources": source_digest(files), **choices}))
+        data = home / "data"
+        prepare(sources, out=data, settings=settings, console=console)
+        chosen = stored_plan(
+            data, home / "plan.json", minutes=minutes, preset=preset, seed=seed, device=device, console=console
+        )
+        _say_plan(chosen, console)
+        train(data, out=out, model=chosen.model, settings=chosen.train, sampler=sample_text, console=console)
+        facts = evaluate(out, data, console=console)
+        write_card(out)
+        report = write_report(out)
+    _say_result(facts, out, report, console)
+    return facts
+
+
+def _claim(home: Path, key: str) -> None:
+    """Refuse a folder in which a training of other text or with other choices was begun."""
+    path = home / "request.json"
+    if path.exists() and (home / "manifest.json").exists() and read_json(path)["key"] != key:
+        raise UserError(
+            "{out} holds a model of other text or settings. Choose another folder with --out, or delete that one.",
+            code=USAGE,
+            out=home.parent,
+        )
+    write_json(path, {"key": key})
+
+
+def _say_plan(chosen: Plan, console: Console) -> None:
+    facts = chosen.facts
+    low, high = facts["bits_per_byte"]
+    console.say(
+        "Plan",
+        t(
+            "{parameters:.1f} M parameters, context {context}, {tokens:.1f} M tokens in {minutes:g} min; expect "
+            "{low:.2f}-{high:.2f} bits per byte (Kneser-Ney: {baseline:.2f})",
+            parameters=facts["parameters"] / 1e6,
+            context=chosen.model.context,
+            tokens=facts["tokens"] / 1e6,
+            minutes=facts["minutes"],
+            low=low,
+            high=high,
+            baseline=facts["kneser_ney"],
+        ),
+    )
+    for reason in facts["reasons"][2:]:
+        console.show(reason)
+
+
+def _say_result(facts: dict[str, Any], out: Path, report: Path, console: Console) -> None:
+    console.say(
+        "Done",
+        t(
+            "{bits:.3f} bits per byte on text it never saw (Kneser-Ney {kneser_ney:.3f}, xz {xz:.3f}); "
+            "{copied:.1%} of what it writes is copied word for word",
+            bits=facts["bits_per_byte"],
+            kneser_ney=facts["baselines"]["kneser_ney"]["bits_per_byte"],
+            xz=facts["baselines"]["xz"],
+            copied=facts["copying"]["share_of_windows_copied"],
+        ),
+    )
+    console.say("Look", str(report))
+    console.say("Try", f'bimo generate {out} "{_first_words(facts)}"')
+
+
+def _first_words(facts: dict[str, Any]) -> str:
+    text = " ".join(facts["samples"][0]["text"].split())
+    return (text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]).replace('"', "")
+
+
+def sample_text(model: Decoder, tokenizer: Tokenizer) -> str:
+    """A short sample without a prompt, for looking at a training."""
+    model.eval()
+    text = LanguageModel(model, tokenizer).samples(count=1, max_tokens=SAMPLE_TOKENS)[0]
+    model.train()
+    return text
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run file holds: the shape of the model and how it is trained."""
+
+    model: ModelConfig
+    train: TrainConfig
+
+
+def train_settings(
+    data: Path,
+    out: Path,
+    *,
+    minutes: float,
+    preset: str,
+    seed: int,
+    device: str,
+    config: Path | None,
+    changes: list[str],
+    console: Console = SILENT,
+) -> RunConfig:
+    """Settings from a run file or else from a plan kept in `out`, with `changes` such as `train.batch=8` on top."""
+    if config is not None:
+        settings = read_toml(config)
+        settings.setdefault("model", {}).setdefault("vocabulary", load_tokenizer(data).vocabulary)
+    else:
+        path = out / "bimo" / "plan.json"
+        check_output(out)
+        chosen = stored_plan(data, path, minutes=minutes, preset=preset, seed=seed, device=device, console=console)
+        _say_plan(chosen, console)
+        settings = {"model": asdict(chosen.model), "train": asdict(chosen.train)}
+    return from_mapping(RunConfig, apply_settings(settings, changes))

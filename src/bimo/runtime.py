@@ -1,0 +1,93 @@
+"""What every part stands on: errors as sentences, the language of messages, device, number format, threads, seed."""
+
+from __future__ import annotations
+
+import functools
+import locale
+import os
+import tomllib
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "DATA_REFUSED",
+    "FAILED",
+    "INTERRUPTED",
+    "NO_ROOM",
+    "USAGE",
+    "UserError",
+    "language",
+    "pick_device",
+    "seed_everything",
+    "set_language",
+    "t",
+]
+
+FAILED, USAGE, DATA_REFUSED, NO_ROOM, INTERRUPTED = 1, 2, 3, 4, 5
+"""Exit codes: failed; wrong usage; the data was refused; not enough memory, disk or time; interrupted and resumable."""
+
+_language: str | None = None
+
+
+def set_language(code: str | None) -> None:
+    """Choose the language of messages: `en`, `zh`, or None for what the environment says."""
+    global _language
+    _language = code
+
+
+def language() -> str:
+    """The language of messages, `en` or `zh`: as set, else `BIMO_LANGUAGE`, else the locale."""
+    if _language is not None:
+        return _language
+    wanted = os.environ.get("BIMO_LANGUAGE") or os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES")
+    wanted = wanted or os.environ.get("LANG") or locale.getlocale()[0] or ""
+    return "zh" if wanted.lower().startswith(("zh", "chinese")) else "en"
+
+
+@functools.cache
+def _chinese() -> dict[str, str]:
+    return tomllib.loads((resources.files("bimo.assets") / "messages.zh.toml").read_text(encoding="utf-8"))
+
+
+def t(template: str, **values: Any) -> str:
+    """Say `template` in the user's language, then fill in the values: `t("{n:,} files", n=1204)` -> `1,204 files`.
+
+    The English sentence is its own key in `assets/messages.zh.toml`; a test finds the keys that have no Chinese.
+    """
+    if language() == "zh":
+        template = _chinese().get(template, template)
+    return template.format(**values)
+
+
+class UserError(Exception):
+    """Something that the user can mend. The sentence says what happened, where, and what to do.
+
+    `UserError("{folder} holds no text. Name another folder.", code=DATA_REFUSED, folder=path)`
+    """
+
+    def __init__(self, template: str, *, code: int = FAILED, **values: Any) -> None:
+        super().__init__(t(template, **values))
+        self.code = code
+
+
+def pick_device(wanted: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError when the wanted device is not there."""
+    import torch
+
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, there in have.items() if there))
+    if not have.get(wanted.split(":")[0], False):
+        there = ", ".join(name for name, there in have.items() if there)
+        raise UserError("The device {wanted} is not on this machine. It has: {there}.", wanted=wanted, there=there)
+    return torch.device(wanted)
+
+
+def seed_everything(seed: int) -> None:
+    """Start every random source of torch from `seed`; ours take their generators as arguments."""
+    import torch
+
+    torch.manual_seed(seed)

@@ -1,0 +1,23 @@
+"""Characters -> clean documents: read files of any kind, clean, de-duplicate, split and store them; cut words."""
+
+from bimo.text.collect import TextOptions, collect_documents
+from bimo.text.documents import Document, Rejected, describe_reason
+from bimo.text.segment import iter_words, mark_words, segment
+from bimo.text.sources import find_sources, source_digest
+from bimo.text.store import DocumentWriter, read_rejected, read_stored
+
+__all__ = [
+    "Document",
+    "DocumentWriter",
+    "Rejected",
+    "TextOptions",
+    "collect_documents",
+    "describe_reason",
+    "find_sources",
+    "iter_words",
+    "mark_words",
+    "read_rejected",
+    "read_stored",
+    "segment",
+    "source_digest",
+]

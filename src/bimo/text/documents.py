@@ -1,0 +1,56 @@
+"""What flows through this folder: documents that are kept, and pieces that are set aside with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bimo.runtime import t
+
+__all__ = ["REASONS", "Document", "Rejected", "describe_reason"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text and where it came from. `line` counts lines, rows, objects or pages of the source from 1."""
+
+    text: str
+    source: str
+    line: int
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A piece that was set aside: `reason` is a code of REASONS, `detail` a sentence; line 0 is the whole file."""
+
+    source: str
+    line: int
+    reason: str
+    detail: str
+    text: str
+
+
+REASONS = {
+    "unknown_format": "the format is not one that Bimo reads",
+    "unreadable": "the file is broken or may not be read",
+    "encrypted": "the file is locked with a password",
+    "empty": "there is nothing in it",
+    "no_text": "there is no text in it",
+    "too_long": "a single piece is too long to hold",
+    "bad_bytes": "bytes that are not valid in the encoding of the file",
+    "bad_row": "a row that does not fit its table",
+    "too_short": "fewer than two letters",
+    "mojibake": "damaged characters",
+    "repetition": "the same few words over and over",
+    "links": "a list of links",
+    "machine": "strings made by machines",
+    "symbols": "hardly any letters",
+    "boilerplate": "nothing but page furniture, such as copyright lines",
+    "language": "not in a language that was asked for",
+    "duplicate": "the same text was there before",
+}
+
+
+def describe_reason(reason: str) -> str:
+    """A reason in words, in the user's language."""
+    return t(REASONS[reason])

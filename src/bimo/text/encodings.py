@@ -1,0 +1,167 @@
+"""Bytes -> lines: which encoding a file is in, and decoding it block by block with every bad line reported."""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import io
+import re
+from collections.abc import Callable, Iterator
+
+from bimo.runtime import t
+
+__all__ = ["LONGEST_LINE", "SAMPLE_BYTES", "Refuse", "decode_lines", "find_encoding"]
+
+Refuse = Callable[[int, str, str, str], None]
+"""`refuse(line, reason, detail, text)`: report a piece that is kept out."""
+
+SAMPLE_BYTES = 1 << 18
+LONGEST_LINE = 1 << 24
+"""Characters; a longer line is kept out, and never held as a whole."""
+
+_BAD = "\udcff"  # a lone surrogate, which no decoder of ours gives for valid bytes
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CODECS = {"big5": "big5hkscs"}
+_WESTERN = frozenset("éèêëàâäáãåçíìîïñóòôöõøúùûüßœæÉÈÀÂÄÖÜÇÑØÅ‘’“”„–—…•€£©®°·½¼¾«»¡¿ªº§±×™\xa0")
+_PRINTABLE = bytes(range(32, 127)) + b"\t\n\r\f"
+
+
+codecs.register_error("bimo.mark", lambda error: (_BAD, error.end))  # type: ignore[attr-defined]
+
+
+def find_encoding(sample: bytes) -> str | None:
+    """The encoding of a file from its first SAMPLE_BYTES, or None when they are not text in one that we know.
+
+    Byte order marks decide; then validity as UTF-8; else the encoding in which most of the characters
+    beyond ASCII are everyday ones: the common Han of GB 2312 and Big5 lie in different blocks of bytes.
+    """
+    for bom, name in _BOMS:
+        if sample.startswith(bom):
+            return name
+    if b"\0" in sample:
+        wide = _best({name: _wide_share(sample, name) for name in ("utf-16-le", "utf-16-be")}, least=0.8)
+        few = sample.count(0) * 10_000 <= len(sample)
+        return wide or (find_encoding(sample.replace(b"\0", b"")) if few else None)
+    if sample.isascii() or _is_utf8(sample):
+        return "utf-8"
+    shares = {
+        "utf-8": _utf8_share(sample),
+        "gb18030": _share(sample, "gb18030", _common_gb()),
+        "big5": _share(sample, "big5", _common_big5()),
+        "windows-1252": _share(sample, "windows-1252", _WESTERN),
+        "utf-16-le": _wide_share(sample, "utf-16-le"),
+        "utf-16-be": _wide_share(sample, "utf-16-be"),
+    }
+    if shares["utf-8"] >= 0.6:
+        return "utf-8"
+    readable = len(sample) - len(sample.translate(None, _PRINTABLE))
+    if readable < 0.5 * len(sample):
+        shares["windows-1252"] = 0.0  # single bytes explain anything; believe them only between ASCII letters
+    return _best(shares, least=0.6) or ("utf-8" if readable >= 0.7 * len(sample) else None)
+
+
+def _best(shares: dict[str, float], *, least: float) -> str | None:
+    name = max(shares, key=lambda key: shares[key])
+    return name if shares[name] >= least else None
+
+
+def _is_utf8(sample: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)  # a character cut at the end is no error
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decode(sample: bytes, encoding: str) -> str:
+    return codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))("bimo.mark").decode(sample)
+
+
+def _utf8_share(sample: bytes) -> float:
+    text = _decode(sample, "utf-8")
+    bad = text.count(_BAD)
+    good = sum(len(part.encode()) for part in re.findall("[^\x00-\x7f\udcff]+", text))
+    return good / (good + bad)
+
+
+def _share(sample: bytes, encoding: str, everyday: frozenset[str]) -> float:
+    """The share of `everyday` among the characters beyond ASCII."""
+    beyond = re.sub("[\x00-\x7f]+", "", _decode(sample, encoding))
+    return sum(beyond.count(character) for character in everyday.intersection(beyond)) / max(1, len(beyond))
+
+
+def _wide_share(sample: bytes, encoding: str) -> float:
+    """The same for two bytes a character; 0 when its length is odd, or zero bytes are not those of ASCII letters."""
+    if len(sample) < SAMPLE_BYTES and len(sample) % 2:
+        return 0.0
+    text = _decode(sample[: len(sample) // 2 * 2], encoding)
+    plain = len(text) - len(re.sub("[\x01-\x7f]+", "", text))
+    if 2 * plain < sample.count(0):
+        return 0.0
+    everyday = _common_gb() | _common_big5() | _WESTERN | frozenset(_PRINTABLE.decode())
+    return sum(text.count(character) for character in everyday.intersection(text)) / max(1, len(text))
+
+
+@functools.cache
+def _common_gb() -> frozenset[str]:
+    """Level 1 of GB 2312 (the 3,755 everyday characters) and its punctuation."""
+    return _table("gb18030", [0xA1, 0xA3, *range(0xB0, 0xD8)], range(0xA1, 0xFF))
+
+
+@functools.cache
+def _common_big5() -> frozenset[str]:
+    """The 5,401 frequently used characters of Big5 and its punctuation."""
+    return _table("big5", [0xA1, *range(0xA4, 0xC7)], [*range(0x40, 0x7F), *range(0xA1, 0xFF)])
+
+
+def _table(encoding: str, leads: list[int], trails: range | list[int]) -> frozenset[str]:
+    return frozenset(bytes((lead, trail)).decode(encoding, "ignore") for lead in leads for trail in trails) - {""}
+
+
+def decode_lines(blocks: Iterator[bytes], encoding: str, refuse: Refuse) -> Iterator[tuple[int, str]]:
+    """Yields (number, line) without line ends, whichever kind they are; memory holds one block and one line.
+
+    Lines with bytes that are not valid and lines beyond LONGEST_LINE go to `refuse`. An error of the stream
+    (ValueError, such as a cut-off gz) is refused at its line; what came before it is kept.
+    """
+    codec = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))("bimo.mark")
+    decoder = io.IncrementalNewlineDecoder(codec, translate=True)
+    number, tail, skipping, last = 1, "", False, False
+    while not last:
+        try:
+            block = next(blocks, b"")
+        except ValueError as error:
+            refuse(number, "unreadable", str(error), tail)
+            return
+        last = not block
+        lines = (tail + decoder.decode(block, final=last)).split("\n")
+        tail = lines.pop()
+        if last and tail:
+            lines.append(tail)
+        damaged = any(_BAD in line for line in lines)
+        for line in lines:
+            if skipping:
+                skipping = False
+            elif damaged and _BAD in line:
+                detail = t("not valid {encoding}", encoding=encoding)
+                refuse(number, "bad_bytes", detail, line.replace(_BAD, "\ufffd"))
+            elif len(line) > LONGEST_LINE:
+                refuse(number, "too_long", _too_long(), line)
+            else:
+                yield number, line
+            number += 1
+        if len(tail) > LONGEST_LINE and not skipping:
+            refuse(number, "too_long", _too_long(), tail)
+            skipping = True
+        if skipping:
+            tail = ""
+
+
+def _too_long() -> str:
+    return t("a line of more than {limit:,} characters", limit=LONGEST_LINE)

@@ -1,0 +1,118 @@
+"""What is not text that people wrote to be read: one small mild rule per reason."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+from bimo.runtime import t
+from bimo.text.clean import count_damage
+from bimo.text.measure import DIGIT, LATIN, LETTERS, SPACE, count_kinds
+
+__all__ = ["find_fault"]
+
+_LEAST_LETTERS = 2
+_LEAST_DAMAGED, _DAMAGED_SHARE = 3, 0.03
+_REPETITION_BYTES = 400
+_REPETITION_RATIO = 0.07
+_LINKS, _LINK_SHARE = 3, 0.6
+_MACHINE_SHARE, _MOST_SPACES = 0.5, 0.12
+_SYMBOLS_FROM, _LETTER_SHARE = 40, 0.3
+
+_LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】，。]+")
+_RUN = re.compile(r"([^\w\s])(?:\s*\1)+")
+_LONG_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{32,}")
+
+Kinds = list[int]
+
+
+def find_fault(text: str, kinds: Kinds | None = None) -> tuple[str, str] | None:
+    """(reason, detail) when `text` is not something that people wrote to be read, else None.
+
+    `kinds` are its counts from count_kinds. Rules are mild: verse, dialogue, code, contents and chat lines pass.
+    """
+    kinds = count_kinds(text) if kinds is None else kinds
+    for reason, rule in _RULES:
+        detail = rule(text, kinds)
+        if detail:
+            return reason, detail
+    return None
+
+
+def _letters(kinds: Kinds) -> int:
+    return sum(kinds[kind] for kind in LETTERS)
+
+
+def _too_short(text: str, kinds: Kinds) -> str:
+    letters = _letters(kinds)
+    return t("{letters} letters", letters=letters) if letters < _LEAST_LETTERS else ""
+
+
+def _mojibake(text: str, kinds: Kinds) -> str:
+    damaged = text.count("\ufffd") + 3 * text.count("锟斤拷") + 2 * count_damage(text)
+    return (
+        t("{count} damaged characters", count=damaged)
+        if damaged >= max(_LEAST_DAMAGED, _DAMAGED_SHARE * len(text))
+        else ""
+    )
+
+
+def _repetition(text: str, kinds: Kinds) -> str:
+    """Text that packs to almost nothing: ordinary prose packs to 0.3-0.6, verse with refrains to 0.2."""
+    data = text.encode()
+    if len(data) < _REPETITION_BYTES:
+        return ""
+    ratio = len(_compressor().compress(data)) / len(data)
+    return t("packs to {ratio:.1%} of its size", ratio=ratio) if ratio < _REPETITION_RATIO else ""
+
+
+@functools.cache
+def _compressor() -> Any:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=1)
+
+
+def _links(text: str, kinds: Kinds) -> str:
+    if text.count("://") + text.count("www.") < _LINKS:
+        return ""
+    links = _LINK.findall(text)
+    share = sum(map(len, links)) / max(1, len(text) - kinds[SPACE])
+    return t("{share:.0%} of it are links", share=share) if len(links) >= _LINKS and share > _LINK_SHARE else ""
+
+
+def _machine(text: str, kinds: Kinds) -> str:
+    if 2 * (kinds[LATIN] + kinds[DIGIT]) < len(text) or kinds[SPACE] > _MOST_SPACES * len(text):
+        return ""
+    size = sum(len(token) for token in _LONG_TOKEN.findall(text) if _looks_random(token))
+    share = size / max(1, len(text) - kinds[SPACE])
+    return t("{share:.0%} of it are strings such as hashes or base64", share=share) if share > _MACHINE_SHARE else ""
+
+
+def _looks_random(token: str) -> bool:
+    """Digits between letters, or capitals between small letters, all along."""
+    changes = sum(a.isdigit() != b.isdigit() or (a.islower() and b.isupper()) for a, b in itertools.pairwise(token))
+    return changes >= len(token) / 10
+
+
+def _symbols(text: str, kinds: Kinds) -> str:
+    wanted = _letters(kinds) + kinds[DIGIT]
+    if wanted >= _LETTER_SHARE * (len(text) - kinds[SPACE]):
+        return ""
+    # Dot leaders of a table of contents and rules of a table count as one sign each.
+    size = len("".join(_RUN.sub(r"\1", text).split()))
+    share = wanted / max(1, size)
+    return t("{share:.0%} letters", share=share) if size >= _SYMBOLS_FROM and share < _LETTER_SHARE else ""
+
+
+_RULES: tuple[tuple[str, Callable[[str, Kinds], str]], ...] = (
+    ("too_short", _too_short),
+    ("mojibake", _mojibake),
+    ("repetition", _repetition),
+    ("links", _links),
+    ("machine", _machine),
+    ("symbols", _symbols),
+)

@@ -1,0 +1,238 @@
+"""Files -> documents, whatever their format and encoding; what cannot be read is refused with place and reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from bimo.runtime import t
+from bimo.text.documents import Document, Rejected
+from bimo.text.encodings import LONGEST_LINE, SAMPLE_BYTES, decode_lines
+from bimo.text.opening import OpenFile, Reading
+from bimo.text.pages import read_html, read_pdf
+from bimo.text.passages import LONGEST_TARGET
+from bimo.text.sources import SourceFile
+from bimo.text.tables import Columns, Layout, choose_columns, find_layout, mend_row, objects_in, row_text, texts_in
+
+__all__ = ["ENDINGS", "SEPARATOR", "read_file"]
+
+SEPARATOR = "<|endoftext|>"
+_FIRST_ROWS = 100
+_FIRST_CHARACTERS = 1 << 22
+
+
+def read_file(file: SourceFile, reading: Reading) -> Iterator[Document]:
+    """Yields the documents of one file. What it refuses goes to `reading.refuse`; never raises for bad content."""
+    reading.position = 0
+    packed = file.path.suffix.lower() if file.path.suffix.lower() in (".gz", ".zst") else ""
+    ending = Path(file.path.stem).suffix.lower() if packed else file.path.suffix.lower()
+    read = _READERS.get(ending) or (_read_text if file.chosen else None)
+    if read is None:
+        detail = t("the ending {ending!r} is not one of {known}", ending=ending, known=" ".join(ENDINGS))
+        reading.refuse(Rejected(file.name, 0, "unknown_format", detail, ""))
+        return
+    found = False
+    source = OpenFile(file, reading, packed=packed, ending=ending)
+    try:
+        for document in read(source):
+            found = True
+            yield document
+    except (OSError, ValueError) as error:
+        source.refuse(0, "unreadable", str(error) or type(error).__name__)
+    if not found and not source.refused:
+        source.refuse(0, "empty", t("no text in it"))
+
+
+def _read_text(source: OpenFile) -> Iterator[Document]:
+    lines = source.lines()
+    first, lines = _peek(lines, size=lambda pair: len(pair[1]) + 1, rows=SAMPLE_BYTES, characters=SAMPLE_BYTES)
+    divided = any(SEPARATOR in line for _, line in first)
+    target = LONGEST_TARGET if divided else source.reading.passage_characters
+    for _, part in itertools.groupby(_parts(lines), key=itemgetter(0)):
+        yield from source.passages((pair for _, pair in part), target)
+
+
+def _parts(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, tuple[int, str]]]:
+    """(number of the document, (number of the line, line)): SEPARATOR ends a document, even inside a line."""
+    part = 0
+    for number, line in lines:
+        if SEPARATOR in line:
+            for count, piece in enumerate(line.split(SEPARATOR)):
+                part += count > 0
+                yield part, (number, piece)
+        else:
+            yield part, (number, line)
+
+
+def _peek(
+    items: Iterator[Any], *, size: Callable[[Any], int], rows: int = _FIRST_ROWS, characters: int = _FIRST_CHARACTERS
+) -> tuple[list[Any], Iterator[Any]]:
+    """The first items, within both bounds, and all items again."""
+    first: list[Any] = []
+    total = 0
+    for item in items:
+        first.append(item)
+        total += size(item)
+        if len(first) >= rows or total >= characters:
+            break
+    return first, itertools.chain(first, items)
+
+
+def _read_json_lines(source: OpenFile) -> Iterator[Document]:
+    yield from _read_values(source, _parse_lines(source, source.lines()))
+
+
+def _parse_lines(source: OpenFile, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    for number, line in lines:
+        if line and not line.isspace():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), line)
+
+
+def _read_json(source: OpenFile) -> Iterator[Document]:
+    data = source.whole()
+    encoding = source.encoding_of(data[:SAMPLE_BYTES]) if data else None
+    if not data or encoding is None:
+        return
+    lines = list(decode_lines(iter([data]), encoding, source.refuse))
+    try:
+        value = json.loads("\n".join(line for _, line in lines))
+    except (ValueError, RecursionError) as error:
+        if len(lines) > 1 and _is_json(lines[0][1]):
+            yield from _read_values(source, _parse_lines(source, lines))
+        else:
+            number = getattr(error, "lineno", 1)
+            source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), "")
+        return
+    items = value if isinstance(value, list) else [value]
+    yield from _read_values(source, enumerate(items, 1))
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except ValueError:
+        return False
+
+
+def _read_values(source: OpenFile, values: Iterator[tuple[int, Any]]) -> Iterator[Document]:
+    """JSON values -> documents. In a .json file the number counts objects, as lines mean nothing there."""
+    first, values = _peek(values, size=lambda pair: len(str(pair[1])))
+    objects = [found for _, value in first for found in itertools.islice(objects_in(value), 10 * _FIRST_ROWS)]
+    columns = _columns(source, objects) if objects else ()
+    for number, value in values:
+        found = False
+        for text in texts_in(value, columns):
+            found = True
+            yield from source.documents(text, number)
+        if not found:
+            source.refuse(number, "no_text", t("no text in this object"), json.dumps(value, ensure_ascii=False))
+
+
+def _columns(source: OpenFile, rows: list[dict[str, Any]]) -> Columns:
+    columns = choose_columns(rows, source.reading.text_column, source=source.name)
+    if columns:
+        source.reading.columns["+".join(columns[0])] += 1
+    return columns
+
+
+def _read_csv(source: OpenFile) -> Iterator[Document]:
+    lines = source.lines()
+    first, lines = _peek(lines, size=lambda pair: len(pair[1]))
+    if not any(line.strip() for _, line in first):
+        return
+    layout = find_layout([line for _, line in first], tabs=source.ending in (".tsv", ".tab"))
+    rows = _csv_rows(source, lines, layout)
+    if layout.header:
+        next(rows, None)
+    first, rows = _peek(rows, size=lambda row: sum(map(len, row[1])))
+    columns = _columns(source, [dict(zip(layout.names, row, strict=False)) for _, row in first])
+    for number, row in rows:
+        if len(row) > len(layout.names) and any(cell.strip() for cell in row[len(layout.names) :]):
+            detail = t("{found} columns instead of {expected}", found=len(row), expected=len(layout.names))
+            source.refuse(number, "bad_row", detail, layout.delimiter.join(row))
+            continue
+        text, _ = row_text(dict(zip(layout.names, row, strict=False)), columns[:1])
+        if text:
+            yield from source.documents(text, number)
+        else:
+            source.refuse(number, "no_text", t("no text in this row"), layout.delimiter.join(row))
+
+
+def _csv_rows(source: OpenFile, lines: Iterable[tuple[int, str]], layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) for each row; lines that csv cannot parse are mended one by one or refused."""
+    csv.field_size_limit(LONGEST_LINE)
+    taken: list[tuple[int, str]] = []
+
+    def take() -> Iterator[str]:
+        for number, line in lines:
+            taken.append((number, line))
+            yield line + "\n"
+
+    reader = csv.reader(take(), **layout.csv_options)
+    while True:
+        taken.clear()
+        try:
+            row = next(reader)
+            if row:
+                yield taken[0][0], row
+        except StopIteration:
+            return
+        except csv.Error as error:
+            for number, line in taken:
+                mended = mend_row(line, layout)
+                if mended:
+                    yield number, mended
+                else:
+                    source.refuse(number, "bad_row", str(error), line)
+
+
+def _read_parquet(source: OpenFile) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = source.whole() if source.packed else None
+    if source.packed and data is None:
+        return
+    try:
+        with pq.ParquetFile(io.BytesIO(data) if data is not None else source.path) as file:
+            if data is None:
+                source.reading.bytes_read += source.path.stat().st_size
+            rows = _parquet_rows(file, None)
+            first = list(itertools.islice(rows, _FIRST_ROWS))
+            columns = _columns(source, first)
+            names = [name for group in columns for name in group]
+            for number, row in enumerate(_parquet_rows(file, names), 1):
+                text, _ = row_text(row, columns)
+                if text:
+                    yield from source.documents(text, number)
+                else:
+                    source.refuse(number, "no_text", t("no text in this row"))
+    except pa.ArrowException as error:
+        source.refuse(0, "unreadable", t("broken Parquet: {error}", error=error))
+
+
+def _parquet_rows(file: Any, names: list[str] | None) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(batch_size=_FIRST_ROWS, columns=names):
+        yield from batch.to_pylist()
+
+
+_READERS: dict[str, Callable[[OpenFile], Iterator[Document]]] = {
+    **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".rst"), _read_text),
+    **dict.fromkeys((".jsonl", ".ndjson"), _read_json_lines),
+    ".json": _read_json,
+    **dict.fromkeys((".csv", ".tsv", ".tab"), _read_csv),
+    **dict.fromkeys((".parquet", ".pq"), _read_parquet),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
+    ".pdf": read_pdf,
+}
+ENDINGS = tuple(_READERS)
+"""Endings that are read, each also with .gz or .zst behind it."""

@@ -1,0 +1,221 @@
+"""Which column or key of a table holds text, and how to find it in nested JSON and in loosely written CSV."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bimo.runtime import DATA_REFUSED, UserError
+
+__all__ = ["Layout", "choose_columns", "find_layout", "mend_row", "objects_in", "row_text", "texts_in"]
+
+TEXT_KEYS = (
+    *("text", "content", "body", "paragraphs", "para", "article", "passage", "context", "document", "story"),
+    *("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "message", "review", "sentence"),
+    *("正文", "内容", "文本", "全文", "评论"),
+    *("abstract", "description", "desc", "summary", "摘要", "简介"),
+)
+"""Names of what holds the text, best first."""
+
+ABOUT_KEYS = frozenset(("abstract", "description", "desc", "summary", "摘要", "简介"))
+"""Text about what lies inside an object: it is read, and so is what lies inside."""
+
+JOINED_KEYS = (
+    ("instruction", "input", "output"),
+    ("prompt", "response"),
+    ("prompt", "completion"),
+    ("prompt", "chosen"),
+    ("question", "answer"),
+)
+"""Names that make one text together."""
+
+_TURN_KEYS = ("content", "value", "message", "text")
+_NAMES = re.compile(r"[A-Za-z_][\w .-]{0,39}|[\u4e00-\u9fff]{1,8}")
+
+_DOUBT = 0.2  # a file without tabs hardly ever means its quotes literally
+
+Columns = tuple[tuple[str, ...], ...]
+"""Groups of columns to join, best first: the first group that gives text is the text of a row."""
+
+
+def choose_columns(rows: Sequence[dict[str, Any]], wanted: str | None, *, source: str) -> Columns:
+    """The columns that hold text, judged by their names in `rows`, else the one with the longest strings.
+
+    `wanted` overrides. Raises UserError with a suggestion when no row has it.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if wanted is not None:
+        if wanted not in names:
+            raise _unknown_column(wanted, names, source)
+        return ((wanted,),)
+    plain: dict[str, str] = {}
+    for name in names:
+        plain.setdefault(name.strip().lower(), name)
+    filled = {key for key, name in plain.items() if any(value_text(row.get(name)) for row in rows)}
+    known = [(plain[key],) for key in TEXT_KEYS if key in filled]
+    joined = [
+        tuple(plain[key] for key in keys if key in plain) for keys in JOINED_KEYS if {keys[0], keys[-1]} <= filled
+    ]
+    if known or joined:
+        return (*known, *joined)
+    lengths: Counter[str] = Counter()
+    for row in rows:
+        lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
+    return ((lengths.most_common(1)[0][0],),) if lengths else ()
+
+
+def _unknown_column(wanted: str, names: list[str], source: str) -> UserError:
+    close = difflib.get_close_matches(wanted, names, n=1)
+    if close:
+        return UserError(
+            "{source} has no column {wanted}. Did you mean {close}?",
+            code=DATA_REFUSED,
+            source=source,
+            wanted=wanted,
+            close=close[0],
+        )
+    return UserError(
+        "{source} has no column {wanted}. It has: {names}.",
+        code=DATA_REFUSED,
+        source=source,
+        wanted=wanted,
+        names=", ".join(names[:30]),
+    )
+
+
+def value_text(value: Any) -> str:
+    """A string, a list of strings (one a line) or the turns of a conversation as text; else an empty string."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple) or not value:
+        return ""
+    lines = [item if isinstance(item, str) else _turn(item) for item in value]
+    return "\n".join(line for line in lines if line) if all(line is not None for line in lines) else ""
+
+
+def _turn(item: Any) -> str | None:
+    if isinstance(item, dict):
+        return next((item[key] for key in _TURN_KEYS if isinstance(item.get(key), str)), None)
+    return None
+
+
+def row_text(row: dict[str, Any], columns: Columns) -> tuple[str, tuple[str, ...]]:
+    """The text of a row and the columns that it came from; an empty text when it has none."""
+    for group in columns:
+        parts = [value_text(row.get(name)) for name in group]
+        if any(part.strip() for part in parts):
+            return "\n".join(part for part in parts if part.strip()), group
+    return "", ()
+
+
+def objects_in(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """Every object inside a JSON value, outermost first."""
+    if isinstance(value, dict):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        if isinstance(item, dict | list):
+            yield from objects_in(item, depth + 1)
+
+
+def texts_in(value: Any, columns: Columns) -> Iterator[str]:
+    """One text per object of a JSON value that holds text itself; objects inside such an object are part of it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict | list):
+                yield from texts_in(item, columns)
+    elif isinstance(value, dict):
+        text, group = row_text(value, columns)
+        if text:
+            yield text
+        if not text or ABOUT_KEYS.issuperset(name.strip().lower() for name in group):
+            for item in value.values():
+                if isinstance(item, dict | list):
+                    yield from texts_in(item, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a delimited file is written. `names` are its columns; without a header they are "1", "2", ..."""
+
+    delimiter: str
+    quoted: bool
+    header: bool
+    names: tuple[str, ...]
+
+    @property
+    def csv_options(self) -> dict[str, Any]:
+        """What csv.reader needs to know."""
+        quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        return {"delimiter": self.delimiter, "quoting": quoting, "strict": True}
+
+
+def find_layout(lines: Sequence[str], *, tabs: bool) -> Layout:
+    """Delimiter, quoting and header of a table from its first lines: those that give every row the same width."""
+    best: tuple[float, Layout] | None = None
+    for delimiter in ("\t", ",", ";", "|") if tabs else (",", "\t", ";", "|"):
+        for quoted in (True, False) if delimiter != "\t" or _is_quoted(lines) else (False, True):
+            layout = Layout(delimiter, quoted, False, ())
+            rows = _parse(lines, layout)
+            widths = Counter(map(len, rows))
+            if not widths:
+                continue
+            width, count = widths.most_common(1)[0]
+            share = count / len(rows) if width > 1 else 0.0
+            share -= 0 if quoted or delimiter == "\t" else _DOUBT
+            if best is None or share > best[0]:
+                header = _has_header(rows)
+                names = tuple(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
+                best = share, Layout(delimiter, quoted, header, names)
+    assert best is not None, "a table without lines has no layout"
+    return best[1]
+
+
+def _is_quoted(lines: Sequence[str]) -> bool:
+    """Whether quotes enclose cells between tabs, rather than being part of what people wrote."""
+    cells = [cell for line in lines for cell in line.split("\t") if cell.startswith('"')]
+    return bool(cells) and all(len(cell) > 1 and cell.endswith('"') for cell in cells)
+
+
+def mend_row(line: str, layout: Layout) -> list[str]:
+    """The cells of a line whose quotes do not match: read as leniently as gives the right width."""
+    lenient = {**layout.csv_options, "strict": False}
+    for options in (lenient, {**lenient, "quoting": csv.QUOTE_NONE}):
+        row = next(csv.reader([line], **options), [])
+        if len(row) == len(layout.names):
+            return row
+    return []
+
+
+def _parse(lines: Sequence[str], layout: Layout) -> list[list[str]]:
+    rows: list[list[str]] = []
+    try:
+        rows.extend(row for row in csv.reader((line + "\n" for line in lines), **layout.csv_options) if row)
+    except csv.Error:
+        rows.append([])  # counts as a row of another width
+    return rows
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names the columns: a known name, or plain words that are unlike what stands below them."""
+    first, rest = [cell.strip() for cell in rows[0]], rows[1:]
+    if any(cell.lower() in TEXT_KEYS for cell in first):
+        return True
+    filled = [cell for cell in first if cell]
+    if not rest or not filled or len(set(filled)) < len(filled) or not all(map(_NAMES.fullmatch, filled)):
+        return False
+    columns = [[row[place].strip() for row in rest if place < len(row)] for place in range(len(first))]
+    if any(name and name in column for name, column in zip(first, columns, strict=True)):
+        return False
+    return any(
+        all(cell.isdigit() for cell in column) or sum(map(len, column)) > 2 * len(name) * len(column)
+        for name, column in zip(first, columns, strict=True)
+        if name and column
+    )

@@ -1,0 +1,166 @@
+"""Token ids packed on disk: a header with digests, then the ids as they stand in memory.
+
+A file is `MAGIC`, a JSON header padded to HEADER_BYTES, then `tokens` little-endian ids of `dtype`. Documents follow
+one another, each closed by the end token; every file starts with one, so that the first document is begun as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bimo.runtime import UserError
+
+__all__ = ["TokenShards", "TokenWriter"]
+
+MAGIC = b"BIMOTOK1"
+HEADER_BYTES = 4096
+TOKENS_PER_FILE = 2**28
+
+
+class TokenWriter(AbstractContextManager["TokenWriter"]):
+    """Packs documents into `folder/{split}-00000.bin` and on; ids are uint16 if the vocabulary allows, else uint32."""
+
+    def __init__(
+        self, folder: Path, split: str, *, vocabulary: int, end: int, tokens_per_file: int = TOKENS_PER_FILE
+    ) -> None:
+        self.folder, self.split, self.end = folder, split, end
+        self.dtype = np.dtype("<u2" if vocabulary <= 2**16 else "<u4")
+        self.tokens_per_file = tokens_per_file
+        self.tokens = self.documents = self._files = 0
+        self._file: BinaryIO | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    def write(self, documents: list[list[int]]) -> None:
+        """Add documents; a document is never spread over two files."""
+        for ids in documents:
+            if self._in_file + len(ids) >= self.tokens_per_file and self._in_file > 1:
+                self._close()
+                self._open()
+            self._put([*ids, self.end])
+            self._documents_in_file += 1
+
+    def _put(self, ids: list[int]) -> None:
+        data = np.asarray(ids, dtype=self.dtype).tobytes()
+        assert self._file is not None
+        self._file.write(data)
+        self._digest.update(data)
+        self._in_file += len(ids)
+
+    def _open(self) -> None:
+        self._file = (self.folder / f"{self.split}-{self._files:05d}.bin").open("wb")
+        self._file.write(b"\0" * HEADER_BYTES)
+        self._digest = hashlib.sha256()
+        self._in_file = self._documents_in_file = 0
+        self._put([self.end])
+
+    def _close(self) -> None:
+        assert self._file is not None
+        header = {
+            "dtype": self.dtype.name,
+            "tokens": self._in_file,
+            "documents": self._documents_in_file,
+            "end": self.end,
+            "sha256": self._digest.hexdigest(),
+        }
+        self._file.seek(0)
+        self._file.write((MAGIC + json.dumps(header).encode()).ljust(HEADER_BYTES))
+        self._file.close()
+        self._file = None
+        self._files += 1
+        self.tokens += self._in_file
+        self.documents += self._documents_in_file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._close()
+        elif self._file is not None:
+            self._file.close()
+
+
+class TokenShards:
+    """The files of one split as a single sequence of ids, mapped into memory rather than read."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        paths = sorted(folder.glob(f"{split}-*.bin"))
+        if not paths:
+            raise UserError(
+                "{folder} holds no packed {split} tokens. Prepare the data first: bimo prepare SOURCE --out DATA.",
+                folder=folder,
+                split=split,
+            )
+        self._paths = paths
+        self._headers = [_read_header(path) for path in paths]
+        self._parts = [_map_ids(path, header) for path, header in zip(paths, self._headers, strict=True)]
+        self._starts = np.cumsum([0, *(len(part) for part in self._parts)])
+        self.end: int = self._headers[0]["end"]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the content: the digest of the digests of the files."""
+        return hashlib.sha256("".join(header["sha256"] for header in self._headers).encode()).hexdigest()
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """The ids [start, start + count) as int64, across files. Raises IndexError beyond the end."""
+        if start < 0 or start + count > len(self):
+            raise IndexError(f"tokens {start} to {start + count} of {len(self)}")
+        pieces = []
+        file = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while count > 0:
+            inside = start - int(self._starts[file])
+            piece = self._parts[file][inside : inside + count]
+            pieces.append(piece)
+            start, count, file = start + len(piece), count - len(piece), file + 1
+        return np.concatenate(pieces).astype(np.int64) if pieces else np.empty(0, np.int64)
+
+    def documents(self) -> Iterator[np.ndarray]:
+        """The ids of each document in turn, without the end tokens."""
+        for part in self._parts:
+            ends = np.flatnonzero(part == self.end)
+            for before, after in itertools.pairwise(ends):
+                yield part[before + 1 : after].astype(np.int64)
+
+    def verify(self) -> None:
+        """Read everything and compare with the digests. Raises UserError naming the damaged file."""
+        for path, header, part in zip(self._paths, self._headers, self._parts, strict=True):
+            if hashlib.sha256(part.tobytes()).hexdigest() != header["sha256"]:
+                raise UserError("{path} is damaged: its digest is wrong. Delete it and prepare again.", path=path)
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    try:
+        if not head.startswith(MAGIC):
+            raise ValueError("not a token file")
+        header = json.loads(head[len(MAGIC) :])
+        expected = HEADER_BYTES + header["tokens"] * np.dtype(header["dtype"]).itemsize
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("{path} is not a file of packed tokens: {error}.", path=path, error=error) from None
+    if path.stat().st_size != expected:
+        raise UserError(
+            "{path} is cut short: {actual} bytes where {expected} were written. Prepare again.",
+            path=path,
+            actual=path.stat().st_size,
+            expected=expected,
+        )
+    return header
+
+
+def _map_ids(path: Path, header: dict[str, Any]) -> np.ndarray:
+    dtype = np.dtype(header["dtype"]).newbyteorder("<")
+    return np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(header["tokens"],))

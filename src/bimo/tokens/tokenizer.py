@@ -1,0 +1,192 @@
+"""Text <-> token ids: byte-level BPE whose merges are learned inside words (DESIGN, decision 2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
+
+from bimo.files import replacing, write_json
+from bimo.runtime import UserError
+from bimo.text.segment import mark_words
+
+__all__ = [
+    "END_OF_TEXT",
+    "StreamDecoder",
+    "Tokenizer",
+    "choose_vocabulary",
+    "in_batches",
+    "load_tokenizer",
+    "longest_tokens",
+    "train_tokenizer",
+]
+
+END_OF_TEXT = "<|endoftext|>"
+"""Stands between documents, so it both begins and ends each."""
+
+# The pre-tokenizer of Qwen2, which transformers, llama.cpp and vLLM know by name.
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+WORD_MARK = "\ue000"
+"""Marks the borders of words while merges are learned. A private-use character: `clean` keeps it out of the text."""
+
+LONGEST_TOKEN_BYTES = 32
+SMALLEST_VOCABULARY = 512
+LARGEST_VOCABULARY = 32_768
+
+
+class Tokenizer:
+    """A tokenizer with one special token, `end`, the id of END_OF_TEXT. Any text comes back exactly.
+
+    Text that spells a special token is encoded as ordinary text: nobody's words can become a control token.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self.inner = inner
+        inner.encode_special_tokens = True
+        end = inner.token_to_id(END_OF_TEXT)
+        if end is None:
+            raise UserError(
+                "The tokenizer has no {token} token, which Bimo puts between documents. Add it, or train a tokenizer.",
+                token=END_OF_TEXT,
+            )
+        self.end: int = end
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are, special ones included."""
+        return self.inner.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without special tokens."""
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """The ids of many texts, on all cores."""
+        return [encoding.ids for encoding in self.inner.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids; special tokens are left out. A character that was cut becomes U+FFFD."""
+        return self.inner.decode(ids, skip_special_tokens=True)
+
+    def pieces(self, text: str) -> list[str]:
+        """The text cut at the borders of its tokens; a character that spans several tokens stays with the first."""
+        offsets = self.inner.encode(text, add_special_tokens=False).offsets
+        cuts = [0, *(start for (_, last), (start, _) in itertools.pairwise(offsets) if start >= last)]
+        return [text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+    def save(self, folder: Path, *, context: int | None = None) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
+        with replacing(folder / "tokenizer.json") as part:
+            self.inner.save(str(part), pretty=False)
+        settings: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "pad_token": END_OF_TEXT,
+            "add_bos_token": True,
+            "clean_up_tokenization_spaces": False,
+        }
+        if context is not None:
+            settings["model_max_length"] = context
+        write_json(folder / "tokenizer_config.json", settings)
+
+
+class StreamDecoder:
+    """Turns ids that arrive one by one into text, never cutting a character in two."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+
+    def push(self, token: int) -> str:
+        """The text that is certain now; empty while a character is not complete."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        # At most three bytes of a character can be missing; what is still broken after that never mends.
+        if text.endswith("\ufffd") and len(self._ids) < 4:
+            return ""
+        self._ids.clear()
+        return text
+
+    def finish(self) -> str:
+        """What is left when no more ids come."""
+        text = self._tokenizer.decode(self._ids)
+        self._ids.clear()
+        return text
+
+
+def choose_vocabulary(train_bytes: int) -> int:
+    """A vocabulary size for a corpus of so many UTF-8 bytes.
+
+    Roughly the cube root, so that every token is met often enough to be learned (measured in docs/log.md).
+    """
+    wanted = 26 * max(train_bytes, 1) ** (1 / 3)
+    return int(min(max(wanted // 256 * 256, SMALLEST_VOCABULARY), LARGEST_VOCABULARY))
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
+    """Learn a byte-level BPE of at most `vocabulary` tokens from texts.
+
+    Merges never cross the borders of segmented words (which also bounds memory on unspaced Chinese); text is
+    encoded with the Qwen2 pre-tokenizer, as every engine of the ecosystem can.
+    """
+    encoding_steps = [
+        pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORD_MARK, "removed"), *encoding_steps])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=LONGEST_TOKEN_BYTES,
+        show_progress=False,
+    )
+    inner.train_from_iterator((mark_words(text, WORD_MARK) for text in texts), trainer)
+    inner.pre_tokenizer = pre_tokenizers.Sequence(encoding_steps)
+    inner.decoder = decoders.ByteLevel()
+    end = inner.token_to_id(END_OF_TEXT)
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B", special_tokens=[(END_OF_TEXT, end)]
+    )
+    return Tokenizer(inner)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read `tokenizer.json`, given as that file or the folder that holds it. Raises UserError when it is none."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
+    except UserError:
+        raise
+    except Exception as error:  # the library raises bare Exception on a malformed file
+        raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=error) from None
+
+
+def longest_tokens(tokenizer: Tokenizer, count: int) -> list[str]:
+    """The longest tokens that are whole text, in characters."""
+    texts = (tokenizer.decode([token]) for token in range(tokenizer.vocabulary))
+    return sorted((text for text in texts if "\ufffd" not in text), key=len, reverse=True)[:count]
+
+
+def in_batches(texts: Iterable[str], *, characters: int = 1_000_000) -> Iterator[list[str]]:
+    """Group texts so that each group holds about so many characters: enough for all cores, little for memory."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

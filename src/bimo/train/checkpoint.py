@@ -1,0 +1,95 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped. safetensors and JSON, nothing else.
+
+A checkpoint is a folder `step-00000123` with `weights.safetensors` (fp32), `optimizer.safetensors` (optimizer and
+random states) and `state.json`, which holds the digests of the other two. It is written beside and renamed, so that
+the newest folder whose digests are right is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bimo.files import digest_file, replacing_folder
+
+__all__ = ["keep_only", "load_newest", "save_checkpoint"]
+
+TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any], *, step: int
+) -> Path:
+    """Write `folder/step-NNNNNNNN`, all or nothing; `state` is any JSON value. Returns the folder written."""
+    path = folder / f"step-{step:08d}"
+    with replacing_folder(path) as part:
+        weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters()}
+        save_file(weights, part / "weights.safetensors")
+        save_file(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
+        digests = {name: digest_file(part / name) for name in TENSOR_FILES}
+        text = json.dumps({"step": step, "state": state, "sha256": digests}, indent=1)
+        (part / "state.json").write_text(text, encoding="utf-8")
+    return path
+
+
+def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    tensors = {"random/cpu": torch.get_rng_state()}
+    for index, optimizer in enumerate(optimizers):
+        for weight, entries in optimizer.state_dict()["state"].items():
+            for name, value in entries.items():
+                tensors[f"{index}/{weight}/{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    return tensors
+
+
+def load_newest(
+    folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], *, step: int | None = None
+) -> dict[str, Any] | None:
+    """Restore the newest whole checkpoint, or that of `step`, in place. Returns its state, or None if there is none."""
+    paths = sorted(folder.glob("step-????????"), reverse=True)
+    for path in paths if step is None else [folder / f"step-{step:08d}"]:
+        record = _read_whole(path)
+        if record is None:
+            continue
+        with torch.no_grad():
+            saved = load_file(path / "weights.safetensors")
+            for name, weight in model.named_parameters():
+                weight.copy_(saved[name])
+        _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
+        return record["state"]
+    return None
+
+
+def _read_whole(path: Path) -> dict[str, Any] | None:
+    """What stands in state.json if the files beside it are the ones it names, else None."""
+    try:
+        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        whole = all(digest_file(path / name) == record["sha256"][name] for name in TENSOR_FILES)
+    except (OSError, ValueError, KeyError):
+        return None
+    return record if whole else None
+
+
+def _restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    torch.set_rng_state(tensors.pop("random/cpu"))
+    for index, optimizer in enumerate(optimizers):
+        loaded = optimizer.state_dict()
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            owner, weight, name = key.split("/")
+            if int(owner) == index:
+                states.setdefault(int(weight), {})[name] = value
+        optimizer.load_state_dict({**loaded, "state": states})
+
+
+def keep_only(folder: Path, steps: set[int]) -> None:
+    """Delete all checkpoints but those of `steps`, and what broken attempts left behind."""
+    wanted = {f"step-{step:08d}" for step in steps}
+    for path in folder.glob("step-*"):
+        if path.name not in wanted:
+            shutil.rmtree(path, ignore_errors=True)

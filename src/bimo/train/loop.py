@@ -1,0 +1,201 @@
+"""The training loop. One for every model and objective: what differs is passed in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bimo.runtime import INTERRUPTED, UserError
+from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
+from bimo.train.health import Health
+
+__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "rate_at"]
+
+
+class StepSource(Protocol):
+    """Where batches come from: a function of the step alone."""
+
+    def at(self, step: int) -> Any:
+        """The batch of a step."""
+
+
+Objective = Callable[[Any, Any], tuple[Tensor, int]]
+"""(model, batch) -> the mean loss in nats over the targets that count, and how many those are."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; goes into checkpoints. `steps` is the planned end, `seconds` the time spent training."""
+
+    steps: int
+    step: int = 0
+    targets: int = 0
+    seconds: float = 0.0
+    rate_scale: float = 1.0
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What a step came to: mean loss in nats, norm of the gradient before clipping, factor on the learning rates."""
+
+    loss: float
+    gradient_norm: float
+    rate: float
+
+
+Hook = Callable[["Trainer", StepFacts], None]
+
+
+def rate_at(step: int, steps: int, *, warmup: float, decay: float) -> float:
+    """Factor on the learning rates: up over the share `warmup` of all steps, level, down to zero over `decay`."""
+    if step < warmup * steps:
+        return (step + 1) / (warmup * steps + 1)
+    return min(1.0, (steps - step) / max(1.0, decay * steps))
+
+
+class Trainer:
+    """Runs steps until `progress.steps`, surviving bad numbers and interruptions.
+
+    `on_step` hooks see every finished step in turn: logging, validation, samples, saving, deadlines.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        batches: StepSource,
+        *,
+        objective: Objective,
+        folder: Path,
+        steps: int,
+        warmup: float,
+        decay: float,
+        clip: float,
+        on_step: list[Hook],
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.model, self.optimizers, self.batches, self.objective = model, optimizers, batches, objective
+        self.folder, self.warmup, self.decay, self.clip = folder, warmup, decay, clip
+        self.on_step, self.on_event = on_step, on_event
+        self.progress = Progress(steps=steps)
+        self.health = Health()
+        self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        """Train to the end. Raises UserError with code INTERRUPTED, all saved, when asked to stop by a signal."""
+        if self.restore():
+            self.progress.resumed += 1
+            self.on_event({"event": "resumed", "step": self.progress.step})
+        else:
+            self.save()
+        self.model.train()
+        with self._listening():
+            before = time.perf_counter()
+            while self.progress.step < self.progress.steps:
+                facts = self._step()
+                now = time.perf_counter()
+                self.progress.seconds += now - before
+                before = now
+                if facts is not None:
+                    for hook in self.on_step:
+                        hook(self, facts)
+                if self._stop_asked.is_set():
+                    self.save()
+                    raise UserError(
+                        "Interrupted at step {step}; all is saved.", code=INTERRUPTED, step=self.progress.step
+                    )
+
+    def stop_early(self) -> None:
+        """Make the current step the last."""
+        self.progress.steps = self.progress.step
+
+    def save(self) -> None:
+        """Write a checkpoint; keep this one and the one that validated best."""
+        state = {"progress": asdict(self.progress), "health": self.health.state}
+        save_checkpoint(self.folder, self.model, self.optimizers, state, step=self.progress.step)
+        keep_only(self.folder, {self.progress.step, self.health.best_step})
+
+    def restore(self, *, step: int | None = None) -> bool:
+        """Take up the newest whole checkpoint, or that of `step`; False if there is none."""
+        state = load_newest(self.folder, self.model, self.optimizers, step=step)
+        if state is None:
+            return False
+        self.progress = Progress(**state["progress"])
+        self.health.restore(state["health"])
+        return True
+
+    def _step(self) -> StepFacts | None:
+        """One update; None when it was skipped because its numbers were not finite."""
+        progress = self.progress
+        loss, counted = self.objective(self.model, self.batches.at(progress.step))
+        self.health.check_targets(counted)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        facts = StepFacts(
+            loss=loss.item(),
+            gradient_norm=norm.item(),
+            rate=progress.rate_scale * rate_at(progress.step, progress.steps, warmup=self.warmup, decay=self.decay),
+        )
+        progress.step += 1
+        if not self.health.accepts(facts.loss, facts.gradient_norm):
+            self.on_event({"event": "skipped", "step": progress.step, "loss": str(facts.loss)})
+            self._discard_gradients()
+            if self.health.must_roll_back:
+                self._roll_back()
+            return None
+        for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * facts.rate
+            optimizer.step()
+        self._discard_gradients()
+        progress.targets += counted
+        self.health.check_progress(progress.step, progress.targets)
+        return facts
+
+    def _discard_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _roll_back(self) -> None:
+        """Go back to the last checkpoint with half the learning rate, keeping count of what went wrong."""
+        step, seconds, health = self.progress.step, self.progress.seconds, self.health.state
+        scale = self.progress.rate_scale / 2
+        self.restore()
+        self.health.restore(health)
+        self.health.note_roll_back()
+        self.progress.seconds, self.progress.rate_scale = seconds, scale
+        self.on_event({"event": "rolled back", "step": step, "to": self.progress.step, "rate_scale": scale})
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into a wish to stop after the step; a second one acts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.getsignal(number) for number in signals}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self._stop_asked.set()
+            for each in signals:
+                signal.signal(each, signal.SIG_DFL)
+
+        for number in signals:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

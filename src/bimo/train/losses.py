@@ -1,0 +1,71 @@
+"""Objectives. N positions, D width, V vocabulary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bimo.models.transformer import Decoder
+
+__all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", "next_token_loss"]
+
+IGNORED = -100
+"""A target that carries no loss, as torch's cross_entropy has it."""
+
+ROWS = 1024
+"""Positions whose logits stand in memory at one time; measured best around the size of the last-level cache."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The output matrix and the softmax in one, chunk by chunk, gradients made on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        cast = weight.to(hidden.dtype)
+        count = max(1, int((targets != IGNORED).sum()))
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight)
+        total = torch.zeros((), dtype=torch.float64)
+        for start in range(0, hidden.shape[0], ROWS):
+            rows, wanted = hidden[start : start + ROWS], targets[start : start + ROWS]
+            counted = wanted != IGNORED
+            index = wanted.clamp(min=0)[:, None]
+            log_p = F.linear(rows, cast).float().log_softmax(dim=-1)
+            total -= (log_p.gather(1, index)[:, 0] * counted).sum().double().cpu()
+            gradient = log_p.exp_()
+            gradient.scatter_add_(1, index, gradient.new_full((1, 1), -1.0).expand(len(index), 1))
+            gradient = (gradient * (counted[:, None] / count)).to(hidden.dtype)
+            hidden_gradient[start : start + ROWS] = gradient @ cast
+            weight_gradient += gradient.mT @ rows
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return (total / count).float().to(hidden.device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), weight_gradient * gradients[0], None
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed.
+
+    The N x V logits never stand whole. Targets equal to IGNORED carry no loss.
+    """
+    return _LinearCrossEntropy.apply(hidden, weight, targets)
+
+
+def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The same, as it is written."""
+    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), targets, ignore_index=IGNORED)
+
+
+def next_token_loss(model: Decoder, windows: np.ndarray) -> tuple[Tensor, int]:
+    """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted)."""
+    ids = torch.from_numpy(windows).to(model.embedding.weight.device)
+    hidden = model.hidden_states(ids[:, :-1])
+    targets = ids[:, 1:].flatten()
+    return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()

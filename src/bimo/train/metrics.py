@@ -1,0 +1,43 @@
+"""`metrics.jsonl`: what happened in a run, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bimo.files import replacing
+
+__all__ = ["Metrics", "read_metrics"]
+
+
+class Metrics:
+    """Appends events to a file; each line is flushed, so that little is lost when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Add one event, such as {"event": "step", "step": 10, "loss": 3.2}."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Take out what a run wrote beyond the checkpoint from which it is resumed."""
+        if self.path.exists():
+            kept = [event for event in read_metrics(self.path) if event["step"] <= step]
+            with replacing(self.path) as part:
+                part.write_text("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept), "utf-8")
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a run. A last line that a dying process left unfinished is passed over."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue

@@ -1,0 +1,355 @@
+"""`bimo train`: from packed tokens to a model folder, resumable at every instant."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+
+import bimo
+from bimo.config import write_toml
+from bimo.console import SILENT, Console
+from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
+from bimo.machine import measure_machine, peak_memory_bytes
+from bimo.models.config import ModelConfig
+from bimo.models.scoring import rolling_losses
+from bimo.models.transformer import Decoder
+from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
+from bimo.tokens.batches import Batches
+from bimo.tokens.shards import TokenShards
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.train.loop import Hook, StepFacts, Trainer
+from bimo.train.losses import next_token_loss
+from bimo.train.metrics import Metrics
+from bimo.train.optim import build_optimizers
+from bimo.weights.huggingface import save_model
+
+__all__ = ["Sampler", "TrainConfig", "check_output", "is_finished", "train"]
+
+VALIDATION_TOKENS = 24_000
+"""Validation during training looks at about so many tokens; the evaluation afterwards looks at all."""
+
+SAVE_SECONDS = 60.0
+
+Sampler = Callable[[Decoder, Tokenizer], str]
+"""Writes a short sample with a model that is being trained."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `minutes` moves the planned end so that training ends on time; 0 keeps `steps` as they are.
+
+    `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
+    `batch` counts windows; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
+    """
+
+    steps: int
+    batch: int = 16
+    muon_rate: float = 0.02
+    adam_rate: float = 0.003
+    weight_decay: float = 0.1
+    warmup: float = 0.02
+    decay: float = 0.5
+    clip: float = 1.0
+    minutes: float = 0.0
+    validations: int = 8
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise UserError(
+                "train.dtype must be auto, float32 or bfloat16, but is {dtype}.", code=USAGE, dtype=self.dtype
+            )
+        if self.steps < 1 or self.batch < 1:
+            raise UserError("train.steps and train.batch must be at least 1.", code=USAGE)
+
+
+def check_output(out: Path) -> None:
+    """Raises UserError when `out` is a file, or a folder that holds something other than a model of ours."""
+    if out.exists() and not out.is_dir():
+        raise UserError("{out} is a file. Name a folder with --out.", code=USAGE, out=out)
+    if out.is_dir() and any(out.iterdir()) and not (out / "bimo").is_dir():
+        raise UserError(
+            "The folder {out} is taken: it holds files that are not a model. Choose another with --out.",
+            code=USAGE,
+            out=out,
+        )
+
+
+def is_finished(out: Path) -> bool:
+    """Whether training in this folder came to its end."""
+    return (out / "bimo" / "training.json").exists() and (out / "model.safetensors").exists()
+
+
+def train(
+    data: str | Path,
+    *,
+    out: str | Path,
+    model: ModelConfig,
+    settings: TrainConfig,
+    sampler: Sampler | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """Train a decoder on prepared data and write a Hugging Face folder. Returns the facts of `bimo/training.json`.
+
+    Continues where an earlier call with the same data and settings stopped; a finished one is not done again.
+    Raises UserError when the folder holds another training, or, with code INTERRUPTED, when a signal stopped it.
+    """
+    data, out = Path(data), Path(out)
+    check_output(out)
+    with locked(out / "bimo"):
+        run = _Run(data, out, model, settings, sampler, console)
+        run.claim()
+        if is_finished(out):
+            console.say("Training", t("was finished before; nothing to do"))
+            return read_json(out / "bimo" / "training.json")
+        return run.train()
+
+
+class _Run:
+    """One training in one folder: what the hooks of the loop share."""
+
+    def __init__(
+        self,
+        data: Path,
+        out: Path,
+        shape: ModelConfig,
+        settings: TrainConfig,
+        sampler: Sampler | None,
+        console: Console,
+    ) -> None:
+        self.data, self.out, self.home = data, out, out / "bimo"
+        self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
+        self.tokenizer = load_tokenizer(data)
+        self.shards = TokenShards(data / "tokens", "train")
+        self.validation = _validation_part(TokenShards(data / "tokens", "validation"), self.tokenizer)
+        self.metrics = Metrics(self.home / "metrics.jsonl")
+        if shape.vocabulary < self.tokenizer.vocabulary:
+            raise UserError(
+                "The model's vocabulary ({model}) is smaller than the tokenizer's ({tokenizer}).",
+                code=USAGE,
+                model=shape.vocabulary,
+                tokenizer=self.tokenizer.vocabulary,
+            )
+
+    def claim(self) -> None:
+        """Take the folder for this run, or find that it is this run's already. Raises UserError if it is another's."""
+        content = {
+            "model": asdict(self.shape),
+            "train": asdict(self.settings),
+            "tokens": self.shards.fingerprint,
+            "tokenizer": digest_file(self.data / "tokenizer.json"),
+        }
+        key = digest_json(content)
+        path = self.home / "manifest.json"
+        if path.exists():
+            if read_json(path)["key"] != key:
+                raise UserError(
+                    "{out} holds a training with other text or settings. Continue that one with its own command, "
+                    "choose another folder with --out, or delete it.",
+                    code=USAGE,
+                    out=self.out,
+                )
+            return
+        require_room(self.out, 40 * self.shape.parameters)
+        place = self.data.resolve()
+        inside = place.is_relative_to(self.out.resolve())
+        write_toml(self.home / "run.toml", {"model": asdict(self.shape), "train": asdict(self.settings)})
+        write_json(
+            path,
+            {
+                "bimo": bimo.__version__,
+                "key": key,
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "data": (place.relative_to(self.out.resolve()) if inside else place).as_posix(),
+                "seed": self.settings.seed,
+                "inputs": {"tokens": content["tokens"], "tokenizer": content["tokenizer"]},
+                "versions": {
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "tokenizers": tokenizers.__version__,
+                },
+            },
+        )
+
+    def train(self) -> dict[str, Any]:
+        """Run the loop to its end and write the model."""
+        settings = self.settings
+        device = pick_device(settings.device)
+        self.machine = measure_machine(device, seconds=0.2)
+        dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
+        seed_everything(settings.seed)
+        model = Decoder(self.shape, compute_dtype=getattr(torch, dtype)).initialise(settings.seed).to(device)
+        optimizers = build_optimizers(
+            model,
+            muon_rate=settings.muon_rate,
+            adam_rate=settings.adam_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.peak_flops = self.machine.matrix_flops[dtype]
+        trainer = Trainer(
+            model,
+            optimizers,
+            Batches(self.shards, batch=settings.batch, context=self.shape.context, seed=settings.seed),
+            objective=next_token_loss,
+            folder=self.home / "checkpoints",
+            steps=settings.steps,
+            warmup=settings.warmup,
+            decay=settings.decay,
+            clip=settings.clip,
+            on_step=[self.log, *self._deadline(), self.validate, self.save],
+            on_event=self._note,
+        )
+        with self.console.progress("Training", 1.0) as self.update:
+            self._last_saved = 0.0
+            trainer.run()
+        return self._finish(trainer, model)
+
+    def log(self, trainer: Trainer, facts: StepFacts) -> None:
+        """Show where the run stands; write a line of metrics now and then."""
+        progress = trainer.progress
+        rate = progress.targets / progress.seconds
+        if progress.step % max(1, progress.steps // 400) == 0 or progress.step == progress.steps:
+            event = {
+                "event": "step",
+                "step": progress.step,
+                "tokens": progress.targets,
+                "seconds": round(progress.seconds, 3),
+                "loss": facts.loss,
+                "bits_per_byte": self._bits_per_byte(facts.loss),
+                "gradient_norm": facts.gradient_norm,
+                "learning_rate": facts.rate * self.settings.muon_rate,
+                "tokens_per_second": rate,
+            }
+            self.metrics.write(event)
+        left = progress.seconds * (progress.steps / progress.step - 1)
+        line = t(
+            "{bits:.3f} bits/byte, {rate:,.0f} tokens/s ({share:.0%} of this machine), "
+            "{minutes:.0f}:{seconds:02.0f} left",
+            bits=self._bits_per_byte(trainer.health.recent_loss),
+            rate=rate,
+            share=self._share_of_peak(rate),
+            minutes=left // 60,
+            seconds=left % 60,
+        )
+        self.update(progress.step / progress.steps, line)
+
+    def _deadline(self) -> list[Hook]:
+        """Nothing, or a hook that moves the planned end as the speed of the machine shows."""
+        limit = 60 * self.settings.minutes
+        if not limit:
+            return []
+
+        def move_end(trainer: Trainer, facts: StepFacts) -> None:
+            progress = trainer.progress
+            if progress.seconds < 0.03 * limit or progress.step % 10 or progress.step >= progress.steps:
+                return
+            steps = max(progress.step + 1, round(progress.step * limit / progress.seconds))
+            if abs(steps - progress.steps) > 0.01 * progress.steps:
+                self.metrics.write({"event": "moved end", "step": progress.step, "from": progress.steps, "to": steps})
+                progress.steps = steps
+
+        return [move_end]
+
+    def validate(self, trainer: Trainer, facts: StepFacts) -> None:
+        """Now and then, and at the end: bits per byte on text that is not trained on, and a sample."""
+        progress, times = trainer.progress, self.settings.validations
+        share = progress.step / progress.steps
+        if int(share * times) == int((progress.step - 1) / progress.steps * times) and progress.step != progress.steps:
+            return
+        documents, bytes_ = self.validation
+        context = self.shape.context
+        loss = sum(rolling_losses(trainer.model, documents, context=context, stride=context))  # type: ignore[arg-type]
+        bits_per_byte = loss / math.log(2) / bytes_
+        where = {"step": progress.step, "tokens": progress.targets, "seconds": round(progress.seconds, 3)}
+        predicted = sum(len(document) - 1 for document in documents)
+        self.metrics.write({"event": "validation", **where, "loss": loss / predicted, "bits_per_byte": bits_per_byte})
+        sentence = trainer.health.diverges(progress.step, bits_per_byte)
+        text = t("{bits:.3f} bits per byte on unseen text after {step:,} steps", bits=bits_per_byte, step=progress.step)
+        self.console.say("Validate", text)
+        if self.sampler is not None:
+            sample = self.sampler(trainer.model, self.tokenizer)  # type: ignore[arg-type]
+            self.metrics.write({"event": "sample", "step": progress.step, "prompt": "", "text": sample})
+            self.console.show("“" + " ".join(sample.split())[:100] + "”")
+        if sentence is not None:
+            self.console.warn(sentence)
+            self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})
+            trainer.restore(step=trainer.health.best_step)
+            trainer.stop_early()
+        self._last_saved = -math.inf
+
+    def save(self, trainer: Trainer, facts: StepFacts) -> None:
+        """Save after a validation and every minute."""
+        if trainer.progress.seconds - self._last_saved >= SAVE_SECONDS:
+            trainer.save()
+            self._last_saved = trainer.progress.seconds
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["event"] == "resumed":
+            self.metrics.forget_after(event["step"])
+            self.console.say("Training", t("goes on from step {step:,}", step=event["step"]))
+        else:
+            self.console.warn(t("step {step}: the loss was not a number; {event}", **event))
+        self.metrics.write(event)
+
+    def _bits_per_byte(self, loss: float) -> float:
+        return loss / math.log(2) / self.bytes_per_token
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes a token of the validation text."""
+        documents, bytes_ = self.validation
+        return bytes_ / sum(len(document) - 1 for document in documents)
+
+    def _share_of_peak(self, tokens_per_second: float) -> float:
+        return tokens_per_second * self.shape.flops_per_token / self.peak_flops
+
+    def _finish(self, trainer: Trainer, model: Decoder) -> dict[str, Any]:
+        progress, health = trainer.progress, trainer.health
+        save_model(self.out, model, end=self.tokenizer.end)
+        self.tokenizer.save(self.out, context=self.shape.context)
+        rate = progress.targets / progress.seconds
+        facts = {
+            "steps": progress.step,
+            "tokens": progress.targets,
+            "seconds": progress.seconds,
+            "tokens_per_second": rate,
+            "share_of_peak": self._share_of_peak(rate),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "validation_bits_per_byte": health.best_validation,
+            "skipped_steps": health.skipped,
+            "roll_backs": health.roll_backs,
+            "resumed": progress.resumed,
+            "parameters": self.shape.parameters,
+        }
+        names = (
+            "model.safetensors",
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        )
+        manifest = read_json(self.home / "manifest.json")
+        write_json(self.home / "manifest.json", {**manifest, "outputs": {n: digest_file(self.out / n) for n in names}})
+        write_json(self.home / "training.json", facts)
+        shutil.rmtree(self.home / "checkpoints", ignore_errors=True)
+        return facts
+
+
+def _validation_part(shards: TokenShards, tokenizer: Tokenizer) -> tuple[list[list[int]], int]:
+    """Documents between end tokens, spread over the whole split, about VALIDATION_TOKENS; and their bytes."""
+    documents = [document.tolist() for document in shards.documents()]
+    every = max(1, round(len(shards) / VALIDATION_TOKENS))
+    chosen = documents[::every]
+    bytes_ = sum(len(tokenizer.decode(document).encode()) for document in chosen)
+    return [[shards.end, *document, shards.end] for document in chosen], bytes_

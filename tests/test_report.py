@@ -1,0 +1,543 @@
+"""The report, the data report and the card: every figure, hostile text, missing facts, no network, both languages."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bimo import runtime
+from bimo.evaluate.charts import line_chart, thin, ticks
+from bimo.evaluate.facts import (
+    compare,
+    copying_reading,
+    duration,
+    learning_curves,
+    learning_reading,
+    percent,
+    rounded,
+    size,
+    verdict,
+)
+from bimo.evaluate.page import element, render, visible
+from bimo.evaluate.report import write_card, write_data_report, write_report
+
+HOSTILE = "<script>alert('x')</script> \"quoted\" & \u202etxt.exe\u202c \x07 ``` **bold** [a](http://evil)"
+
+DOCUMENTS: dict[str, Any] = {
+    "files": 1204,
+    "files_unreadable": 3,
+    "bytes_read": 38_200_000,
+    "encodings": {"utf-8": 1190, "gb18030": 14},
+    "languages": {
+        "zh": {"documents": 7001, "characters": 9_100_000, "bytes": 27_000_000},
+        "en": {"documents": 2811, "characters": 4_200_000, "bytes": 4_200_000},
+    },
+    "train": {"documents": 9321, "characters": 12_600_000, "bytes": 29_600_000},
+    "validation": {"documents": 491, "characters": 700_000, "bytes": 1_600_000},
+    "rejected": {"duplicate": 1031, "repetition": 140, "too_short": 72},
+    "rejected_examples": [
+        {"source": "旧稿/一.txt", "line": 12, "reason": "duplicate", "detail": "", "text": "会议决定提交。"},
+        {"source": "旧稿/二.txt", "line": 3, "reason": "too_short", "detail": "7 < 20", "text": "目录 第一章"},
+    ],
+    "length_histogram": {
+        "edges": [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000],
+        "counts": [0, 0, 12, 40, 181, 502, 1204, 2310, 3104, 1500, 700, 259],
+    },
+    "character_kinds": {
+        "han": 8_000_000,
+        "latin": 3_300_000,
+        "digit": 200_000,
+        "punctuation": 1_200_000,
+        "space": 500_000,
+        "other": 100_000,
+    },
+    "common_characters": [[c, 400_000 // (i + 1)] for i, c in enumerate("的一是了我 不人在他有这个上们来到时大地为")],
+}
+TOKENIZER = {
+    "vocabulary": 8192,
+    "characters_per_token": {"zh": 1.61, "en": 4.43},
+    "bytes_per_token": 4.87,
+    "longest_tokens": ["研发部门负责人", "中华人民共和国", "有限责任公司", "人民政府办公厅"],
+    "sample": [["会议", "决定", "，", "下周", "三", "之前", "由", "研发", "部", "提交", "。"], ["二", "\n", " ", "三"]],
+    "source": "trained",
+}
+TOKENS = {
+    "train": {"tokens": 6_100_000, "documents": 9321},
+    "validation": {"tokens": 330_000, "documents": 491, "bytes": 1_600_000},
+}
+PLAN = {
+    "minutes": 10,
+    "machine": {
+        "cores": 2,
+        "threads": 2,
+        "processor": "Xeon 8370C",
+        "memory_bytes": 8_200_000_000,
+        "matrix_flops": {"float32": 1.1e11, "bfloat16": 3.4e11},
+        "dtype": "bfloat16",
+    },
+    "model": {
+        "layers": 6,
+        "width": 384,
+        "heads": 6,
+        "kv_heads": 2,
+        "head_width": 64,
+        "hidden": 1024,
+        "context": 256,
+        "vocabulary": 8192,
+        "tied": True,
+    },
+    "train": {"steps": 760, "batch": 16, "context": 256, "learning_rate": 0.0031},
+    "parameters": 12_400_000,
+    "tokens": 3_110_000,
+    "epochs": 0.51,
+    "tokens_per_parameter": 0.25,
+    "tokens_per_second": 5310,
+    "seconds": 576,
+    "memory_bytes": 1_400_000_000,
+    "disk_bytes": 210_000_000,
+    "bits_per_byte": [1.71, 1.83],
+    "reasons": ["十分钟内可以读三百万个词元。", "再大的模型来不及学完。"],
+}
+TRAINING = {
+    "seconds": 590.4,
+    "tokens": 3_112_960,
+    "tokens_per_second": 5273,
+    "peak_memory_bytes": 1_320_000_000,
+    "steps": 760,
+    "resumed": 1,
+    "skipped_steps": 2,
+    "share_of_peak": 0.78,
+}
+EVALUATION = {
+    "bits_per_byte": 1.762,
+    "bits_per_byte_interval": [1.741, 1.785],
+    "bits_per_character": 4.021,
+    "perplexity": 87.31,
+    "context": 256,
+    "stride": 128,
+    "validation": {"documents": 491, "bytes": 1_600_000, "characters": 700_000, "tokens": 330_000},
+    "baselines": {
+        "unigram": 3.311,
+        "kneser_ney": {"best_order": 5, "bits_per_byte": 2.148, "by_order": {"3": 2.41, "4": 2.202, "5": 2.148}},
+        "xz": 2.481,
+        "train_bytes_used": 8_000_000,
+        "validation_bytes_used": 1_600_000,
+    },
+    "copying": {
+        "samples": 32,
+        "window": 50,
+        "windows": 12001,
+        "windows_copied": 48,
+        "share_of_windows_copied": 0.004,
+        "longest_run": 83,
+        "median_longest_run": 17.5,
+        "longest_examples": [{"sample": 3, "length": 83, "text": "由研发部负责人提交书面报告，并抄送办公室。"}],
+        "reference_share": 0.006,
+    },
+    "samples": [
+        {
+            "prompt": "会议决定",
+            "text": "，下周三之前由研发部提交书面报告。办公室负责汇总各部门意见，月底以前报送领导小组。",
+        },
+        {"prompt": "春天", "text": "来了，山上的雪化成溪水，流过村口的石桥。"},
+    ],
+}
+MANIFEST = {
+    "bimo": "0.1.0",
+    "data": "data",
+    "seed": 20240607,
+    "versions": {"python": "3.11.9", "torch": "2.11.0", "tokenizers": "0.22.1"},
+    "created": "2025-11-23T15:40:12+00:00",
+    "outputs": {"model.safetensors": "ab" * 32, "tokenizer.json": "cd" * 32},
+}
+
+
+def metrics(steps: int = 760) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    for step in range(0, steps + 1, 2):
+        place = {"step": step, "tokens": 4096 * step, "seconds": 0.776 * step}
+        bits = 1.66 + 5.9 * math.exp(-step / 60) + 0.5 * math.exp(-step / 300) + 0.05 * math.sin(step * 1.7)
+        events.append({"event": "step", **place, "loss": bits * 3, "bits_per_byte": bits, "learning_rate": 0.003})
+        if step % 76 == 0:
+            events.append({"event": "validation", **place, "loss": 1, "bits_per_byte": bits + 0.04})
+            text = "的的，。一不" if step < 100 else "，下周由各部门提交。"
+            events.append({"event": "sample", "step": step, "prompt": "会议决定", "text": text})
+    events.append({"event": "skipped", "step": 300, "reason": "nan"})
+    return events
+
+
+def write_facts(folder: Path, **changed: Any) -> Path:
+    """A model folder with all facts; a subject given as None is left away, any other value takes its place."""
+    subjects = {"manifest": MANIFEST, "plan": PLAN, "training": TRAINING, "evaluation": EVALUATION}
+    subjects |= {"documents": DOCUMENTS, "tokenizer": TOKENIZER, "tokens": TOKENS, "metrics": metrics()} | changed
+    inside, data = folder / "bimo", folder / "data"
+    inside.mkdir(parents=True)
+    data.mkdir()
+    for name in ("manifest", "plan", "training", "evaluation"):
+        if subjects[name] is not None:
+            (inside / f"{name}.json").write_text(json.dumps(subjects[name]), encoding="utf-8")
+    if subjects["metrics"] is not None:
+        lines = "".join(json.dumps(event) + "\n" for event in subjects["metrics"])
+        (inside / "metrics.jsonl").write_text(lines + '{"event": "step", "st', encoding="utf-8")
+    stages = {name: {"key": "k", "facts": subjects[name]} for name in ("documents", "tokenizer", "tokens")}
+    kept = {name: stage for name, stage in stages.items() if stage["facts"] is not None}
+    (data / "manifest.json").write_text(json.dumps({"bimo": "0.1.0", "stages": kept}), encoding="utf-8")
+    return folder
+
+
+class Page(HTMLParser):
+    """Reads a page: its words, its attributes, and whether every element that opens also closes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    @property
+    def words(self) -> str:
+        return "\n".join(text for tag, text in self.texts if tag != "style")
+
+
+@pytest.fixture(autouse=True)
+def english():
+    runtime.set_language("en")
+    yield
+    runtime.set_language(None)
+
+
+def report_of(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def card_of(folder: Path) -> str:
+    return write_card(folder).read_text(encoding="utf-8")
+
+
+FIGURES = """
+1.76|18 % better|29 % better|47 % better|0.4 %|12.4 million|3.11 million|9 min 50 s|9 min 36 s|1.762|2.148|2.481|3.311
+Kneser-Ney, order 5|2.410|2.202|1.741 to 1.785|4.021|87.31|128|491 documents · 700,000 characters · 1.6 MB|8 MB|+2.5 %
+32|50|12,001|48|83|17.5|0.6 %|由研发部负责人提交书面报告，并抄送办公室。|5,310|5,273|−0.7 %|1.4 GB|1.32 GB|1.71–1.83
+as planned|760|12,400,000|0.51|0.25|210 MB|78 %|went on: 1.|skipped: 2.|十分钟内可以读三百万个词元。|1,204|38.2 MB|9,321
+491|12.6 million|29.6 MB|6.1 million|330,000|7,001|2,811|9,100,000|4,200,000|68 %|32 %|utf-8|1,190|gb18030|14
+500–999|60 %|25 %|9.0 %|3.8 %|1.5 %|0.8 %|的|400,000|1,243|1,031|140|72|旧稿/一.txt:12|会议决定提交。|8,192|1.61|4.43
+4.87|研发部门负责人|会议|⏎|␣|Xeon 8370C|8.2 GB|110 GFLOP/s|340 GFLOP/s|bfloat16|384|64|1,024|256|shared|20240607
+0.1.0|3.11.9|2.11.0|0.22.1|2025-11-23 15:40:12+00:00|learning_rate|0.0031|model.safetensors|abababab
+step 760|下周由各部门提交。|Kneser-Ney 2.15|xz 2.48|best check
+"""
+
+
+def test_every_figure_appears(tmp_path):
+    words = Page(report_of(write_facts(tmp_path / "notes-model"))).words.replace("\u2011", "-")
+    figures = [figure for line in FIGURES.strip().splitlines() for figure in line.split("|")]
+    assert [figure for figure in figures if not re.search(rf"(?<![0-9.,]){re.escape(figure)}(?![0-9])", words)] == []
+
+
+def test_page_is_whole_accessible_and_loads_nothing(tmp_path):
+    html = report_of(write_facts(tmp_path / "notes-model"))
+    page = Page(html)
+    assert html.startswith("<!doctype html>")
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
+    assert not [entry for entry in page.attributes if entry[1] in {"src", "srcset", "action"} or entry[1][:2] == "on"]
+    anchors = {value for _, name, value in page.attributes if name == "id"}
+    links = [value for _, name, value in page.attributes if name == "href"]
+    assert links
+    assert all(link[0] == "#" and link[1:] in anchors for link in links)
+    assert "://" not in html
+    style = next(text for tag, text in page.texts if tag == "style")
+    assert "url(" not in style
+    assert "@import" not in style
+    assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    assert page.tags.count("th") == sum(name == "scope" for tag, name, _ in page.attributes if tag == "th")
+    outer = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(outer) == html.count('class="chart ') == 6
+    assert all("character" in label or "1.7" in label for label in outer)
+
+
+def test_hostile_text_stays_text(tmp_path):
+    documents = DOCUMENTS | {
+        "rejected": {HOSTILE: 2},
+        "rejected_examples": [{"source": HOSTILE, "line": 1, "reason": HOSTILE, "detail": HOSTILE, "text": HOSTILE}],
+        "encodings": {HOSTILE: 1},
+        "languages": {HOSTILE: {"documents": 1, "characters": 1, "bytes": 1}},
+        "common_characters": [[HOSTILE, 1]],
+        "character_kinds": {HOSTILE: 1},
+    }
+    tokenizer = TOKENIZER | {"sample": [[HOSTILE]], "longest_tokens": [HOSTILE], "source": HOSTILE}
+    evaluation = EVALUATION | {"samples": [{"prompt": HOSTILE, "text": HOSTILE + " on"}]}
+    evaluation["copying"] = EVALUATION["copying"] | {"longest_examples": [HOSTILE, "\ud800"]}
+    plan = PLAN | {"reasons": [HOSTILE], "machine": {"processor": HOSTILE}, "train": {HOSTILE: HOSTILE}}
+    samples = [{"event": "sample", "step": step, "prompt": HOSTILE, "text": HOSTILE} for step in (1, 2)]
+    folder = write_facts(
+        tmp_path / "m<b>&`|_x_", documents=documents, tokenizer=tokenizer, evaluation=evaluation, plan=plan,
+        metrics=samples, manifest=MANIFEST | {"seed": HOSTILE, "versions": {HOSTILE: HOSTILE}},
+    )  # fmt: skip
+    html = report_of(folder)
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "b&" not in "".join(page.tags)
+    assert page.words.count("alert('x')") >= 18
+    assert "<script>alert" in page.words
+    assert not re.search("[\u202a-\u202e\x00-\x08\ud800-\udfff]", html)
+    assert "[U+202E]" in page.words
+    assert "␇" in page.words
+    assert "[U+D800]" in page.words
+    Page(write_data_report(folder / "data").read_text(encoding="utf-8"))
+
+    card = card_of(folder)
+    assert "# m&lt;b&gt;&amp;\\`\\|\\_x\\_\n" in card
+    assert not re.search("[\u202a-\u202e\x00-\x08]", card)
+    outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?\n\1$", "", card)
+    assert "alert('x')" in outside
+    assert "<script>" not in outside
+    assert "[a](" not in outside
+    assert "language:" not in card
+
+
+def test_missing_facts(tmp_path):
+    nothing = dict.fromkeys(
+        ["manifest", "plan", "training", "evaluation", "documents", "tokenizer", "tokens", "metrics"]
+    )
+    folder = write_facts(tmp_path / "empty", **nothing)
+    assert "It has not been evaluated yet, so there is no verdict." in Page(report_of(folder)).words
+    assert "How much it copies from its training text has not been measured." in card_of(folder)
+    assert "No text has been prepared here yet." in write_data_report(folder / "data").read_text(encoding="utf-8")
+    (tmp_path / "bare").mkdir()
+    assert write_report(tmp_path / "bare") == tmp_path / "bare" / "bimo" / "report.html"
+    assert write_card(tmp_path / "bare").name == "README.md"
+    assert write_data_report(tmp_path / "bare").name == "report.html"
+
+    interrupted = write_facts(tmp_path / "interrupted", training=None, evaluation=None, metrics=metrics(380))
+    words = Page(report_of(interrupted)).words
+    assert "Its last check in training gave 1.81" in words
+    assert words.count("not measured") == 6
+    assert "How good that is" not in words
+
+
+def _variants(value: Any):
+    """The value with each key in it taken away once; a number is read as None either way, the rest is None once."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            rest = {name: kept for name, kept in value.items() if name != key}
+            yield rest
+            if not isinstance(inner, int | float):
+                yield {**value, key: None}
+            yield from ({**value, key: changed} for changed in _variants(inner))
+
+
+@pytest.mark.parametrize("subject", ["manifest", "plan", "training", "evaluation"])
+def test_any_fact_may_be_missing(tmp_path, subject):
+    folder = write_facts(tmp_path / "model", metrics=metrics(8))
+    whole = {"manifest": MANIFEST, "plan": PLAN, "training": TRAINING, "evaluation": EVALUATION}[subject]
+    for changed in _variants(whole):
+        (folder / "bimo" / f"{subject}.json").write_text(json.dumps(changed), encoding="utf-8")
+        report_of(folder)
+        card_of(folder)
+
+
+@pytest.mark.parametrize("subject", ["documents", "tokenizer", "tokens"])
+def test_any_data_fact_may_be_missing(tmp_path, subject):
+    whole = {"documents": DOCUMENTS, "tokenizer": TOKENIZER, "tokens": TOKENS}
+    for changed in _variants(whole[subject]):
+        stages = {name: {"facts": facts} for name, facts in (whole | {subject: changed}).items()}
+        (tmp_path / "manifest.json").write_text(json.dumps({"stages": stages}), encoding="utf-8")
+        Page(write_data_report(tmp_path).read_text(encoding="utf-8"))
+
+
+ALLOWED = {"Bimo", "Kneser", "Ney", "GFLOP", "SHA", "Xeon", "float", "bfloat", "Python", "torch", "tokenizers", "txt"}
+
+
+def test_chinese_page_has_no_english_left(tmp_path):
+    runtime.set_language("zh")
+    folder = write_facts(tmp_path / "笔记")
+    for path in (write_report(folder), write_data_report(folder / "data")):
+        html = path.read_text(encoding="utf-8")
+        page = Page(html)
+        assert '<html lang="zh-Hans">' in html
+        spoken = [value for _, name, value in page.attributes if name in {"aria-label", "title", "alt"}]
+        shown = [
+            text
+            for tag, text in page.texts
+            if tag not in {"style", "code", "h1", "title"} and not re.fullmatch("[0-9a-f]{64}", text)
+        ]
+        assert set(re.findall(r"[A-Za-z]{3,}", " ".join(spoken + shown))) - ALLOWED == set()
+    words = Page(report_of(folder)).words
+    assert "比 Kneser\u2011Ney 好 18%，比 xz 好 29%。" in words
+    assert "1,240 万" in words
+    card = card_of(folder)
+    prose = re.sub(r"(?ms)^```.*?^```", "", card.split("---\n", 2)[2])
+    assert set(re.findall(r"[A-Za-z]{3,}", prose)) - ALLOWED == set()
+
+
+def test_card_front_matter_and_code(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    card = card_of(write_facts(tmp_path / "my notes"))
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front == {
+        "language": ["zh", "en"],
+        "tags": ["bimo", "text-generation"],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    assert "bimo generate 'my notes' '会议决定'" in card
+    python = card.split("```python\n")[1].split("```")[0]
+    compile(python, "card", "exec")
+    assert 'from_pretrained("my notes")' in python
+    for figure in ("12.4 million", "1.762", "1.741–1.785", "2.148", "0.4 %", "9,321", "Xeon 8370C", "20240607"):
+        assert figure in card
+    assert "旧稿" not in card
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [
+        (1.76, "1.76 bits per byte: 18 % better than Kneser-Ney, 29 % better than xz."),
+        (2.35, "9.4 % worse than Kneser-Ney, 5.3 % better than xz. Plain counting still predicts"),
+        (2.15, "about as good as Kneser-Ney, 13 % better than xz. 0.4 %"),
+        (3.40, "58 % worse than Kneser-Ney, 37 % worse than xz. It has learned hardly anything"),
+    ],
+)
+def test_verdict_is_honest(bits, expected):
+    evaluation = EVALUATION | {"bits_per_byte": bits, "bits_per_byte_interval": [bits - 0.02, bits + 0.02]}
+    assert expected in " ".join(verdict({"evaluation": evaluation}))
+
+
+def test_no_share_of_copies_without_windows():
+    copying = {"windows": 0, "share_of_windows_copied": 0.0, "reference_share": None}
+    assert len(verdict({"evaluation": {"bits_per_byte": 2.0, "copying": copying}})) == 1
+    assert copying_reading(copying) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "reference", "expected"),
+    [
+        (0.0, None, "hardly any"),
+        (0.05, None, "some"),
+        (0.3, None, "recites. Do not publish"),
+        (0.06, 0.05, "about as much as people"),
+        (0.1, 0.05, "somewhat more"),
+        (0.4, 0.05, "recites. Do not publish"),
+    ],
+)
+def test_copying_is_judged_beside_its_yardstick(share, reference, expected):
+    facts = {"windows": 100, "share_of_windows_copied": share, "reference_share": reference}
+    assert expected in copying_reading(facts)[-1]
+
+
+def curves_of(train: float, checks: list[float]) -> dict[str, list[dict[str, Any]]]:
+    events = [{"event": "validation", "step": 10 * i, "bits_per_byte": bits} for i, bits in enumerate(checks)]
+    return learning_curves({"metrics": [{"event": "step", "step": 0, "bits_per_byte": train}, *events]})
+
+
+@pytest.mark.parametrize(
+    ("train", "checks", "expected"),
+    [
+        (1.98, [5, 3, 2.2, 2.0], ["close", "still falling"]),
+        (1.98, [5, 2.01, 2.0, 2.0], ["close", "levelled out"]),
+        (1.80, [5, 2.0, 2.0, 2.0], ["The gap of 11 % is noticeable", "levelled out"]),
+        (1.20, [5, 1.8, 1.9, 2.0], ["The gap of 67 % is wide", "step 10 with 1.80"]),
+    ],
+)
+def test_learning_is_read_in_words(train, checks, expected):
+    reading = learning_reading(curves_of(train, checks))
+    assert len(reading) == 3
+    assert all(words in sentence for words, sentence in zip(expected, reading[1:], strict=True))
+
+
+def test_steps_that_were_done_again_count_once():
+    def step(number, bits):
+        return {"event": "step", "step": number, "bits_per_byte": bits}
+
+    events = [
+        step(1, 5.0),
+        step(2, 4.0),
+        step(3, 3.0),
+        {"event": "resumed", "step": 1},
+        step(2, 4.5),
+        step(3, math.nan),
+    ]
+    curves = learning_curves({"metrics": [*events, {"event": "step", "step": 4}]})
+    assert [(event["step"], event["bits_per_byte"]) for event in curves["step"]] == [(1, 5.0), (2, 4.5)]
+
+
+def test_no_difference_is_claimed_inside_the_interval():
+    assert compare(2.0, 2.05, "xz", [1.9, 2.1]) == "about as good as xz"
+    assert compare(2.0, 2.05, "xz", [1.99, 2.01]) == "2.4 % better than xz"
+    assert compare(2.0, 1.9, "xz") == "5.3 % worse than xz"
+
+
+def test_numbers_in_words():
+    assert [percent(share) for share in (0, 0.0004, 0.004, 0.18)] == ["0 %", "under 0.1 %", "0.4 %", "18 %"]
+    assert [duration(seconds) for seconds in (2.5, 42, 576, 7300)] == ["2.5 s", "42 s", "9 min 36 s", "2 h 1 min"]
+    assert [size(n) for n in (12, 38_200_000, 2.5e12)] == ["12 bytes", "38.2 MB", "2.5 TB"]
+    assert [rounded(n) for n in (999, 12_400_000, 3e9)] == ["999", "12.4 million", "3 billion"]
+    runtime.set_language("zh")
+    assert [rounded(n) for n in (9999, 12_400_000, 3e8)] == ["9,999", "1,240 万", "3 亿"]
+
+
+def test_elements_escape_and_leave_out():
+    node = element("p", 'a<b&"', None, [element("br")], class_="x", title='"<\x00', hidden=None)
+    assert render(node) == '<p class="x" title="&quot;&lt;␀">a&lt;b&amp;&quot;<br></p>'
+    assert visible("a\r\nb\tc\u200d\u2066\ufeff\x7f") == "a\nb\tc\u200d[U+2066][U+FEFF][U+007F]"
+    assert render("\u202e") == '<span class="control">[U+202E]</span>'
+
+
+def test_ticks_and_thinning():
+    assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
+    assert ticks(1.66, 2.5) == [1.8, 2.0, 2.2, 2.4]
+    assert ticks(3, 3) == [3]
+    points = [(float(i), 2.0 * i) for i in range(1000)]
+    thinned = thin(points, 100)
+    assert len(thinned) == 100
+    assert thinned[0] == (4.5, 9.0)
+    assert thin(points[:7], 100) == points[:7]
+
+
+@pytest.mark.parametrize("points", [[(0.0, 2.0)], [(0.0, 2.0), (0.0, 2.0)], [(1.0, 2.0), (2.0, 2.0)], []])
+def test_a_flat_curve_is_drawn(points):
+    nodes = line_chart({"step": points}, x_label="x", y_label="y", say_x=str, alternative="a")
+    assert bool(nodes) == bool(points)
+    assert "nan" not in render(nodes)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_contrast_in_both_themes():
+    style = (resources.files("bimo.assets") / "report.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\n *\}", style, re.DOTALL)
+    )
+    for theme in (light, dark):
+        # WCAG 2.1: 4.5 for text, 3 for what carries meaning in a chart.
+        pairs = [(name, "paper", 4.5) for name in ("ink", "soft", "seal")] + [("hue1", "paper", 3)]
+        pairs += [("ink", f"chip{i}", 4.5) for i in range(5)]
+        for front, back, least in pairs:
+            lighter, darker = sorted((_luminance(theme[front]), _luminance(theme[back])), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= least, (front, back)
