@@ -185,6 +185,11 @@ def test_zst_of_several_frames_is_read_to_the_end(tmp_path):
     assert texts(write(tmp_path / "a.txt.zst", pack(b"one\n") + pack(b"two\n"))) == ["one\ntwo"]
 
 
+def test_file_names_need_not_be_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xc4\xe3.txt")
+    assert read(write(path, "some text"))[0][0].source.encode() == "\ufffd\ufffd.txt".encode()
+
+
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
 def test_cut_off_packing_keeps_what_came_before(tmp_path, packing):
     rows = "".join(f'{{"text": "row {number} {os.urandom(40).hex()}"}}\n' for number in range(40_000)).encode()
@@ -203,7 +208,7 @@ def test_cut_off_packing_keeps_what_came_before(tmp_path, packing):
         ("a.jsonl", b"", "empty"),
         ("a.csv", b"", "empty"),
         ("a.txt.gz", b"no gz", "unreadable"),
-        ("a.txt.gz", gzip.compress(b"text")[:12], "unreadable"),
+        ("a.txt.gz", gzip.compress(b"text")[:11], "unreadable"),
         ("a.parquet", b"no parquet", "unreadable"),
         ("a.pdf", b"%PDF-1.4 broken", "unreadable"),
         ("a.pdf", pdf("secret", password="lock"), "encrypted"),
@@ -211,7 +216,7 @@ def test_cut_off_packing_keeps_what_came_before(tmp_path, packing):
         ("a.html", b"<html><body><script>x()</script></body></html>", "no_text"),
         ("a.docx", b"PK", "unknown_format"),
         ("a.json", b'{"a": 1}', "no_text"),
-        ("a.json", b'[{"text": "x"}', "bad_row"),
+        ("a.json", b'[{"text": "x}', "bad_row"),
     ],
 )
 def test_files_without_text_are_refused_with_a_reason(tmp_path, name, data, reason):
@@ -282,8 +287,37 @@ def test_json_lines_under_the_name_of_json(tmp_path):
     assert texts(write(tmp_path / "a.json", '{"text": "one"}\n{"text": "two"}\n')) == ["one", "two"]
 
 
+def test_json_lists_are_read_item_by_item(tmp_path, monkeypatch):
+    monkeypatch.setattr("bimo.text.opening._BLOCK_BYTES", 7)
+    monkeypatch.setattr("bimo.text.opening.SAMPLE_BYTES", 7)
+    monkeypatch.setattr(encodings, "LONGEST_LINE", 20)
+    items = [{"text": f'第{number}句：“引号 " 与 [括号] 和逗号,”'} for number in range(60)]
+    assert texts(write(tmp_path / "a.json", json.dumps(items, ensure_ascii=False))) == [item["text"] for item in items]
+    assert len(texts(write(tmp_path / "a.json", json.dumps(items, indent=1)))) == 60
+
+
+def test_a_broken_json_list_keeps_what_came_before(tmp_path):
+    documents, refused = read(
+        write(tmp_path / "a.json", b'[{"text": "one"}, {"text": "two"}, {"text": three}, {"text": "4"}]')
+    )
+    assert [(d.text, d.line) for d in documents] == [("one", 1), ("two", 2)]
+    assert [(r.line, r.reason) for r in refused] == [(3, "bad_row")]
+    documents, refused = read(write(tmp_path / "a.json", b'[{"text": "one"}, {"text": "two"}'))
+    assert len(documents) == 2
+    assert [(r.line, r.reason) for r in refused] == [(3, "bad_row")]
+
+
+def test_json_nested_beyond_reason_is_refused(tmp_path):
+    _, refused = read(write(tmp_path / "a.json", b'{"a":' * 100_000))
+    assert [r.reason for r in refused] == ["bad_row"]
+    _, refused = read(write(tmp_path / "a.json", b'{"a":' * 900 + b"1" + b"}" * 900))
+    assert len(refused) == 1
+
+
 def test_later_rows_keep_a_column_that_was_empty_at_first(tmp_path):
-    rows = [{"instruction": "Do", "input": "", "output": "x"}] * 150 + [{"instruction": "Do", "input": "it", "output": "x"}]
+    rows = [{"instruction": "Do", "input": "", "output": "x"}] * 150 + [
+        {"instruction": "Do", "input": "it", "output": "x"}
+    ]
     found = texts(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))))
     assert found[-1] == "Do\nit\nx"
 
@@ -291,7 +325,9 @@ def test_later_rows_keep_a_column_that_was_empty_at_first(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_the_wanted_column_is_read_and_a_wrong_one_suggests(tmp_path, name):
     rows = [{"text": "no", "review": "yes"}]
-    data = {"a.csv": b"text,review\nno,yes\n", "a.jsonl": json.dumps(rows[0]).encode(), "a.parquet": parquet(rows)}[name]
+    data = {"a.csv": b"text,review\nno,yes\n", "a.jsonl": json.dumps(rows[0]).encode(), "a.parquet": parquet(rows)}[
+        name
+    ]
     path = write(tmp_path / name, data)
     assert texts(path, text_column="review") == ["yes"]
     with pytest.raises(UserError, match=r"no column reviews\. Did you mean review\?") as caught:
@@ -311,9 +347,16 @@ def test_csv_without_header_loses_no_row(tmp_path):
 
 
 def test_csv_rows_over_several_lines_carry_their_first_line(tmp_path):
-    documents, refused = read(write(tmp_path / "a.csv", 'id,text\n1,"one\ntwo, ""three"""\n2,four\n3,five,extra\n4,six\n'))
+    documents, refused = read(
+        write(tmp_path / "a.csv", 'id,text\n1,"one\ntwo, ""three"""\n2,four\n3,five,extra\n4,six\n')
+    )
     assert [(d.text, d.line) for d in documents] == [('one\ntwo, "three"', 2), ("four", 4), ("six", 6)]
     assert [(r.line, r.reason, r.text) for r in refused] == [(5, "bad_row", "3,five,extra")]
+
+
+def test_csv_of_one_column(tmp_path):
+    assert texts(write(tmp_path / "a.csv", "text\nwell, yes, no\nso\n")) == ["well, yes, no", "so"]
+    assert texts(write(tmp_path / "a.csv", '"well, yes"\n"so, no"\n')) == ["well, yes", "so, no"]
 
 
 def test_csv_delimiters_are_found(tmp_path):
@@ -343,8 +386,12 @@ def test_html_names_its_own_encoding(tmp_path):
 
 
 def test_html_leaves_navigation_out(tmp_path):
-    story = "".join(f"<p>Paragraph {number} tells a long story about the old town and its people.</p>" for number in range(9))
-    html = f"<html><body><nav><a href='/'>Home</a></nav><article>{story}</article><footer>Imprint</footer></body></html>"
+    story = "".join(
+        f"<p>Paragraph {number} tells a long story about the old town and its people.</p>" for number in range(9)
+    )
+    html = (
+        f"<html><body><nav><a href='/'>Home</a></nav><article>{story}</article><footer>Imprint</footer></body></html>"
+    )
     (text,) = texts(write(tmp_path / "a.html", html))
     assert "Paragraph 8" in text
     assert "Imprint" not in text
@@ -360,7 +407,16 @@ def test_pdf_paragraphs_are_put_together(tmp_path):
 
 
 def test_folders_are_walked_in_order_without_what_is_not_the_users(tmp_path):
-    for name in ("b.txt", "a/z.txt", "a/b.txt", ".hidden.txt", ".git/x.txt", "out/old.txt", "model/x.txt", "data/x.txt"):
+    for name in (
+        "b.txt",
+        "a/z.txt",
+        "a/b.txt",
+        ".hidden.txt",
+        ".git/x.txt",
+        "out/old.txt",
+        "model/x.txt",
+        "data/x.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write(tmp_path / name, "x")
     write(tmp_path / "model/config.json", "{}")
@@ -378,7 +434,7 @@ def test_links_in_a_circle_end(tmp_path):
 
 
 def test_missing_empty_and_closed_sources_say_which(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no file or folder .*nowhere") as caught:
+    with pytest.raises(UserError, match=r"no file or folder .*nowhere") as caught:
         find_sources([tmp_path / "nowhere"])
     assert caught.value.code == USAGE
     write(tmp_path / ".hidden", "x")
@@ -390,7 +446,7 @@ def test_missing_empty_and_closed_sources_say_which(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("bimo.text.sources.os.scandir", closed)
-    with pytest.raises(UserError, match="may not be read .Permission denied."):
+    with pytest.raises(UserError, match=r"may not be read .Permission denied."):
         find_sources([tmp_path])
 
 
@@ -427,7 +483,12 @@ def test_the_digest_follows_names_and_contents_alone(tmp_path):
 def test_memory_does_not_grow_with_the_file(tmp_path, name, monkeypatch):
     monkeypatch.setattr("bimo.text.opening._BLOCK_BYTES", 1 << 14)
     monkeypatch.setattr("bimo.text.opening.SAMPLE_BYTES", 1 << 14)
-    line = {"a.txt.gz": "{}，天下大势分久必合\n", "a.jsonl": '{{"text": "{} words"}}\n', "a.csv": "{},words and more\n"}[name]
+    monkeypatch.setattr(readers, "SAMPLE_BYTES", 1 << 14)
+    line = {
+        "a.txt.gz": "{}，天下大势分久必合\n",
+        "a.jsonl": '{{"text": "{} words"}}\n',
+        "a.csv": "{},words and more\n",
+    }[name]
 
     def peak(lines: int) -> int:
         content = "".join(line.format(number) for number in range(lines)).encode()

@@ -76,14 +76,15 @@ def apply_settings(mapping: dict[str, Any], settings: list[str]) -> dict[str, An
     result = _copy(mapping)
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise UserError("--set takes key=value, but got {setting!r}.", code=USAGE, setting=setting)
         *path, last = key.strip().split(".")
+        if not equals or not all([*path, last]):
+            raise UserError("--set takes key=value, but got {setting!r}.", code=USAGE, setting=setting)
         inner = result
-        for part in path:
+        for depth, part in enumerate(path, 1):
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise UserError("The setting {key} is not a group of settings.", code=USAGE, key=part)
+                group = ".".join(path[:depth])
+                raise UserError("The setting {key} is not a group of settings.", code=USAGE, key=group)
         inner[last] = _parse_value(text.strip())
     return result
 
@@ -102,7 +103,7 @@ def _parse_value(text: str) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings in a run file. Raises UserError when it cannot be read or was written for another schema."""
     try:
-        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
+        mapping = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError("There is no run file {path}.", code=USAGE, path=path) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

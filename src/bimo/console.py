@@ -26,6 +26,7 @@ class Console:
     def __init__(self, *, quiet: bool = False, silent: bool = False) -> None:
         self.quiet = quiet or silent
         self.silent = silent
+        self._above: Callable[[str], None] | None = None
 
     def say(self, label: str, text: str) -> None:
         """One line: a translated label of the stage, then what came of it."""
@@ -65,19 +66,20 @@ class Console:
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=36), TextColumn("{task.percentage:3.0f} %"))
-        terminal = Terminal(stderr=True)
-        with Progress(*columns, TextColumn("{task.fields[text]}"), console=terminal, transient=True) as bar:
+        text = TextColumn("{task.fields[text]}", markup=False)
+        terminal = Terminal(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        before = self._above
+        with Progress(*columns, text, console=terminal, transient=True) as bar:
             task = bar.add_task(_pad(t(label)), total=total, text="")
-            self._above = lambda line: terminal.print(line, markup=False, highlight=False)
+            self._above = terminal.print
             try:
                 yield functools.partial(_move, bar, task)
             finally:
-                del self._above
+                self._above = before
 
     def _print(self, line: str) -> None:
-        above = getattr(self, "_above", None)
-        if above is not None:
-            above(line)
+        if self._above is not None:
+            self._above(line)
         else:
             print(line, file=sys.stderr, flush=True)
 

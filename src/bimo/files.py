@@ -106,7 +106,7 @@ def read_json(path: Path) -> Any:
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process, again and again if need be; however it dies, the system lets go."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", is_singleton=True)
+    lock = FileLock(folder.resolve() / ".lock", is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:

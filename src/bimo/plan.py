@@ -127,6 +127,7 @@ class _Corpus:
     vocabulary: int
     bytes_per_token: float
     kneser_ney: float
+    order_gain: float
 
     @classmethod
     def read(cls, data: Path, console: Console) -> _Corpus:
@@ -150,7 +151,13 @@ class _Corpus:
             vocabulary=stages["tokenizer"]["facts"]["vocabulary"],
             bytes_per_token=packed["train"]["bytes"] / tokens,
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
+            order_gain=_order_gain(list(baselines["kneser_ney"]["by_order"].values())),
         )
+
+
+def _order_gain(by_order: list[float]) -> float:
+    """The share by which the last order betters the one before; 0 where it does not."""
+    return max(0.0, 1 - by_order[-1] / by_order[-2]) if len(by_order) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -165,20 +172,26 @@ class _Candidate:
 
     def expected(self, corpus: _Corpus, seconds: float) -> float:
         """Bits per byte at the end."""
-        ratio = expected_ratio(self.shape.parameters, tokens=self.tokens(seconds), unique=corpus.tokens)
-        return corpus.kneser_ney * ratio
+        return corpus.kneser_ney * expected_ratio(
+            self.shape.parameters,
+            tokens=self.tokens(seconds),
+            unique=corpus.tokens,
+            order_gain=corpus.order_gain,
+        )
 
 
-def expected_ratio(parameters: int, *, tokens: int, unique: int) -> float:
+def expected_ratio(parameters: int, *, tokens: int, unique: int, order_gain: float) -> float:
     """Bits per byte to expect, as a multiple of what Kneser-Ney reaches on the same text.
 
-    The form of Hoffmann et al. 2022 (eq. 2) with repeated tokens discounted as in Muennighoff et al. 2023 (eq. 5);
-    the constants were fitted to our own runs (docs/log.md), hence for corpora of megabytes and minutes to hours.
+    The form of Hoffmann et al. 2022 (eq. 2) with repeated tokens discounted as in Muennighoff et al. 2023 (eq. 5).
+    `order_gain` is the share that Kneser-Ney still gains from its last order: where longer contexts help counting,
+    they help attention more. The constants were fitted to our own runs (docs/log.md): megabytes, minutes to hours.
     """
-    floor, by_parameters, by_tokens, half_life = 0.55, 0.16, 0.45, 6.0
+    floor, by_gain, by_parameters, by_tokens, half_life = 0.495, 2.0, 0.16, 0.45, 6.0
     repeats = max(0.0, tokens / unique - 1)
     useful = min(tokens, unique) + unique * half_life * (1 - math.exp(-repeats / half_life))
-    return floor + by_parameters * (parameters / 1e6) ** -0.34 + by_tokens * (useful / 1e6) ** -0.28
+    learned = by_parameters * (parameters / 1e6) ** -0.34 + by_tokens * (useful / 1e6) ** -0.28
+    return max(0.1, floor - by_gain * order_gain + learned)
 
 
 def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[str, ModelConfig, int]]:
@@ -247,7 +260,12 @@ def _settle(
     while tokens / (batch * shape.context) > MOST_STEPS:
         batch *= 2
     settings = TrainConfig(
-        steps=max(20, tokens // (batch * shape.context)), batch=batch, minutes=minutes, seed=seed, device=device
+        steps=max(20, tokens // (batch * shape.context)),
+        batch=batch,
+        minutes=minutes,
+        validations=round(min(max(minutes, 4), 10)),
+        seed=seed,
+        device=device,
     )
     middle = best.expected(corpus, seconds)
     epochs = tokens / corpus.tokens

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import SILENT, Console
+from bimo.evaluate.data_report import write_data_report
 from bimo.files import digest_file, digest_json, locked, replacing_folder, require_room
 from bimo.runtime import UserError, t
 from bimo.stages import Stages
@@ -77,6 +78,7 @@ def prepare(
         documents = _documents(paths, source_digest(files), out, settings, stages, console)
         tokenizer = _tokenizer(out, documents, settings, stages, console)
         tokens = _tokens(out, stages, console)
+        write_data_report(out)
     return {"documents": documents, "tokenizer": tokenizer, "tokens": tokens}
 
 

@@ -41,7 +41,7 @@ def rolling_windows(ids: list[int], *, context: int, stride: int, owner: int = 0
 @torch.no_grad()
 def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
     """Cross-entropy in nats, summed over the scored ids of each window; [B] floats."""
-    T = max(len(window.ids) for window in windows) - 1
+    T = max(1, *(len(window.ids) - 1 for window in windows))
     inputs = torch.zeros(len(windows), T, dtype=torch.long)
     targets = torch.full((len(windows), T), IGNORED, dtype=torch.long)
     for row, window in enumerate(windows):

@@ -95,6 +95,7 @@ def collect_documents(
         "encodings": dict(sorted(reading.encodings.items())),
         "columns": dict(reading.columns.most_common(20)),
         "boilerplate_lines": cleaning["boilerplate_lines"],
+        "damaged_characters": cleaning["damaged_characters"],
         "train": asdict(split.sizes[False]),
         "validation": asdict(split.sizes[True]),
         "rejected": dict(rejections.counts.most_common()),
@@ -137,6 +138,7 @@ def _cleaned(
             rejections.add(document, "language", language)
             continue
         # A few damaged characters in a good text say nothing, and a model should not learn to write them.
+        counts["damaged_characters"] += text.count("\ufffd")
         yield Document(text.replace("\ufffd", ""), document.source, document.line, language)
 
 
@@ -159,7 +161,7 @@ class _Rejections:
             raise UserError(
                 "{place} cannot be read: {reason} ({detail}). Mend it or take it away, or run without --strict.",
                 code=DATA_REFUSED,
-                place=f"{rejected.source}:{rejected.line}" if rejected.line else rejected.source,
+                place=_place(rejected.source, rejected.line),
                 reason=describe_reason(rejected.reason),
                 detail=rejected.detail,
             )
@@ -184,18 +186,21 @@ class _Rejections:
             t("{count:,} x {reason}", count=count, reason=describe_reason(reason))
             for reason, count in self.counts.most_common(3)
         )
-        first = self.examples[0] if self.examples else {"source": "-", "line": 0, "detail": "-"}
+        first = self.examples[0]
         return UserError(
             "No text is left of {files:,} files: {rejected:,} pieces were set aside ({reasons}). The first: "
-            "{source}:{line}, {detail}. Name a folder with text, or ask for less (--languages, --text-column).",
+            "{place}, {detail}. Name a folder with text, or ask for less (--languages, --text-column).",
             code=DATA_REFUSED,
             files=files,
             rejected=self.counts.total(),
             reasons=reasons,
-            source=first["source"],
-            line=first["line"],
+            place=_place(first["source"], first["line"]),
             detail=first["detail"],
         )
+
+
+def _place(source: str, line: int) -> str:
+    return f"{source}:{line}" if line else source
 
 
 class _Split:

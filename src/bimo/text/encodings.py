@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from bimo.runtime import t
 
-__all__ = ["LONGEST_LINE", "SAMPLE_BYTES", "Refuse", "decode_lines", "find_encoding"]
+__all__ = ["LONGEST_LINE", "SAMPLE_BYTES", "Refuse", "decode_blocks", "decode_lines", "find_encoding"]
 
 Refuse = Callable[[int, str, str, str], None]
 """`refuse(line, reason, detail, text)`: report a piece that is kept out."""
@@ -124,14 +124,26 @@ def _table(encoding: str, leads: list[int], trails: range | list[int]) -> frozen
     return frozenset(bytes((lead, trail)).decode(encoding, "ignore") for lead in leads for trail in trails) - {""}
 
 
+def _new_decoder(encoding: str) -> io.IncrementalNewlineDecoder:
+    codec = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))("bimo.mark")
+    return io.IncrementalNewlineDecoder(codec, translate=True)
+
+
+def decode_blocks(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
+    """The text of `blocks`, for formats in which lines mean nothing; bytes that are not valid become U+FFFD."""
+    decoder = _new_decoder(encoding)
+    for block in blocks:
+        yield decoder.decode(block).replace(_BAD, "\ufffd")
+    yield decoder.decode(b"", final=True).replace(_BAD, "\ufffd")
+
+
 def decode_lines(blocks: Iterator[bytes], encoding: str, refuse: Refuse) -> Iterator[tuple[int, str]]:
     """Yields (number, line) without line ends, whichever kind they are; memory holds one block and one line.
 
     Lines with bytes that are not valid and lines beyond LONGEST_LINE go to `refuse`. An error of the stream
     (ValueError, such as a cut-off gz) is refused at its line; what came before it is kept.
     """
-    codec = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))("bimo.mark")
-    decoder = io.IncrementalNewlineDecoder(codec, translate=True)
+    decoder = _new_decoder(encoding)
     number, tail, skipping, last = 1, "", False, False
     while not last:
         try:

@@ -11,18 +11,18 @@ from typing import Any
 
 from bimo.runtime import t
 from bimo.text.documents import Document, Rejected
-from bimo.text.encodings import SAMPLE_BYTES, decode_lines, find_encoding
+from bimo.text.encodings import SAMPLE_BYTES, decode_blocks, decode_lines, find_encoding
 from bimo.text.passages import LONGEST_TARGET, split_passages
 from bimo.text.sources import SourceFile
 
-__all__ = ["OpenFile", "Reading"]
+__all__ = ["WHOLE_FILE_BYTES", "OpenFile", "Reading"]
 
 WHOLE_FILE_BYTES = 256 << 20
-"""Unpacked; JSON, HTML, PDF and packed Parquet are read as a whole, and refused beyond this."""
-
+"""Unpacked; HTML, PDF, packed Parquet and single JSON values are held whole, and refused beyond this."""
 
 _BLOCK_BYTES = 1 << 20
 _BITE_BYTES = 4096
+_LARGEST_WINDOW = 1 << 27
 _EXAMPLE_CHARACTERS = 2000
 
 
@@ -49,6 +49,7 @@ class OpenFile:
         self.refused = 0
 
     def refuse(self, line: int, reason: str, detail: str, text: str = "") -> None:
+        """Report a piece that is kept out; line 0 is the whole file."""
         self.refused += 1
         self.reading.refuse(Rejected(self.name, line, reason, detail, text[:_EXAMPLE_CHARACTERS]))
 
@@ -80,88 +81,105 @@ class OpenFile:
             parts.append(block)
             size += len(block)
             if size > WHOLE_FILE_BYTES:
-                limit = WHOLE_FILE_BYTES >> 20
-                self.refuse(0, "too_long", t("more than {limit} MB, and this format is read whole", limit=limit))
+                self.refuse_size(0)
                 return None
         return b"".join(parts)
 
-    def encoding_of(self, sample: bytes) -> str | None:
-        """The encoding; None, and refused, when it is not text."""
-        encoding = find_encoding(sample)
-        if encoding is None:
-            self.refuse(0, "unreadable", t("not text in UTF-8, UTF-16, GB18030, Big5 or Windows-1252"))
-        else:
-            self.reading.encodings[encoding] += 1
-        return encoding
+    def refuse_size(self, line: int) -> None:
+        """Report a piece that is too large to be held whole."""
+        limit = WHOLE_FILE_BYTES >> 20
+        self.refuse(line, "too_long", t("more than {limit} MB, and this format is read whole", limit=limit))
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """(number, line) of a text file; nothing, and refused, when it is not text."""
-        blocks = self.blocks()
-        first: list[bytes] = []
-        broken: ValueError | None = None
-        while sum(map(len, first)) < SAMPLE_BYTES:
-            try:
-                block = next(blocks, b"")
-            except ValueError as error:
-                broken = error
-                break
-            if not block:
-                break
-            first.append(block)
-        sample = b"".join(first)
-        if broken is not None and not sample:
-            raise broken
-        encoding = self.encoding_of(sample[:SAMPLE_BYTES])
+        encoding, blocks = self._find_encoding()
+        if encoding is not None:
+            yield from decode_lines(blocks, encoding, self.refuse)
+
+    def characters(self) -> Iterator[str]:
+        """The characters of a text file, a block at a time; nothing, and refused, when it is not text."""
+        encoding, blocks = self._find_encoding()
+        if encoding is not None:
+            yield from decode_blocks(blocks, encoding)
+
+    def _find_encoding(self) -> tuple[str | None, Iterator[bytes]]:
+        """The encoding, and all blocks. It is None, and refused, when this is not text."""
+        blocks, first, broken = self.blocks(), b"", None
+        try:
+            while len(first) < SAMPLE_BYTES and (block := next(blocks, b"")):
+                first += block
+        except ValueError as error:
+            if not first:
+                raise
+            broken = error
+        encoding = find_encoding(first[:SAMPLE_BYTES])
         if encoding is None:
-            return
-        yield from decode_lines(_then(sample, blocks, broken), encoding, self.refuse)
+            self.refuse(0, "unreadable", t("not text in UTF-8, UTF-16, GB18030, Big5 or Windows-1252"))
+        elif first:
+            self.reading.encodings[encoding] += 1
+        return encoding, _then(first, broken, blocks)
 
 
-def _then(sample: bytes, blocks: Iterator[bytes], broken: ValueError | None) -> Iterator[bytes]:
-    if sample:
-        yield sample
+def _then(first: bytes, broken: ValueError | None, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
     if broken is not None:
         raise broken
     yield from blocks
 
 
 def _unpacked(raw: Any, packed: str) -> Iterator[bytes]:
-    if packed == ".zst":
-        yield from _unpacked_zstandard(raw)
-        return
-    file = gzip.GzipFile(fileobj=raw) if packed == ".gz" else raw
+    """The unpacked bytes in blocks; what comes before a broken place is given before ValueError is raised."""
+    parts: list[bytes] = []
+    size = 0
+    broken: ValueError | None = None
+    bites = {"": _plain, ".gz": _from_gzip, ".zst": _from_zstandard}[packed](raw)
+    while True:
+        try:
+            bite = next(bites, b"")
+        except ValueError as error:
+            bite, broken = b"", error
+        parts.append(bite)
+        size += len(bite)
+        if size >= _BLOCK_BYTES or (size and not bite):
+            yield b"".join(parts)
+            parts, size = [], 0
+        if broken is not None:
+            raise broken
+        if not bite:
+            return
+
+
+def _plain(raw: Any) -> Iterator[bytes]:
+    while bite := raw.read(_BLOCK_BYTES):
+        yield bite
+
+
+def _from_gzip(raw: Any) -> Iterator[bytes]:
+    file = gzip.GzipFile(fileobj=raw)
     try:
-        while block := file.read(_BLOCK_BYTES):
-            yield block
+        while bite := file.read1(_BLOCK_BYTES):
+            yield bite
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(t("broken gz: {error}", error=error)) from None
 
 
-def _unpacked_zstandard(raw: Any) -> Iterator[bytes]:
+def _from_zstandard(raw: Any) -> Iterator[bytes]:
     import zstandard
 
     # Fed in small bites, since a bite may unpack to many thousand times its size.
     stream: Any = None
-    parts: list[bytes] = []
-    size = 0
     try:
         while bite := raw.read(_BITE_BYTES):
             while bite:
-                if stream is None:
-                    stream = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-                parts.append(stream.decompress(bite))
-                size += len(parts[-1])
+                stream = stream or zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
+                unpacked = stream.decompress(bite)
+                if unpacked:
+                    yield unpacked
                 bite = b""
                 if stream.eof:
                     bite, stream = stream.unused_data, None
-            if size >= _BLOCK_BYTES:
-                yield b"".join(parts)
-                parts, size = [], 0
     except zstandard.ZstdError as error:
-        if size:
-            yield b"".join(parts)
         raise ValueError(t("broken zst: {error}", error=error)) from None
-    if size:
-        yield b"".join(parts)
     if stream is not None:
-        raise ValueError(t("broken zst: {error}", error="cut off"))
+        raise ValueError(t("broken zst: {error}", error="the end is missing"))

@@ -31,7 +31,11 @@ def read_html(source: OpenFile) -> Iterator[Document]:
     except LookupError:
         html = data.decode("utf-8", "replace")
     source.reading.encodings[encoding or "utf-8"] += 1
-    text = _main_text(html)
+    try:
+        text = _main_text(html)
+    except Exception as error:  # a broken page makes the library raise nearly anything
+        source.refuse(0, "unreadable", t("broken HTML: {error}", error=error))
+        return
     if text:
         yield from source.documents(text, 1)
     else:
@@ -49,7 +53,7 @@ def _main_text(html: str) -> str:
 def read_pdf(source: OpenFile) -> Iterator[Document]:
     """The text of a PDF in passages; their lines are pages."""
     import pypdf
-    from pypdf.errors import DependencyError, PyPdfError
+    from pypdf.errors import DependencyError
 
     data = source.whole()
     if not data:
@@ -64,7 +68,7 @@ def read_pdf(source: OpenFile) -> Iterator[Document]:
     except DependencyError:
         source.refuse(0, "encrypted", t("locked with a password"))
         return
-    except (PyPdfError, KeyError, TypeError, AttributeError, IndexError, RecursionError, NotImplementedError) as error:
+    except Exception as error:  # a broken PDF makes the library raise nearly anything
         source.refuse(0, "unreadable", t("broken PDF: {error}", error=error))
         return
     if not any(page.strip() for page in pages):

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 from bimo.runtime import t
 from bimo.text.documents import Document, Rejected
-from bimo.text.encodings import LONGEST_LINE, SAMPLE_BYTES, decode_lines
-from bimo.text.opening import OpenFile, Reading
+from bimo.text.encodings import LONGEST_LINE, SAMPLE_BYTES
+from bimo.text.opening import WHOLE_FILE_BYTES, OpenFile, Reading
 from bimo.text.pages import read_html, read_pdf
 from bimo.text.passages import LONGEST_TARGET
 from bimo.text.sources import SourceFile
@@ -25,6 +26,7 @@ __all__ = ["ENDINGS", "SEPARATOR", "read_file"]
 SEPARATOR = "<|endoftext|>"
 _FIRST_ROWS = 100
 _FIRST_CHARACTERS = 1 << 22
+_JSON_GAP = (re.compile(r"\s*"), re.compile(r"[\s,]*"))
 
 
 def read_file(file: SourceFile, reading: Reading) -> Iterator[Document]:
@@ -43,8 +45,8 @@ def read_file(file: SourceFile, reading: Reading) -> Iterator[Document]:
         for document in read(source):
             found = True
             yield document
-    except (OSError, ValueError) as error:
-        source.refuse(0, "unreadable", str(error) or type(error).__name__)
+    except (OSError, ValueError, RecursionError) as error:
+        source.refuse(0, "unreadable", getattr(error, "strerror", None) or str(error) or type(error).__name__)
     if not found and not source.refused:
         source.refuse(0, "empty", t("no text in it"))
 
@@ -98,40 +100,67 @@ def _parse_lines(source: OpenFile, lines: Iterable[tuple[int, str]]) -> Iterator
 
 
 def _read_json(source: OpenFile) -> Iterator[Document]:
-    data = source.whole()
-    encoding = source.encoding_of(data[:SAMPLE_BYTES]) if data else None
-    if not data or encoding is None:
-        return
-    lines = list(decode_lines(iter([data]), encoding, source.refuse))
-    try:
-        value = json.loads("\n".join(line for _, line in lines))
-    except (ValueError, RecursionError) as error:
-        if len(lines) > 1 and _is_json(lines[0][1]):
-            yield from _read_values(source, _parse_lines(source, lines))
+    yield from _read_values(source, _json_values(source))
+
+
+def _json_values(source: OpenFile) -> Iterator[tuple[int, Any]]:
+    """(number, value) for the items of a list, one after the other and never all, or for values that follow each other.
+
+    After an item that is not valid nothing tells where the next one starts, so the rest is refused with it.
+    """
+    decoder, blocks = json.JSONDecoder(), source.characters()
+    text, place, number, ended = "", 0, 1, False
+    listed: bool | None = None
+    while True:
+        place = _JSON_GAP[bool(listed)].match(text, place).end()  # type: ignore[union-attr]
+        if listed is None and place < len(text):
+            listed = text[place] == "["
+            place += listed
+            continue
+        if listed and text[place : place + 1] == "]":
+            return
+        value, end, problem = _json_value(decoder, text, place)
+        if problem is None and (ended or end < len(text)):  # else a number might go on in the next block
+            yield number, value
+            number, place = number + 1, end
+        elif not ended and len(text) - place > WHOLE_FILE_BYTES:
+            source.refuse_size(number)
+            return
+        elif not ended:
+            text, place = text[place:], 0
+            ended = True
+            for block in blocks:
+                text += block
+                if len(text) >= 2 * (len(text) - len(block)) or len(text) > WHOLE_FILE_BYTES:
+                    ended = False
+                    break
         else:
-            number = getattr(error, "lineno", 1)
-            source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), "")
-        return
-    items = value if isinstance(value, list) else [value]
-    yield from _read_values(source, enumerate(items, 1))
+            if listed or place < len(text):
+                source.refuse(number, "bad_row", t("not valid JSON: {error}", error=problem), text[place:])
+            return
 
 
-def _is_json(line: str) -> bool:
+def _json_value(decoder: json.JSONDecoder, text: str, place: int) -> tuple[Any, int, str | None]:
+    """(value, where it ends, None), or what is wrong with it."""
     try:
-        return isinstance(json.loads(line), dict | list)
-    except ValueError:
-        return False
+        return *decoder.raw_decode(text, place), None
+    except (ValueError, RecursionError) as error:
+        return None, place, getattr(error, "msg", str(error))
 
 
 def _read_values(source: OpenFile, values: Iterator[tuple[int, Any]]) -> Iterator[Document]:
     """JSON values -> documents. In a .json file the number counts objects, as lines mean nothing there."""
     first, values = _peek(values, size=lambda pair: len(str(pair[1])))
     objects = [found for _, value in first for found in itertools.islice(objects_in(value), 10 * _FIRST_ROWS)]
-    columns = _columns(source, objects) if objects else ()
+    columns = choose_columns(objects, source.reading.text_column, source=source.name) if objects else ()
+    used: set[tuple[str, ...]] = set()
     for number, value in values:
         found = False
-        for text in texts_in(value, columns):
+        for text, group in texts_in(value, columns):
             found = True
+            if group and group not in used:
+                used.add(group)
+                source.reading.columns["+".join(group)] += 1
             yield from source.documents(text, number)
         if not found:
             source.refuse(number, "no_text", t("no text in this object"), json.dumps(value, ensure_ascii=False))

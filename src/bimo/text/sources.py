@@ -41,20 +41,24 @@ def find_sources(
     root = Path(os.path.commonpath(given))
     root = root if root.is_dir() else root.parent
     avoid = Path(os.path.abspath(out)) if out is not None else None
-    found: dict[str, SourceFile] = {}
+    found: dict[Path, SourceFile] = {}
     for source in given:
         chosen = source.is_file()
         for path in [source] if chosen else _walk(source, avoid, set(), root, cannot_open):
-            name = path.relative_to(root).as_posix()
-            if name not in found:
-                found[name] = SourceFile(path, name, path.stat().st_size, chosen)
+            if path not in found:
+                found[path] = SourceFile(path, _name(path, root), path.stat().st_size, chosen)
     if not found:
         raise UserError(
             "There is no file to read in {folder}. Hidden files do not count. Name a folder or file that holds text.",
             code=DATA_REFUSED,
             folder=", ".join(map(str, sources)),
         )
-    return [found[name] for name in sorted(found)]
+    return sorted(found.values(), key=lambda file: file.name)
+
+
+def _name(path: Path, root: Path) -> str:
+    """The name in reports; file names may hold bytes that are no text."""
+    return path.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _check(given: list[Path]) -> None:
@@ -95,7 +99,7 @@ def _walk(
     except OSError as error:
         if cannot_open is None:
             raise
-        cannot_open(folder.relative_to(root).as_posix(), error)
+        cannot_open(_name(folder, root), error)
         return
     if len(seen) > 1 and _is_ours({entry.name for entry in entries}, folder):
         return
@@ -123,5 +127,5 @@ def source_digest(files: Sequence[SourceFile]) -> str:
     """A digest of names and contents, in hex: the same folder gives the same one wherever it lies."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
-        digest.update(f"{file.name}\0{digest_file(file.path)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.name}\0{digest_file(file.path)}\n".encode())
     return digest.hexdigest()

@@ -34,10 +34,9 @@ JOINED_KEYS = (
 )
 """Names that make one text together."""
 
+_ONE_COLUMN = "\x1f"
 _TURN_KEYS = ("content", "value", "message", "text")
 _NAMES = re.compile(r"[A-Za-z_][\w .-]{0,39}|[\u4e00-\u9fff]{1,8}")
-
-_DOUBT = 0.2  # a file without tabs hardly ever means its quotes literally
 
 Columns = tuple[tuple[str, ...], ...]
 """Groups of columns to join, best first: the first group that gives text is the text of a row."""
@@ -113,20 +112,20 @@ def row_text(row: dict[str, Any], columns: Columns) -> tuple[str, tuple[str, ...
     return "", ()
 
 
-def objects_in(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+def objects_in(value: Any) -> Iterator[dict[str, Any]]:
     """Every object inside a JSON value, outermost first."""
     if isinstance(value, dict):
         yield value
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in inner:
         if isinstance(item, dict | list):
-            yield from objects_in(item, depth + 1)
+            yield from objects_in(item)
 
 
-def texts_in(value: Any, columns: Columns) -> Iterator[str]:
-    """One text per object of a JSON value that holds text itself; objects inside such an object are part of it."""
+def texts_in(value: Any, columns: Columns) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(text, its keys) of each object in a JSON value that holds text; objects inside such an object are part of it."""
     if isinstance(value, str):
-        yield value
+        yield value, ()
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, dict | list):
@@ -134,7 +133,7 @@ def texts_in(value: Any, columns: Columns) -> Iterator[str]:
     elif isinstance(value, dict):
         text, group = row_text(value, columns)
         if text:
-            yield text
+            yield text, group
         if not text or ABOUT_KEYS.issuperset(name.strip().lower() for name in group):
             for item in value.values():
                 if isinstance(item, dict | list):
@@ -161,7 +160,8 @@ def find_layout(lines: Sequence[str], *, tabs: bool) -> Layout:
     """Delimiter, quoting and header of a table from its first lines: those that give every row the same width."""
     best: tuple[float, Layout] | None = None
     for delimiter in ("\t", ",", ";", "|") if tabs else (",", "\t", ";", "|"):
-        for quoted in (True, False) if delimiter != "\t" or _is_quoted(lines) else (False, True):
+        ways = (True,) if delimiter != "\t" else (True, False) if _is_quoted(lines) else (False, True)
+        for quoted in ways:
             layout = Layout(delimiter, quoted, False, ())
             rows = _parse(lines, layout)
             widths = Counter(map(len, rows))
@@ -169,12 +169,14 @@ def find_layout(lines: Sequence[str], *, tabs: bool) -> Layout:
                 continue
             width, count = widths.most_common(1)[0]
             share = count / len(rows) if width > 1 else 0.0
-            share -= 0 if quoted or delimiter == "\t" else _DOUBT
             if best is None or share > best[0]:
                 header = _has_header(rows)
                 names = tuple(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
                 best = share, Layout(delimiter, quoted, header, names)
-    assert best is not None, "a table without lines has no layout"
+    if best is None or best[0] <= 0:
+        rows = _parse(lines, Layout(_ONE_COLUMN, True, False, ()))
+        header = bool(rows) and _has_header(rows)
+        return Layout(_ONE_COLUMN, True, header, tuple(rows[0]) if header else ("1",))
     return best[1]
 
 

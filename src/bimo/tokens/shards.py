@@ -23,6 +23,7 @@ __all__ = ["TokenShards", "TokenWriter"]
 
 MAGIC = b"BIMOTOK1"
 HEADER_BYTES = 4096
+HEADER_FIELDS = {"dtype": str, "tokens": int, "documents": int, "end": int, "sha256": str}
 TOKENS_PER_FILE = 2**28
 
 
@@ -144,21 +145,29 @@ class TokenShards:
 def _read_header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
-    try:
-        if not head.startswith(MAGIC):
-            raise ValueError("not a token file")
-        header = json.loads(head[len(MAGIC) :])
-        expected = HEADER_BYTES + header["tokens"] * np.dtype(header["dtype"]).itemsize
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError("{path} is not a file of packed tokens: {error}.", path=path, error=error) from None
+    header = _parse_header(head)
+    if header is None:
+        raise UserError("{path} is not a file of packed tokens. Prepare the data again.", path=path)
+    expected = HEADER_BYTES + header["tokens"] * np.dtype(header["dtype"]).itemsize
     if path.stat().st_size != expected:
         raise UserError(
-            "{path} is cut short: {actual} bytes where {expected} were written. Prepare again.",
+            "{path} is damaged: it has {actual} bytes where {expected} were written. Delete it and prepare again.",
             path=path,
             actual=path.stat().st_size,
             expected=expected,
         )
     return header
+
+
+def _parse_header(head: bytes) -> dict[str, Any] | None:
+    """What the first bytes of a file say of it; None if they are not what TokenWriter writes."""
+    try:
+        header = json.loads(head.removeprefix(MAGIC)) if head.startswith(MAGIC) else {}
+    except ValueError:
+        return None
+    # A foreign dtype, such as numpy's "object", would make of the ids whatever the file wants.
+    whole = isinstance(header, dict) and {name: type(value) for name, value in header.items()} == HEADER_FIELDS
+    return header if whole and header["dtype"] in ("uint16", "uint32") and header["tokens"] > 0 else None
 
 
 def _map_ids(path: Path, header: dict[str, Any]) -> np.ndarray:

@@ -103,21 +103,23 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
+        self._given = 0
 
     def push(self, token: int) -> str:
         """The text that is certain now; empty while a character is not complete."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        # At most three bytes of a character can be missing; what is still broken after that never mends.
-        if text.endswith("\ufffd") and len(self._ids) < 4:
-            return ""
-        self._ids.clear()
-        return text
+        # A last U+FFFD may be a character of which bytes are missing; what stands before it is final.
+        certain = len(text) - text.endswith("\ufffd")
+        ready, self._given = text[self._given : certain], certain
+        if certain == len(text):
+            self._ids, self._given = [], 0
+        return ready
 
     def finish(self) -> str:
         """What is left when no more ids come."""
-        text = self._tokenizer.decode(self._ids)
-        self._ids.clear()
+        text = self._tokenizer.decode(self._ids)[self._given :]
+        self._ids, self._given = [], 0
         return text
 
 

@@ -16,8 +16,10 @@ __all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", 
 IGNORED = -100
 """A target that carries no loss, as torch's cross_entropy has it."""
 
-ROWS = 1024
+ROWS = 512
 """Positions whose logits stand in memory at one time; measured best around the size of the last-level cache."""
+
+LEAST = torch.finfo(torch.float32).tiny
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -26,23 +28,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         cast = weight.to(hidden.dtype)
-        count = max(1, int((targets != IGNORED).sum()))
+        counted = targets != IGNORED
+        count = int(counted.sum())
+        index = targets.clamp(min=0)[:, None]
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
-        total = torch.zeros((), dtype=torch.float64)
+        total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
-            rows, wanted = hidden[start : start + ROWS], targets[start : start + ROWS]
-            counted = wanted != IGNORED
-            index = wanted.clamp(min=0)[:, None]
-            log_p = F.linear(rows, cast).float().log_softmax(dim=-1)
-            total -= (log_p.gather(1, index)[:, 0] * counted).sum().double().cpu()
-            gradient = log_p.exp_()
-            gradient.scatter_add_(1, index, gradient.new_full((1, 1), -1.0).expand(len(index), 1))
-            gradient = (gradient * (counted[:, None] / count)).to(hidden.dtype)
-            hidden_gradient[start : start + ROWS] = gradient @ cast
-            weight_gradient += gradient.mT @ rows
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
-        return (total / count).float().to(hidden.device)
+            part = slice(start, start + ROWS)
+            # In bfloat16 each probability is rounded to 0.4 %, without bias; the mean of the logarithms is exact enough.
+            p = F.linear(hidden[part], cast).softmax(dim=-1)
+            likelihood = p.gather(1, index[part])
+            # A probability that underflowed to zero still has a finite logarithm, lest one surprise discard the step.
+            total -= float((likelihood.float().clamp(min=LEAST).log()[:, 0] * counted[part]).sum())
+            gradient = p.scatter_(1, index[part], likelihood - 1)
+            if count < len(targets):
+                gradient *= counted[part, None]
+            hidden_gradient[part] = gradient @ cast
+            weight_gradient += gradient.mT @ hidden[part]
+        divisor = max(1, count)
+        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient.div_(divisor))
+        return torch.tensor(total / divisor, device=hidden.device)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:

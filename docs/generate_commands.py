@@ -1,0 +1,59 @@
+"""Writes docs/commands.md from the command line itself; `tests/test_docs.py` sees to it that they agree.
+
+    python docs/generate_commands.py
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["BIMO_LANGUAGE"] = "en"
+
+import typer  # noqa: E402 - the language of the help texts is read when they are made
+
+from bimo.cli import app  # noqa: E402
+
+PAGE = Path(__file__).with_name("commands.md")
+
+
+def commands_page() -> str:
+    """The page as Markdown."""
+    group: Any = typer.main.get_command(app)
+    parts = ["# Commands\n\nMade from the code by `python docs/generate_commands.py`.\n"]
+    parts += [_command(name, command) for name, command in group.commands.items()]
+    parts.append(
+        "## Exit codes\n\n0 done · 1 failed · 2 wrong usage · 3 the data was refused · 4 not enough memory, disk or "
+        "time · 5 interrupted, and the same command continues\n"
+    )
+    return "\n".join(parts)
+
+
+def _command(name: str, command: Any) -> str:
+    arguments = " ".join(
+        _argument(parameter) if parameter.required else f"[{_argument(parameter)}]"
+        for parameter in command.params
+        if parameter.param_type_name == "argument"
+    )
+    lines = [f"## bimo {name}\n", f"`bimo {name} {arguments}`\n".replace(" `", "`"), f"{command.help}\n"]
+    rows = [_row(parameter) for parameter in command.params if parameter.param_type_name in ("argument", "option")]
+    if rows:
+        lines += ["| argument or option | default | what it does |", "|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def _argument(parameter: Any) -> str:
+    return parameter.metavar or parameter.name.upper()
+
+
+def _row(parameter: Any) -> str:
+    is_option = parameter.param_type_name == "option"
+    name = ", ".join(parameter.opts) if is_option else _argument(parameter)
+    empty = parameter.required or parameter.default in (None, "", [], False)
+    default = "required" if parameter.required else "" if empty else f"`{parameter.default}`"
+    return f"| `{name}` | {default} | {parameter.help or ''} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(commands_page(), encoding="utf-8")

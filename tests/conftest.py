@@ -1,0 +1,78 @@
+"""What many tests share: a little text in two languages, a tokenizer trained on it, small models with random weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from bimo.models.transformer import Decoder
+    from bimo.tokens.tokenizer import Tokenizer
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Times vary on shared machines; what an example finds does not.
+settings.register_profile("bimo", deadline=None, print_blob=True)
+settings.load_profile("bimo")
+
+ENGLISH = (
+    "The committee met on Thursday and decided to submit the report before the end of next week. ",
+    "A language model predicts the next word from the words before it; nothing more, and that is a great deal. ",
+    "She said that the weather in the mountains had been better than anyone expected, and they stayed longer. ",
+)
+CHINESE = (
+    "会议决定，下周三之前由研发部提交报告，并且通知所有部门的负责人参加讨论。",
+    "语言模型根据前面的文字预测后面的文字，看起来简单，其实并不容易。",
+    "山里的天气比大家预想的要好，他们于是多住了几天，每天早上都去河边散步。",
+)
+MIXED = "2024年，我们用 Python 3.11 训练了一个小模型：loss = 1.79，速度 5,310 tokens/s。👍🏽 très bien, naïve café\n\tdef f(x):\n"
+
+
+@pytest.fixture(scope="session")
+def tiny_texts() -> list[str]:
+    """Documents in Chinese, English and both, each text once whole and in several combinations."""
+    return [english + chinese + MIXED for english in ENGLISH for chinese in CHINESE] + [*ENGLISH, *CHINESE, MIXED]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_texts: list[str]) -> Tokenizer:
+    """A tokenizer with 640 tokens, trained on `tiny_texts`."""
+    from bimo.tokens.tokenizer import train_tokenizer
+
+    return train_tokenizer(tiny_texts, vocabulary=640)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Decoder]:
+    """make_model(vocabulary=..., seed=..., **fields): a small decoder whose every weight is random, none silent."""
+    import torch
+
+    from bimo.models.config import ModelConfig
+    from bimo.models.transformer import Decoder
+
+    usual = {"vocabulary": 97, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_width": 8, "hidden": 40}
+
+    def make(*, seed: int = 0, **fields: Any) -> Decoder:
+        model = Decoder(ModelConfig(**{**usual, "context": 32, **fields}))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.parameters():
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.copy_(noise * 0.3 if weight.ndim == 2 else 1 + 0.2 * noise)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data beside the repository. Skips where there is none."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder of real data is not beside the repository")
+    return folder

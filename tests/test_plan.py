@@ -1,0 +1,224 @@
+"""The plan: its numbers fit together, and it refuses what cannot work before any time is spent."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from stories import stories, write_stories
+
+from bimo import plan as module
+from bimo.files import read_json
+from bimo.machine import Machine
+from bimo.models.config import ModelConfig, load_presets
+from bimo.plan import expected_ratio, plan, plan_lines, stored_plan
+from bimo.prepare import PrepareConfig, prepare
+from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
+
+FAST = 200_000.0
+"""Tokens a second of the imaginary machine, for a model of a million parameters."""
+
+
+@pytest.fixture(autouse=True)
+def _english():
+    set_language("en")
+    yield
+    set_language(None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    prepare([write_stories(folder / "a.txt", 150)], out=folder / "data")
+    return folder / "data"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """An imaginary machine: its speed falls with the parameters. Returns what was timed."""
+    timed = []
+
+    def measure(device, seconds=0.5):
+        rates = {"float32": 1e11, "bfloat16": 1.2e11}
+        return Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
+
+    def speed(shape, batch, dtype, device, seconds=1.5):
+        timed.append(shape)
+        return FAST * 1e6 / shape.parameters
+
+    monkeypatch.setattr(module, "measure_machine", measure)
+    monkeypatch.setattr(module, "_tokens_per_second", speed)
+    return timed
+
+
+def refused(code: int, data, **choices) -> str:
+    with pytest.raises(UserError) as caught:
+        plan(data, **choices)
+    assert caught.value.code == code
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("minutes", [0.05, 1, 10, 600])
+def test_the_numbers_of_a_plan_fit_together(data, machine, minutes):
+    chosen = plan(data, minutes=minutes)
+    facts, settings, shape = chosen.facts, chosen.train, chosen.model
+    assert facts["tokens"] <= facts["tokens_per_second"] * 60 * minutes
+    assert facts["tokens"] >= 0.8 * facts["tokens_per_second"] * 60 * minutes
+    planned = settings.steps * settings.batch * shape.context
+    assert settings.steps == 20 or 0.9 * facts["tokens"] < planned <= facts["tokens"]
+    assert settings.minutes == minutes
+    low, high = facts["bits_per_byte"]
+    assert 0 < low < high < 8
+    corpus = read_json(data / "manifest.json")["stages"]
+    assert facts["epochs"] == pytest.approx(facts["tokens"] / corpus["tokens"]["facts"]["train"]["tokens"])
+    assert facts["tokens_per_parameter"] == pytest.approx(facts["tokens"] / shape.parameters)
+    assert facts["parameters"] == shape.parameters
+    assert shape.vocabulary == corpus["tokenizer"]["facts"]["vocabulary"]
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_more_time_promises_no_worse(data, machine):
+    expectations = [plan(data, minutes=minutes).facts["bits_per_byte"][0] for minutes in (0.1, 1, 10, 100)]
+    assert expectations == sorted(expectations, reverse=True)
+
+
+def test_a_larger_batch_still_fits_into_memory(data, machine):
+    """Fast machines and long times call for batches beyond the one that was tried for size."""
+    chosen = plan(data, minutes=6000)
+    assert chosen.facts["memory_bytes"] == chosen.model.training_bytes(chosen.train.batch) < 8e9
+
+
+def test_the_best_of_the_sizes_that_were_timed_is_chosen(data, machine):
+    facts = plan(data, minutes=1).facts
+    assert len(machine) == len(facts["candidates"]) == module.CANDIDATES
+    best = min(facts["candidates"], key=lambda candidate: candidate["bits_per_byte"])
+    assert facts["preset"] == best["preset"]
+    low, high = facts["bits_per_byte"]
+    assert low < best["bits_per_byte"] < high
+
+
+def test_a_preset_fixes_the_size(data, machine):
+    chosen = plan(data, minutes=1, preset="dust", seed=7)
+    assert chosen.facts["preset"] == "dust"
+    assert chosen.model.width == load_presets()["dust"]["width"]
+    assert chosen.train.seed == 7
+    assert [shape.width for shape in machine] == [chosen.model.width]
+
+
+def test_an_unknown_preset_is_refused_with_a_suggestion(data, machine):
+    sentence = refused(USAGE, data, preset="durst")
+    assert "durst" in sentence
+    assert "Did you mean dust?" in sentence or "There are: dust, drop" in sentence
+    assert machine == []
+
+
+@pytest.mark.parametrize("minutes", [0, -1, 1e-9, float("nan"), float("inf"), float("-inf")])
+def test_minutes_that_are_none_are_refused(data, machine, minutes):
+    assert "--minutes" in refused(USAGE, data, minutes=minutes)
+    assert machine == []
+
+
+def test_an_unknown_device_is_refused(data, machine):
+    assert "tpu" in refused(1, data, device="tpu")
+
+
+def test_what_does_not_fit_into_memory_is_refused(data, machine, monkeypatch):
+    measure = module.measure_machine
+    small = {"memory_bytes": 4 * 10**9}
+    monkeypatch.setattr(module, "measure_machine", lambda device: Machine(**{**vars(measure(device)), **small}))
+    assert "shelf needs about" in refused(NO_ROOM, data, preset="shelf")
+    chosen = plan(data, minutes=1000)
+    assert chosen.model.training_bytes(chosen.train.batch) < 4e9
+    small["memory_bytes"] = 10**6
+    assert "0.0 GB" in refused(NO_ROOM, data)
+    assert machine
+
+
+def test_a_tiny_text_is_refused_before_anything_is_measured(tmp_path, machine):
+    prepare([write_stories(tmp_path / "a.txt", 4)], out=tmp_path / "data")
+    sentence = refused(DATA_REFUSED, tmp_path / "data")
+    assert "too small to train on" in sentence
+    assert machine == []
+
+
+def test_a_text_without_anything_to_test_with_is_refused(tmp_path, machine):
+    """One document alone: all of it is for training."""
+    text = " ".join(stories(120).split())[:7_900]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}))
+    prepare([tmp_path / "a.jsonl"], out=tmp_path / "data", settings=PrepareConfig(vocabulary=270))
+    assert "validation" in refused(DATA_REFUSED, tmp_path / "data")
+
+
+def test_a_text_that_is_small_for_the_time_is_said_plainly(data, machine):
+    facts = plan(data, minutes=100).facts
+    assert facts["epochs"] > 20
+    assert any("The text is small for this much time" in reason for reason in facts["reasons"])
+    assert "The text is small for this much time" in "\n".join(plan_lines(facts))
+
+
+def test_a_text_that_is_large_for_the_time_is_said_plainly(data, machine, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "FAST", 1000.0)
+    facts = plan(data, minutes=0.05).facts
+    assert facts["epochs"] < 1
+    assert any("The text is large for this much time" in reason for reason in facts["reasons"])
+
+
+def test_a_context_fits_the_text(tmp_path, machine):
+    prepare([write_stories(tmp_path / "a.txt", 45)], out=tmp_path / "data")
+    chosen = plan(tmp_path / "data", minutes=1)
+    tokens = read_json(tmp_path / "data" / "manifest.json")["stages"]["tokens"]["facts"]["train"]["tokens"]
+    assert chosen.model.context <= tokens / 40
+
+
+@pytest.mark.parametrize("place", ["nothing", "folder", "file", "foreign", "unfinished"])
+def test_what_is_no_prepared_data_is_refused(data, tmp_path, machine, place):
+    target = tmp_path / place
+    if place == "file":
+        target.write_text("x")
+    elif place != "nothing":
+        target.mkdir()
+    if place == "foreign":
+        (target / "manifest.json").write_text('{"name": "my site"}')
+    if place == "unfinished":
+        manifest = read_json(data / "manifest.json")
+        del manifest["stages"]["tokens"]
+        (target / "manifest.json").write_text(json.dumps(manifest))
+    for ask in (plan, lambda where: stored_plan(where, tmp_path / "plan.json", minutes=1.0)):
+        with pytest.raises(UserError) as caught:
+            ask(target)
+        assert str(target) in str(caught.value)
+
+
+def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_path):
+    path = tmp_path / "bimo" / "plan.json"
+    first = stored_plan(data, path, minutes=1)
+    count = len(machine)
+    again = stored_plan(data, path, minutes=1)
+    assert (again.model, again.train) == (first.model, first.train)
+    assert len(machine) == count
+    for choice in ({"minutes": 2}, {"minutes": 1, "seed": 1}, {"minutes": 1, "preset": "drop"}):
+        stored_plan(data, path, **choice)
+        assert len(machine) > count
+        count = len(machine)
+
+
+def test_expectation_follows_size_text_and_repetition():
+    usual = expected_ratio(10**7, tokens=10**7, unique=10**7)
+    assert expected_ratio(10**8, tokens=10**7, unique=10**7) < usual
+    assert expected_ratio(10**7, tokens=10**8, unique=10**8) < usual
+    assert usual > expected_ratio(10**7, tokens=10**8, unique=10**7) > expected_ratio(10**7, tokens=10**8, unique=10**8)
+
+
+def test_a_plan_for_people_has_every_figure(data, machine):
+    lines = "\n".join(plan_lines(plan(data, minutes=1).facts))
+    for word in ("Model", "Training", "Text", "Needs", "Expect", "Kneser-Ney"):
+        assert word in lines
+
+
+def test_a_real_measurement_is_plausible(monkeypatch):
+    import torch
+
+    shape = ModelConfig(vocabulary=64, layers=1, width=16, heads=2, kv_heads=2, head_width=8, hidden=32, context=16)
+    rate = module._tokens_per_second(shape, 2, "float32", torch.device("cpu"), seconds=0.05)
+    assert 1 < rate < 1e8

@@ -1,0 +1,113 @@
+"""Errors as sentences in two languages, and the choice of device."""
+
+from __future__ import annotations
+
+import string
+import tomllib
+from importlib import resources
+
+import pytest
+
+from bimo import runtime
+from bimo.runtime import FAILED, USAGE, UserError, language, pick_device, seed_everything, set_language, t
+
+CHINESE = tomllib.loads((resources.files("bimo.assets") / "messages.zh.toml").read_text(encoding="utf-8"))
+VARIABLES = ("BIMO_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+
+
+@pytest.fixture(autouse=True)
+def _language_of_the_environment(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    set_language(None)
+    yield
+    set_language(None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_TW"}, "zh"),
+        ({"LANG": "en_US.UTF-8"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "C"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "en_GB.UTF-8"}, "en"),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "zh_CN"}, "zh"),
+        ({"LC_ALL": "zh_CN", "BIMO_LANGUAGE": "en"}, "en"),
+        ({"LC_ALL": "C", "BIMO_LANGUAGE": "ZH"}, "zh"),
+    ],
+)
+def test_language_follows_the_environment(monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert language() == expected
+
+
+def test_a_set_language_beats_the_environment(monkeypatch):
+    monkeypatch.setenv("BIMO_LANGUAGE", "zh")
+    set_language("en")
+    assert language() == "en"
+    set_language("zh")
+    monkeypatch.setenv("BIMO_LANGUAGE", "en")
+    assert language() == "zh"
+
+
+def test_a_sentence_is_said_in_the_language_of_the_user(monkeypatch):
+    monkeypatch.setattr(runtime, "_chinese", lambda: {"{n:,} files in {folder}": "{folder} 中有 {n:,} 个文件"})
+    values = {"n": 1204, "folder": "x"}
+    set_language("en")
+    assert t("{n:,} files in {folder}", **values) == "1,204 files in x"
+    set_language("zh")
+    assert t("{n:,} files in {folder}", **values) == "x 中有 1,204 个文件"
+    assert str(UserError("{n:,} files in {folder}", **values)) == "x 中有 1,204 个文件"
+
+
+def test_the_catalogue_is_chinese():
+    assert CHINESE
+    english = [key for key, value in CHINESE.items() if value == key and any("a" <= c <= "z" for c in value)]
+    assert english == []
+
+
+def test_a_sentence_without_chinese_is_said_in_english():
+    set_language("zh")
+    assert t("nobody translated {what}", what="this") == "nobody translated this"
+
+
+def test_values_may_hold_braces_and_signs():
+    assert t("nobody translated {what}", what="{a} %s {0}") == "nobody translated {a} %s {0}"
+
+
+def test_every_chinese_sentence_takes_the_values_of_the_english_one():
+    def fields(template: str) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+    wrong = [english for english, chinese in CHINESE.items() if fields(english) != fields(chinese)]
+    assert wrong == []
+
+
+def test_an_error_carries_its_exit_code():
+    assert UserError("a").code == FAILED
+    assert UserError("a", code=USAGE).code == USAGE
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    assert pick_device("cpu").type == "cpu"
+    for wanted in ("cuda", "cuda:3", "mps", "tpu", ""):
+        with pytest.raises(UserError, match="not on this machine. It has: cpu"):
+            pick_device(wanted)
+
+
+def test_a_seed_starts_torch_from_the_same_place():
+    import torch
+
+    seed_everything(5)
+    first = torch.rand(4)
+    seed_everything(5)
+    assert torch.equal(torch.rand(4), first)
+    assert runtime.INTERRUPTED == 5

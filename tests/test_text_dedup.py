@@ -1,0 +1,64 @@
+"""Duplicates are found whatever their white space, on disk; the split follows content alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bimo.text.dedup import SeenTexts, text_digest
+from bimo.text.split import is_validation, split_position, validation_share
+
+
+def test_a_text_is_new_once(tmp_path):
+    with SeenTexts(tmp_path) as seen:
+        assert seen.add("天下大势")
+        assert not seen.add("天下大势")
+        assert not seen.add(" 天下\n大势\u3000")
+        assert seen.add("天下大事")
+
+
+def test_nothing_is_left_behind(tmp_path):
+    with SeenTexts(tmp_path / "out") as seen:
+        for number in range(1000):
+            assert seen.add(f"text {number}")
+        assert list((tmp_path / "out").iterdir())
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(ZeroDivisionError), SeenTexts(tmp_path / "out"):
+        _ = 1 / 0
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_digests_lie_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("bimo.text.dedup._CACHE_KILOBYTES", 100)
+    with SeenTexts(tmp_path) as seen:
+        for number in range(30_000):
+            seen.add(str(number))
+        size = sum(path.stat().st_size for path in Path(tmp_path).rglob("*.sqlite3"))
+    assert size > 30_000 * 16 / 2
+
+
+@given(st.text(), st.integers(min_value=0, max_value=2**63))
+def test_white_space_moves_no_text_to_the_other_side(text, seed):
+    spaced = " ".join(text) + "\n"
+    assert text_digest(text) == text_digest(spaced)
+    assert is_validation(text, 0.5, seed) == is_validation(spaced, 0.5, seed)
+
+
+def test_the_split_is_even_and_follows_the_seed():
+    texts = [f"document {number}" for number in range(4000)]
+    chosen = {text for text in texts if is_validation(text, 0.1, 7)}
+    assert 300 < len(chosen) < 500
+    assert chosen != {text for text in texts if is_validation(text, 0.1, 8)}
+    assert chosen < {text for text in texts if is_validation(text, 0.2, 7)}
+    assert all(0 <= split_position(text, 7) < 1 for text in texts)
+
+
+def test_shares():
+    assert validation_share(0) == validation_share(1_000_000) == 0.1
+    assert validation_share(2_000_000) == validation_share(100_000_000) == 0.05
+    assert validation_share(10**10) * 10**10 == pytest.approx(5_000_000)
+    shares = [validation_share(10**power) for power in range(12)]
+    assert shares == sorted(shares, reverse=True)

@@ -1,0 +1,243 @@
+"""The tokenizer: any text comes back, merges stay inside words, streams never cut a character, wrong files are named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import models
+
+from bimo.runtime import UserError
+from bimo.text.segment import mark_words
+from bimo.tokens.tokenizer import (
+    END_OF_TEXT,
+    LARGEST_VOCABULARY,
+    LONGEST_TOKEN_BYTES,
+    QWEN2_PATTERN,
+    SMALLEST_VOCABULARY,
+    WORD_MARK,
+    StreamDecoder,
+    Tokenizer,
+    choose_vocabulary,
+    in_batches,
+    load_tokenizer,
+    longest_tokens,
+    train_tokenizer,
+)
+
+TRICKY = [
+    "",
+    " ",
+    "\x00\x01\x1f\x7f\x85\u2028\u2029",
+    "\r\n\r\n \t x\r",
+    "👨‍👩‍👧‍👦👍🏽🇨🇳🏴‍☠️",
+    "e\u0301é ﬁ Å ①",
+    "\ufeff\ufffd\ufffe\uffff\U0010ffff",
+    "𠮷野家 〇々 﨑",
+    "מה שלום\u200f؟ नमस्ते ไทย",
+    f"a{WORD_MARK}b{WORD_MARK}{WORD_MARK}",
+    f"one{END_OF_TEXT}two",
+    "I'm you'RE  3.14159 100%   \n  ok",
+]
+
+characters = st.characters(exclude_categories=["Cs"])
+texts = st.one_of(
+    st.text(characters),
+    st.text(st.sampled_from("会议决定模型 aAé\n\t,。👍\u200d\U0001f468"), max_size=40),
+    st.sampled_from(TRICKY),
+)
+
+
+@given(texts)
+@example(END_OF_TEXT)
+@example(f"会议{END_OF_TEXT}{WORD_MARK}👍")
+def test_any_text_comes_back(tiny_tokenizer: Tokenizer, text: str) -> None:
+    ids = tiny_tokenizer.encode(text)
+    assert tiny_tokenizer.decode(ids) == text
+    assert tiny_tokenizer.encode_batch([text, "x"])[0] == ids
+    assert tiny_tokenizer.end not in ids
+    assert all(0 <= token < tiny_tokenizer.vocabulary for token in ids)
+
+
+@given(texts)
+def test_pieces_join_to_the_text(tiny_tokenizer: Tokenizer, text: str) -> None:
+    pieces = tiny_tokenizer.pieces(text)
+    assert "".join(pieces) == text
+    assert len(pieces) <= max(1, len(tiny_tokenizer.encode(text)))
+
+
+def test_pieces_are_the_tokens_where_characters_are_whole(tiny_tokenizer: Tokenizer) -> None:
+    text = "The committee met on Thursday"
+    assert tiny_tokenizer.pieces(text) == [tiny_tokenizer.decode([token]) for token in tiny_tokenizer.encode(text)]
+    # A character of four bytes that was never learned is four tokens and one piece.
+    assert len(tiny_tokenizer.encode("𝄞")) == 4
+    assert tiny_tokenizer.pieces("𝄞3") == ["𝄞", "3"]
+
+
+def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    stream = StreamDecoder(tokenizer)
+    return [*(stream.push(token) for token in ids), stream.finish()]
+
+
+@given(texts)
+def test_a_stream_of_text_gives_whole_characters(tiny_tokenizer: Tokenizer, text: str) -> None:
+    pieces = streamed(tiny_tokenizer, tiny_tokenizer.encode(text))
+    assert "".join(pieces) == text
+
+
+@given(st.data())
+def test_a_stream_of_any_ids_is_what_decoding_gives(tiny_tokenizer: Tokenizer, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, tiny_tokenizer.vocabulary - 1)))
+    assert "".join(streamed(tiny_tokenizer, ids)) == tiny_tokenizer.decode(ids)
+
+
+@given(st.lists(st.sampled_from([0xE4, 0xBD, 0xA0, 0xF0, 0x9F, 0x98, 0x80, 0xC3, 0xFF, 0x41]), max_size=16))
+@example([0xE4, 0xF0, 0x9F, 0x98, 0x80])
+@example([0xBD, 0xBD, 0xBD, 0xE4, 0xBD, 0xA0])
+def test_a_stream_of_bytes_is_what_decoding_gives(tiny_tokenizer: Tokenizer, data: list[int]) -> None:
+    ids = [byte_ids(tiny_tokenizer)[byte] for byte in data]
+    assert tiny_tokenizer.decode(ids) == bytes(data).decode("utf-8", "replace")
+    assert "".join(streamed(tiny_tokenizer, ids)) == tiny_tokenizer.decode(ids)
+
+
+def byte_ids(tokenizer: Tokenizer) -> dict[int, int]:
+    """The token of each single byte. GPT-2's table: printable bytes stand for themselves, the rest follows 255."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return {byte: tokenizer.inner.token_to_id(name) for byte, name in names.items()}
+
+
+def test_a_stream_holds_back_no_more_than_it_must(tiny_tokenizer: Tokenizer) -> None:
+    stream = StreamDecoder(tiny_tokenizer)
+    ids = byte_ids(tiny_tokenizer)
+    assert [stream.push(ids[byte]) for byte in "a𝄞b".encode()] == ["a", "", "", "", "𝄞", "b"]
+    assert [stream.push(ids[byte]) for byte in b"\x80\x80\x80\xe4"] == ["", "\ufffd", "\ufffd", "\ufffd"]
+    assert [stream.push(ids[byte]) for byte in "你".encode()[1:]] == ["", "你"]
+    assert stream.push(ids[0xE4]) == ""
+    assert stream.finish() == "\ufffd"
+    assert stream.finish() == ""
+    assert stream.push(ids[ord("c")]) == "c"
+
+
+def test_text_never_becomes_a_control_token(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tiny_tokenizer.save(tmp_path)
+    for tokenizer in (tiny_tokenizer, load_tokenizer(tmp_path)):
+        ids = tokenizer.encode(f"a{END_OF_TEXT}b")
+        assert tokenizer.end not in ids
+        assert tokenizer.decode(ids) == f"a{END_OF_TEXT}b"
+        assert tokenizer.decode([tokenizer.end, *ids, tokenizer.end]) == f"a{END_OF_TEXT}b"
+
+
+def test_merges_stay_inside_segmented_words() -> None:
+    # Whole sentences repeated so often that without borders they would become tokens.
+    sentences = ["中华人民共和国今天成立了研究所", "会议决定由研发部提交报告", "他们于是多住了几天，每天早上都去河边散步"]
+    learned = [f"{sentence}。model{sentence}" for sentence in sentences] * 20
+    tokenizer = train_tokenizer(learned, vocabulary=900)
+    words = {word for text in learned for word in mark_words(text, "\n").split("\n")}
+    assert max(len(word) for word in words if is_han(word)) == 4
+    found = [text for text in whole_tokens(tokenizer) if sum(map(is_han, text)) > 1]
+    assert len(found) >= 10
+    for text in found:
+        assert is_han(text), f"{text} joins Chinese and something else"
+        assert any(text in word for word in words), f"{text} crosses the border of a word"
+
+
+def is_han(text: str) -> bool:
+    return all("\u4e00" <= character <= "\u9fff" for character in text)
+
+
+def whole_tokens(tokenizer: Tokenizer) -> list[str]:
+    texts = (tokenizer.decode([token]) for token in range(tokenizer.vocabulary))
+    return [text for text in texts if "\ufffd" not in text]
+
+
+def test_tokens_are_at_most_so_long() -> None:
+    tokenizer = train_tokenizer(["=" * 200 + " " + "abcdefghij" * 20] * 50, vocabulary=600)
+    lengths = [len(name) for name in tokenizer.inner.get_vocab() if name != END_OF_TEXT]
+    assert LONGEST_TOKEN_BYTES / 2 < max(lengths) <= LONGEST_TOKEN_BYTES
+
+
+def test_vocabulary_is_as_asked_and_ids_have_no_gaps(tiny_tokenizer: Tokenizer) -> None:
+    assert tiny_tokenizer.vocabulary == 640
+    assert sorted(tiny_tokenizer.inner.get_vocab().values()) == list(range(640))
+    assert tiny_tokenizer.inner.token_to_id(END_OF_TEXT) == tiny_tokenizer.end
+    # Every byte is there, whatever the training text held.
+    assert sorted(train_tokenizer(["aa"], vocabulary=1).encode("".join(map(chr, range(128))))) != []
+    assert None not in byte_ids(train_tokenizer([], vocabulary=300)).values()
+
+
+def test_training_gives_the_same_twice(tiny_texts: list[str], tiny_tokenizer: Tokenizer) -> None:
+    again = train_tokenizer(iter(tiny_texts), vocabulary=640)
+    assert json.loads(again.inner.to_str()) == json.loads(tiny_tokenizer.inner.to_str())
+
+
+def test_encoding_uses_the_pattern_of_qwen2(tiny_tokenizer: Tokenizer) -> None:
+    settings = json.loads(tiny_tokenizer.inner.to_str())
+    split, byte_level = settings["pre_tokenizer"]["pretokenizers"]
+    assert split == {"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated", "invert": False}
+    assert (byte_level["type"], byte_level["add_prefix_space"], byte_level["use_regex"]) == ("ByteLevel", False, False)
+    assert settings["normalizer"] is None
+    pretokens = [text for text, _ in tiny_tokenizer.inner.pre_tokenizer.pre_tokenize_str("I'm  here: 123\n\n")]
+    assert pretokens == ["I", "'m", "Ġ", "Ġhere", ":", "Ġ", "1", "2", "3", "ĊĊ"]
+
+
+def test_saved_and_loaded_it_is_the_same(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tiny_tokenizer.save(tmp_path, context=77)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings["model_max_length"] == 77
+    for place in (tmp_path, tmp_path / "tokenizer.json"):
+        loaded = load_tokenizer(place)
+        assert (loaded.end, loaded.vocabulary) == (tiny_tokenizer.end, tiny_tokenizer.vocabulary)
+        assert [loaded.encode(text) for text in TRICKY] == [tiny_tokenizer.encode(text) for text in TRICKY]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe\x00", b'{"version": "1.0", "model": {"type": "X"}}'])
+def test_a_wrong_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "nothing", tmp_path / "nothing.json"):
+        with pytest.raises(UserError, match="There is no tokenizer at"):
+            load_tokenizer(place)
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    tokenizers.Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"has no <\|endoftext\|> token"):
+        load_tokenizer(tmp_path)
+
+
+@given(st.integers(0, 10**13), st.integers(0, 10**13))
+def test_larger_corpora_get_no_smaller_vocabularies(a: int, b: int) -> None:
+    smaller, larger = choose_vocabulary(min(a, b)), choose_vocabulary(max(a, b))
+    assert SMALLEST_VOCABULARY <= smaller <= larger <= LARGEST_VOCABULARY
+    assert smaller % 256 == larger % 256 == 0
+
+
+def test_vocabulary_by_size_of_the_corpus() -> None:
+    assert [choose_vocabulary(n) for n in (0, 10_000, 1_000_000, 40_000_000, 10**12)] == [512, 512, 2560, 8704, 32_768]
+
+
+def test_longest_tokens_are_whole_and_in_order(tiny_tokenizer: Tokenizer) -> None:
+    longest = longest_tokens(tiny_tokenizer, 20)
+    assert len(longest) == 20
+    assert [len(text) for text in longest] == sorted(map(len, longest), reverse=True)
+    assert len(longest[0]) == max(map(len, whole_tokens(tiny_tokenizer)))
+    assert not any("\ufffd" in text for text in longest)
+
+
+@given(st.lists(st.text(max_size=8)), st.integers(1, 20))
+def test_batches_of_texts_keep_all_in_order(parts: list[str], characters_: int) -> None:
+    batches = list(in_batches(iter(parts), characters=characters_))
+    assert list(itertools.chain.from_iterable(batches)) == parts
+    for batch in batches[:-1]:
+        assert sum(map(len, batch)) >= characters_ > sum(map(len, batch[:-1]))
