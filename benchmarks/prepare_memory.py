@@ -38,8 +38,9 @@ def main() -> None:
             for file in sorted(source.iterdir()):
                 (folder / file.name).write_bytes(file.read_bytes() * times)
             memory, seconds, facts = peak_megabytes(folder, Path(temporary) / f"data-{times}")
-            rows.append({"times": times, "peak_mb": memory, "seconds": seconds, "bytes": facts["documents"]["bytes_read"]})
-            print(f"{times:3d}x  {rows[-1]['bytes'] / 1e6:7.1f} MB read  {memory:7.0f} MB peak  {seconds:6.1f} s")
+            megabytes = facts["documents"]["bytes_read"] / 1e6
+            rows.append({"times": times, "peak_mb": memory, "seconds": seconds, "read_mb": megabytes})
+            print(f"{times:3d}x  {megabytes:7.1f} MB read  {memory:7.0f} MB peak  {seconds:6.1f} s")
     print(json.dumps({"rows": rows, "ratio": rows[1]["peak_mb"] / rows[0]["peak_mb"]}))
 
 

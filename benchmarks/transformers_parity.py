@@ -44,9 +44,7 @@ def compare(folder: Path) -> dict:
         with torch.no_grad():
             difference = (ours.model(inputs) - theirs(inputs).logits).abs().max().item()
         largest = max(largest, difference)
-        greedy = decode(
-            ours.model, [ids], end=-1, max_tokens=NEW_TOKENS, sampling=Sampling(temperature=0.0), seed=0
-        )
+        greedy = decode(ours.model, [ids], end=-1, max_tokens=NEW_TOKENS, sampling=Sampling(temperature=0.0), seed=0)
         mine = [int(token[0]) for token in greedy]
         expected = theirs.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=settings)
         same_tokens += mine == expected[0, len(ids) :].tolist()

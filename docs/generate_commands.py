@@ -1,6 +1,6 @@
 """Writes docs/commands.md from the command line itself; `tests/test_docs.py` sees to it that they agree.
 
-    python docs/generate_commands.py
+python docs/generate_commands.py
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 os.environ["BIMO_LANGUAGE"] = "en"
 
-import typer  # noqa: E402 - the language of the help texts is read when they are made
+import typer
 
-from bimo.cli import app  # noqa: E402
+from bimo.cli import app
 
 PAGE = Path(__file__).with_name("commands.md")
 

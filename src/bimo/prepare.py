@@ -117,7 +117,7 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
     console.say(
         "Cleaned",
         t(
-            "{kept:,} passages kept, {held:,} held out to test; {duplicates:,} duplicates and {poor:,} others set aside",
+            "{kept:,} passages kept, {held:,} held out to test; {duplicates:,} duplicates, {poor:,} others set aside",
             kept=kept,
             held=facts["validation"]["documents"],
             duplicates=duplicates,

@@ -36,7 +36,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
             part = slice(start, start + ROWS)
-            # In bfloat16 each probability is rounded to 0.4 %, without bias; the mean of the logarithms is exact enough.
+            # In bfloat16 a probability is off by up to 0.4 %, without bias; the mean of the logarithms is exact enough.
             p = F.linear(hidden[part], cast).softmax(dim=-1)
             likelihood = p.gather(1, index[part])
             # A probability that underflowed to zero still has a finite logarithm, lest one surprise discard the step.
