@@ -31,6 +31,15 @@ def test_nothing_is_left_behind(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_what_a_killed_run_left_is_forgotten(tmp_path):
+    left = SeenTexts(tmp_path)
+    left.add("once")
+    with SeenTexts(tmp_path) as seen:
+        assert seen.add("once")
+    left.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_digests_lie_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("bimo.text.dedup._CACHE_KILOBYTES", 100)
     with SeenTexts(tmp_path) as seen:

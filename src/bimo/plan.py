@@ -102,8 +102,6 @@ def stored_plan(
 
     Measuring again would choose other steps, and an interrupted training could not go on.
     """
-    if not (data / "manifest.json").exists():
-        raise _not_prepared(data)
     key = digest_json([Stages(data).key("tokens"), minutes, preset, seed, device])
     if path.exists() and (facts := read_json(path)).get("key") == key:
         settings = {name: value for name, value in facts["train"].items() if name != "context"}
@@ -111,12 +109,6 @@ def stored_plan(
     chosen = plan(data, minutes=minutes, preset=preset, seed=seed, device=device, console=console)
     write_json(path, {"key": key, **chosen.facts})
     return chosen
-
-
-def _not_prepared(data: Path) -> UserError:
-    return UserError(
-        "{data} is not prepared data. Make it with: bimo prepare SOURCE --out DATA.", code=USAGE, data=data
-    )
 
 
 @dataclass(frozen=True)
@@ -131,10 +123,8 @@ class _Corpus:
 
     @classmethod
     def read(cls, data: Path, console: Console) -> _Corpus:
-        if not (data / "manifest.json").exists():
-            raise _not_prepared(data)
-        stages = read_json(data / "manifest.json")["stages"]
-        packed = stages["tokens"]["facts"]
+        stages = Stages(data)
+        packed = stages.known("tokens")
         tokens = packed["train"]["tokens"]
         if tokens < LEAST_TOKENS:
             raise UserError(
@@ -145,10 +135,10 @@ class _Corpus:
                 least=LEAST_TOKENS,
                 kilobytes=LEAST_TOKENS * 4 // 1000,
             )
-        baselines = measure_baselines(data, key=Stages(data).key("documents"), console=console)
+        baselines = measure_baselines(data, key=stages.key("documents"), console=console)
         return cls(
             tokens=tokens,
-            vocabulary=stages["tokenizer"]["facts"]["vocabulary"],
+            vocabulary=stages.known("tokenizer")["vocabulary"],
             bytes_per_token=packed["train"]["bytes"] / tokens,
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
             order_gain=_order_gain(list(baselines["kneser_ney"]["by_order"].values())),

@@ -13,7 +13,7 @@ from typing import Any
 from bimo.console import SILENT, Console
 from bimo.evaluate.data_report import write_data_report
 from bimo.files import digest_file, digest_json, locked, replacing_folder, require_room
-from bimo.runtime import UserError, t
+from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.text.collect import TextOptions, collect_documents
 from bimo.text.sources import estimate_bytes, find_sources, source_digest
@@ -63,23 +63,27 @@ def prepare(
     """
     settings = settings or PrepareConfig()
     out = Path(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "manifest.json").exists())):
-        started = out.is_dir() and all(path.name in (".lock", "documents.part") for path in out.iterdir())
-        if not started:
-            raise UserError(
-                "The folder {out} is taken: it holds files that are not prepared data. Choose another with --out.",
-                out=out,
-            )
+    if out.exists() and not _is_ours_or_empty(out):
+        raise UserError(
+            "The folder {out} is taken: it holds files that are not prepared data. Choose another with --out.",
+            code=USAGE,
+            out=out,
+        )
     paths = [Path(source) for source in sources]
     files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
     require_room(out, 2 * estimate_bytes(files))
     with locked(out):
         stages = Stages(out)
+        stages.begin()
         documents = _documents(paths, source_digest(files), out, settings, stages, console)
         tokenizer = _tokenizer(out, documents, settings, stages, console)
         tokens = _tokens(out, stages, console)
         write_data_report(out)
     return {"documents": documents, "tokenizer": tokenizer, "tokens": tokens}
+
+
+def _is_ours_or_empty(out: Path) -> bool:
+    return out.is_dir() and ((out / "manifest.json").exists() or {path.name for path in out.iterdir()} <= {".lock"})
 
 
 def _documents(

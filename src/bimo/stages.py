@@ -8,6 +8,7 @@ from typing import Any
 import bimo
 from bimo.files import read_json, write_json
 from bimo.runtime import USAGE, UserError
+from bimo.runtime import USAGE, UserError
 
 __all__ = ["Stages"]
 
@@ -23,6 +24,11 @@ class Stages:
         self.path = folder / "manifest.json"
         self._stages = _read(self.path) if self.path.exists() else {}
 
+    def begin(self) -> None:
+        """Mark the folder as one of ours before anything else is written into it."""
+        if not self.path.exists():
+            self._write()
+
     def facts(self, stage: str, key: str) -> dict[str, Any] | None:
         """The facts of a stage if it was done with this very key and its files still stand whole, else None."""
         record = self._stages.get(stage)
@@ -35,30 +41,27 @@ class Stages:
         """Write down that a stage is done, and what it wrote."""
         sizes = {str(path.relative_to(self.folder)): _size(path) for path in outputs}
         self._stages[stage] = {"key": key, "facts": facts, "outputs": sizes}
+        self._write()
+
+    def _write(self) -> None:
         write_json(self.path, {"bimo": bimo.__version__, "stages": self._stages})
 
     def key(self, stage: str) -> str:
-        """The key under which a stage was done. Raises UserError when it was not."""
+        """The key under which a stage was done. Raises UserError if it never was."""
+        return self._done(stage)["key"]
+
+    def known(self, stage: str) -> dict[str, Any]:
+        """The facts of a stage, whatever its key. Raises UserError if it was never done."""
+        return self._done(stage)["facts"]
+
+    def _done(self, stage: str) -> dict[str, Any]:
         if stage not in self._stages:
             raise UserError(
-                "The data in {folder} are not complete: “{stage}” is still to be done. Run again: bimo prepare.",
+                "{folder} is not prepared data, or not completely. Make it with: bimo prepare SOURCE --out {folder}",
                 code=USAGE,
                 folder=self.folder,
-                stage=stage,
             )
-        return self._stages[stage]["key"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    manifest = read_json(path)
-    stages = manifest.get("stages") if isinstance(manifest, dict) else None
-    if not isinstance(stages, dict):
-        raise UserError(
-            "{path} is not the manifest of prepared data. Name another folder, or delete that file if it is damaged.",
-            code=USAGE,
-            path=path,
-        )
-    return stages
+        return self._stages[stage]
 
 
 def _size(path: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import sqlite3
-import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -30,8 +29,9 @@ class SeenTexts:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=".seen-", dir=folder)
-        self._table = sqlite3.connect(Path(self._folder.name) / "digests.sqlite3", isolation_level=None)
+        self._path = folder / ".seen.sqlite3"
+        self._path.unlink(missing_ok=True)  # of a run that was killed
+        self._table = sqlite3.connect(self._path, isolation_level=None)
         # Nothing here outlives the run, so there is nothing to protect from a power cut.
         self._table.execute("PRAGMA journal_mode = OFF")
         self._table.execute("PRAGMA synchronous = OFF")
@@ -46,7 +46,7 @@ class SeenTexts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._table.close()
-        self._folder.cleanup()
+        self._path.unlink(missing_ok=True)
 
     def add(self, text: str) -> bool:
         """True if this text is new; white space makes no difference."""

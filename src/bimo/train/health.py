@@ -93,7 +93,7 @@ class Health:
         """Take in a validation; a sentence when it has been getting worse for so long that training should end."""
         if bits_per_byte < self.best_validation:
             self.best_validation, self.best_step = bits_per_byte, step
-        worse = bits_per_byte > (1 + WORSE_BY) * self.best_validation
+        worse = not bits_per_byte <= (1 + WORSE_BY) * self.best_validation  # so that NaN is worse
         self.worse_in_a_row = self.worse_in_a_row + 1 if worse else 0
         if self.worse_in_a_row < WORSE_VALIDATIONS_BEFORE_STOP:
             return None

@@ -36,7 +36,8 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a run. A last line that a dying process left unfinished is passed over."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # Not splitlines: the text of a sample may hold U+2028 and other characters that it takes for the end of a line.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             yield json.loads(line)
         except ValueError:

@@ -1,0 +1,342 @@
+"""Writing: cached decoding as the slow one, beyond the context, stop strings, batches, likelihoods, wrong folders."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import bimo
+from bimo.generate.engine import LanguageModel, _until, decode, decode_reference, load
+from bimo.generate.sample import Sampling, choose
+from bimo.models.transformer import Decoder
+from bimo.runtime import UserError
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.huggingface import save_model
+
+MakeModel = Callable[..., Decoder]
+GREEDY = Sampling(0.0)
+WIDE = Sampling(1.0, top_p=1.0)
+NARROW = Sampling(0.9, top_k=30, top_p=0.9, min_p=0.01, repetition_penalty=1.3)
+PROMPTS = [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4]]
+NO_END = -1
+
+
+def tokens(steps: Iterator[torch.Tensor]) -> list[list[int]]:
+    return torch.stack(list(steps), dim=1).tolist()
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WIDE, NARROW])
+@pytest.mark.parametrize("fields", [{}, {"tied": False}, {"kv_heads": 4}, {"kv_heads": 1, "qk_norm": False}])
+def test_decoding_with_a_cache_is_decoding_without(make_model: MakeModel, fields: dict, sampling: Sampling) -> None:
+    model = make_model(**fields)
+    fast = tokens(decode(model, PROMPTS, end=NO_END, max_tokens=28, sampling=sampling, seed=4))
+    slow = tokens(decode_reference(model, PROMPTS, max_tokens=28, sampling=sampling, seed=4))
+    assert fast == slow
+    assert len(fast[0]) == 28
+    if sampling is GREEDY:
+        assert fast[0] == fast[2]
+    else:
+        assert fast[0] != fast[2], "rows of one prompt draw different numbers"
+
+
+def decode_beyond(model: Decoder, prompt: list[int], max_tokens: int, sampling: Sampling, seed: int) -> list[int]:
+    """One row, without a cache, by the rule: when the context is full, go on from its second half."""
+    context = model.config.context
+    chances = np.random.default_rng(seed).random(max_tokens)
+    ids, start = list(prompt), max(0, len(prompt) - context)
+    for chance in chances:
+        if len(ids) - start > context:
+            start = len(ids) - max(1, context // 2)
+        logits = model(torch.tensor([ids[start:]]))[:, -1]
+        ids.append(int(choose(logits, torch.tensor([ids]), sampling, torch.tensor([chance]))))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("context", [1, 2, 7, 8])
+@pytest.mark.parametrize("length", [1, 6, 8, 9, 30])
+def test_beyond_the_context_it_goes_on(make_model: MakeModel, context: int, length: int) -> None:
+    model = make_model(context=context)
+    prompts = [[(7 * row + i) % 97 for i in range(length)] for row in range(2)]
+    found = tokens(decode(model, prompts, end=NO_END, max_tokens=25, sampling=NARROW, seed=9))
+    with torch.inference_mode():
+        assert found == [decode_beyond(model, prompt, 25, NARROW, 9 + row) for row, prompt in enumerate(prompts)]
+
+
+def test_it_ends_when_all_rows_have_ended(make_model: MakeModel) -> None:
+    model = make_model(vocabulary=5)
+    rows = tokens(decode(model, [[1], [1], [1]], end=2, max_tokens=200, sampling=WIDE, seed=0))
+    lengths = [row.index(2) + 1 for row in rows]
+    assert len(set(lengths)) > 1
+    assert [len(row) for row in rows] == [max(lengths)] * 3
+
+
+def test_no_tokens_is_refused(make_model: MakeModel) -> None:
+    with pytest.raises(UserError, match="max_tokens must be at least 1"):
+        next(decode(make_model(), [[1]], end=0, max_tokens=0, sampling=GREEDY, seed=0))
+
+
+# --- stop strings
+
+
+def cut_before(text: str, stop: tuple[str, ...]) -> str:
+    """What stands before the stop string that is complete first, read one character at a time."""
+    for end in range(len(text) + 1):
+        ends_here = [word for word in stop if word and text[:end].endswith(word)]
+        if ends_here:
+            return text[: end - max(map(len, ends_here))]
+    return text
+
+
+letters = st.text(st.sampled_from("ab\n会"), max_size=12)
+
+
+@given(st.lists(letters, max_size=6), st.lists(letters, max_size=3).map(tuple))
+@example(["abcd"], ("abcd", "bc"))
+@example(["abc", "d"], ("abcd", "bc"))
+@example(["a", "", "aab"], ("aab",))
+@example(["ab"], ("",))
+def test_stop_strings_never_leak(pieces: list[str], stop: tuple[str, ...]) -> None:
+    assert "".join(_until(stop, iter(pieces))) == cut_before("".join(pieces), stop)
+
+
+def test_only_what_may_begin_a_stop_string_is_held_back() -> None:
+    given_: list[str] = []
+
+    def source() -> Iterator[str]:
+        for piece in ("ab", "E", "N", "x", "EN", "D", "never"):
+            yield piece
+            given_.append(piece)
+
+    stream = _until(("END",), source())
+    assert next(stream) == "ab"
+    assert given_ == []
+    assert next(stream) == "ENx"
+    assert given_ == ["ab", "E", "N"]
+    assert list(stream) == []
+    assert given_ == ["ab", "E", "N", "x", "EN"]
+
+
+# --- a model with its tokenizer
+
+
+@pytest.fixture(scope="module")
+def language_model(make_model: MakeModel, tiny_tokenizer: Tokenizer) -> LanguageModel:
+    return LanguageModel(make_model(vocabulary=tiny_tokenizer.vocabulary, context=24), tiny_tokenizer)
+
+
+@pytest.mark.parametrize("prompt", ["", "会议决定，the committee 👍"])
+def test_text_streams_as_the_ids_decode(language_model: LanguageModel, prompt: str) -> None:
+    tokenizer, model = language_model.tokenizer, language_model.model
+    ids = [[tokenizer.end, *tokenizer.encode(prompt)]]
+    expected = tokens(decode(model, ids, end=tokenizer.end, max_tokens=60, sampling=WIDE, seed=3))[0]
+    pieces = list(language_model.generate(prompt, max_tokens=60, sampling=WIDE, seed=3))
+    assert "".join(pieces) == tokenizer.decode(expected)
+    assert len(pieces) > 20
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WIDE, NARROW])
+def test_a_sample_of_many_is_the_sample_alone(language_model: LanguageModel, sampling: Sampling) -> None:
+    together = language_model.samples("The", count=5, max_tokens=40, sampling=sampling, seed=11)
+    for index, text in enumerate(together):
+        assert language_model.samples("The", count=1, max_tokens=40, sampling=sampling, seed=11 + index) == [text]
+        assert "".join(language_model.generate("The", max_tokens=40, sampling=sampling, seed=11 + index)) == text
+    assert (len(set(together)) == 1) is (sampling is GREEDY)
+
+
+def test_writing_stops_at_the_end_token(tiny_tokenizer: Tokenizer, make_model: MakeModel) -> None:
+    model = make_model(vocabulary=tiny_tokenizer.vocabulary)
+    end = tiny_tokenizer.end
+    ids = [[end, *tiny_tokenizer.encode("a")]]
+    first = tokens(decode(model, ids, end=end, max_tokens=6, sampling=WIDE, seed=0))[0]
+    # A tokenizer whose end is the fourth token that the model writes.
+    other = Tokenizer(tiny_tokenizer.inner)
+    other.end = first[3]
+    assert first.index(first[3]) == 3
+    other_model = LanguageModel(model, other)
+    other_model._prompt_ids = lambda prompt: ids[0]  # type: ignore[method-assign]
+    assert "".join(other_model.generate("a", max_tokens=50, sampling=WIDE)) == tiny_tokenizer.decode(first[:3])
+    assert other_model.samples("a", count=1, max_tokens=50, sampling=WIDE) == [tiny_tokenizer.decode(first[:3])]
+
+
+def test_a_stop_string_cuts_what_is_written(language_model: LanguageModel) -> None:
+    text = "".join(language_model.generate("The", max_tokens=60, sampling=WIDE, seed=1))
+    stop = text[20:23]
+    assert stop
+    found = "".join(language_model.generate("The", max_tokens=60, sampling=WIDE, seed=1, stop=(stop, "\0never")))
+    assert found == text[: text.index(stop)]
+
+
+def log_p(model: Decoder, ids: list[int], last: int) -> float:
+    """Natural logarithm of the probability of the last ids after those before."""
+    logits = model(torch.tensor([ids[:-1]])).double().log_softmax(-1)[0]
+    return sum(logits[t - 1, ids[t]].item() for t in range(len(ids) - last, len(ids)))
+
+
+@pytest.mark.parametrize(("context", "continuation"), [("", "会议"), ("The committee", " met on"), ("会议", "。👍🏽"), ("a", "")])
+@torch.no_grad()
+def test_likelihood_is_the_sum_over_the_continuation(
+    language_model: LanguageModel, context: str, continuation: str
+) -> None:
+    tokenizer = language_model.tokenizer
+    after = tokenizer.encode(continuation)
+    ids = [tokenizer.end, *tokenizer.encode(context), *after]
+    assert language_model.loglikelihood(context, continuation) == pytest.approx(
+        log_p(language_model.model, ids, len(after)), rel=1e-5
+    )
+
+
+def test_likelihood_of_nothing_is_certain(language_model: LanguageModel) -> None:
+    assert language_model.loglikelihood("", "") == 0
+    assert language_model.loglikelihood("The committee", "") == 0
+
+
+@torch.no_grad()
+def test_a_long_context_is_read_from_its_end(language_model: LanguageModel) -> None:
+    tokenizer = language_model.tokenizer
+    context, continuation = "会议决定，下周三之前由研发部提交报告。" * 5, " The committee met"
+    after = tokenizer.encode(continuation)
+    ids = [tokenizer.end, *tokenizer.encode(context), *after]
+    assert len(ids) > 30 > len(after)
+    expected = log_p(language_model.model, ids[-25:], len(after))
+    assert language_model.loglikelihood(context, continuation) == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+def test_every_token_of_a_long_continuation_counts(language_model: LanguageModel) -> None:
+    """All of it is predicted, even where it is longer than the context that the model can read."""
+    text = "The committee met on Thursday and decided to submit the report. " * 3
+    assert len(language_model.tokenizer.encode(text)) > 2 * 24
+    whole = language_model.loglikelihood("", text)
+    assert whole == pytest.approx(language_model.rolling_loglikelihood([text])[0] - end_of(language_model, text), rel=0.1)
+
+
+def end_of(language_model: LanguageModel, text: str) -> float:
+    tokenizer = language_model.tokenizer
+    return log_p(language_model.model, [*tokenizer.encode(text)[-24:], tokenizer.end], 1)
+
+
+@torch.no_grad()
+def test_rolling_likelihood_of_whole_documents(language_model: LanguageModel) -> None:
+    tokenizer, model = language_model.tokenizer, language_model.model
+    documents = ["会议", "The committee met", "", "He said: 👍"]
+    expected = []
+    for text in documents:
+        ids = [tokenizer.end, *tokenizer.encode(text), tokenizer.end]
+        assert len(ids) <= 25
+        expected.append(log_p(model, ids, len(ids) - 1))
+    assert language_model.rolling_loglikelihood(documents) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_shortest_context_works_too(make_model: MakeModel, tiny_tokenizer: Tokenizer) -> None:
+    model = LanguageModel(make_model(vocabulary=tiny_tokenizer.vocabulary, context=1), tiny_tokenizer)
+    ids = [tiny_tokenizer.end, *tiny_tokenizer.encode("ab cd"), tiny_tokenizer.end]
+    with torch.no_grad():
+        expected = sum(log_p(model.model, list(pair), 1) for pair in zip(ids, ids[1:], strict=False))
+    assert model.rolling_loglikelihood(["ab cd"])[0] == pytest.approx(expected, rel=1e-5)
+    assert math.isfinite(model.loglikelihood("ab", " cd"))
+
+
+# --- folders
+
+
+@pytest.fixture
+def folder(tmp_path: Path, language_model: LanguageModel) -> Path:
+    path = tmp_path / "model"
+    path.mkdir()
+    save_model(path, language_model.model, end=language_model.tokenizer.end)
+    language_model.tokenizer.save(path, context=24)
+    return path
+
+
+def test_a_saved_model_writes_the_same(folder: Path, language_model: LanguageModel) -> None:
+    loaded = load(folder, device="cpu")
+    assert loaded.model.config == language_model.model.config
+    assert loaded.samples("The", count=2, seed=5) == language_model.samples("The", count=2, seed=5)
+    assert bimo.generate(folder, "The", max_tokens=30, seed=2) == "".join(
+        language_model.generate("The", max_tokens=30, seed=2)
+    )
+
+
+def test_a_folder_that_is_no_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no model folder"):
+        load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a model folder"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="There is no model folder"):
+        load(folder / "config.json")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="There is no tokenizer"):
+        load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="is not a model folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"PK\x03\x04", b"\xff" * 8 + b"{}"])
+def test_broken_weights_are_refused(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"llama"', '{"model_type": "llama"}', '{"model_type": ["llama"]}'])
+def test_a_broken_config_is_refused(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 32},
+        {"num_hidden_layers": 3},
+        {"num_hidden_layers": 1},
+        {"vocab_size": 641},
+        {"model_type": "llama"},
+        {"tie_word_embeddings": False},
+        {"num_key_value_heads": 4},
+    ],
+)
+def test_weights_that_do_not_fit_the_config_are_refused(folder: Path, changes: dict) -> None:
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**settings, **changes}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"do not fit its config\.json, first at \w+"):
+        load(folder)
+
+
+@pytest.mark.parametrize("changes", [{"vocab_size": "640"}, {"hidden_size": 24.0}, {"num_attention_heads": 0}, {"head_dim": None, "hidden_size": "x"}])
+def test_numbers_that_are_none_are_refused(folder: Path, changes: dict) -> None:
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**settings, **changes}), encoding="utf-8")
+    with pytest.raises(UserError):
+        load(folder)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(
+    tmp_path: Path, make_model: MakeModel, tiny_tokenizer: Tokenizer
+) -> None:
+    save_model(tmp_path, make_model(vocabulary=tiny_tokenizer.vocabulary - 1), end=0)
+    tiny_tokenizer.save(tmp_path)
+    with pytest.raises(UserError, match="has 640 tokens, but the model knows 639"):
+        load(tmp_path)
+
+
+def test_a_model_with_room_to_spare_is_not(tmp_path: Path, make_model: MakeModel, tiny_tokenizer: Tokenizer) -> None:
+    save_model(tmp_path, make_model(vocabulary=tiny_tokenizer.vocabulary + 60), end=0)
+    tiny_tokenizer.save(tmp_path)
+    assert isinstance("".join(load(tmp_path).generate("a", max_tokens=50, sampling=WIDE)), str)
+
+
+def test_a_folder_can_move(folder: Path, tmp_path: Path) -> None:
+    before = load(folder).samples(count=1)
+    assert load(shutil.move(folder, tmp_path / "笔墨 model")).samples(count=1) == before
