@@ -8,7 +8,6 @@ from typing import Any
 import bimo
 from bimo.files import read_json, write_json
 from bimo.runtime import USAGE, UserError
-from bimo.runtime import USAGE, UserError
 
 __all__ = ["Stages"]
 
@@ -66,3 +65,11 @@ class Stages:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
+
+
+def _read(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    stages = manifest.get("stages") if isinstance(manifest, dict) else None
+    if not isinstance(stages, dict):
+        raise UserError("{path} is not the manifest of prepared data.", code=USAGE, path=path)
+    return stages

@@ -16,8 +16,8 @@ from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
-from bimo.text.passages import passage_characters
 from bimo.text.opening import Reading
+from bimo.text.passages import passage_characters
 from bimo.text.readers import read_file
 from bimo.text.sources import estimate_bytes, find_sources
 from bimo.text.store import read_stored
