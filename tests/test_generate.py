@@ -14,9 +14,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import bimo
-from bimo.generate.engine import LanguageModel, _until, decode, decode_reference, load
+from bimo.generate.engine import LanguageModel, _until, decode, decode_reference, generate, load
 from bimo.generate.sample import Sampling, choose
+from bimo.models.scoring import rolling_windows
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
@@ -213,15 +213,12 @@ def test_a_long_context_is_read_from_its_end(language_model: LanguageModel) -> N
 @torch.no_grad()
 def test_every_token_of_a_long_continuation_counts(language_model: LanguageModel) -> None:
     """All of it is predicted, even where it is longer than the context that the model can read."""
-    text = "The committee met on Thursday and decided to submit the report. " * 3
-    assert len(language_model.tokenizer.encode(text)) > 2 * 24
-    whole = language_model.loglikelihood("", text)
-    assert whole == pytest.approx(language_model.rolling_loglikelihood([text])[0] - end_of(language_model, text), rel=0.1)
-
-
-def end_of(language_model: LanguageModel, text: str) -> float:
-    tokenizer = language_model.tokenizer
-    return log_p(language_model.model, [*tokenizer.encode(text)[-24:], tokenizer.end], 1)
+    tokenizer, model = language_model.tokenizer, language_model.model
+    text = "The committee met on Thursday and decided to submit the report. 会议决定。" * 3
+    ids = [tokenizer.end, *tokenizer.encode(text)]
+    assert len(ids) > 2 * 24
+    expected = sum(log_p(model, window.ids, window.scored) for window in rolling_windows(ids, context=24, stride=12))
+    assert language_model.loglikelihood("", text) == pytest.approx(expected, rel=1e-5)
 
 
 @torch.no_grad()
@@ -261,7 +258,7 @@ def test_a_saved_model_writes_the_same(folder: Path, language_model: LanguageMod
     loaded = load(folder, device="cpu")
     assert loaded.model.config == language_model.model.config
     assert loaded.samples("The", count=2, seed=5) == language_model.samples("The", count=2, seed=5)
-    assert bimo.generate(folder, "The", max_tokens=30, seed=2) == "".join(
+    assert generate(folder, "The", max_tokens=30, seed=2) == "".join(
         language_model.generate("The", max_tokens=30, seed=2)
     )
 
@@ -314,7 +311,7 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder: Path, changes: d
         load(folder)
 
 
-@pytest.mark.parametrize("changes", [{"vocab_size": "640"}, {"hidden_size": 24.0}, {"num_attention_heads": 0}, {"head_dim": None, "hidden_size": "x"}])
+@pytest.mark.parametrize("changes", [{"vocab_size": "640"}, {"hidden_size": 24.0}, {"num_attention_heads": 0}, {"head_dim": None, "num_attention_heads": 0}, {"rope_scaling": "x", "rope_parameters": None}])
 def test_numbers_that_are_none_are_refused(folder: Path, changes: dict) -> None:
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**settings, **changes}), encoding="utf-8")

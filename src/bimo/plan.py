@@ -177,7 +177,7 @@ def expected_ratio(parameters: int, *, tokens: int, unique: int, order_gain: flo
     `order_gain` is the share that Kneser-Ney still gains from its last order: where longer contexts help counting,
     they help attention more. The constants were fitted to our own runs (docs/log.md): megabytes, minutes to hours.
     """
-    floor, by_gain, by_parameters, by_tokens, half_life = 0.495, 2.0, 0.16, 0.45, 6.0
+    floor, by_gain, by_parameters, by_tokens, half_life = 0.495, 3.1, 0.16, 0.45, 6.0
     repeats = max(0.0, tokens / unique - 1)
     useful = min(tokens, unique) + unique * half_life * (1 - math.exp(-repeats / half_life))
     learned = by_parameters * (parameters / 1e6) ** -0.34 + by_tokens * (useful / 1e6) ** -0.28

@@ -61,18 +61,23 @@ class LanguageModel:
         return [self.tokenizer.decode(_before_end(row, end)) for row in torch.stack(list(steps), dim=1).tolist()]
 
     def loglikelihood(self, context: str, continuation: str) -> float:
-        """Natural logarithm of the probability of `continuation` after `context`. Reads at most the model's context."""
-        before = self._prompt_ids(context)
+        """Natural logarithm of the probability of `continuation` after `context`, of which the nearest part is read.
+
+        A continuation that is longer than the model's context is read in overlapping windows.
+        """
         after = self.tokenizer.encode(continuation)
-        ids = (before + after)[-(self.model.config.context + 1) :]
-        return -score_windows(self.model, [Window(ids, min(len(after), len(ids) - 1))])[0]
+        limit = self.model.config.context
+        ids = [*self._prompt_ids(context), *after][-max(limit, len(after)) - 1 :]
+        if len(after) > limit:
+            return -rolling_losses(self.model, [ids], context=limit, stride=max(1, limit // 2))[0]
+        return -score_windows(self.model, [Window(ids, len(after))])[0]
 
     def rolling_loglikelihood(self, documents: list[str], *, stride: int | None = None) -> list[float]:
         """Natural logarithm of the probability of each whole document, its end included. `stride` as in scoring."""
         end = self.tokenizer.end
         context = self.model.config.context
         ids = [[end, *document, end] for document in self.tokenizer.encode_batch(documents)]
-        return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride or context // 2)]
+        return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride or max(1, context // 2))]
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         return [self.tokenizer.end, *self.tokenizer.encode(prompt)]
@@ -83,13 +88,15 @@ def _before_end(ids: list[int], end: int) -> list[int]:
 
 
 def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
-    """Pass pieces on until a stop string begins; what could be the start of one is held back."""
+    """Pass pieces on until a stop string is complete; what could be the start of one is held back."""
+    stop = tuple(filter(None, stop))
     held = ""
     for piece in pieces:
         held += piece
-        found = [held.index(text) for text in stop if text in held]
+        # The first to be complete counts, so that the cut does not depend on how the text came in pieces.
+        found = [(held.index(text) + len(text), held.index(text)) for text in stop if text in held]
         if found:
-            held = held[: min(found)]
+            held = held[: min(found)[1]]
             break
         possible = max(
             (length for text in stop for length in range(1, len(text)) if held.endswith(text[:length])), default=0
@@ -122,7 +129,7 @@ def decode(
     for position in range(max_tokens):
         if cache.seen + new.shape[1] > context:
             cache.clear()
-            new = seen[:, -(context // 2) :]
+            new = seen[:, -max(1, context // 2) :]
         hidden = model.hidden_states(new, cache)
         tokens = choose(model.head(hidden[:, -1]), seen, sampling, chances[:, position])
         yield tokens

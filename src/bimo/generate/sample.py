@@ -29,7 +29,7 @@ class Sampling:
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
             "min_p": (0.0 <= self.min_p < 1.0, "at least 0 and below 1"),
-            "repetition_penalty": (self.repetition_penalty > 0.0, "above 0"),
+            "repetition_penalty": (0.0 < self.repetition_penalty < math.inf, "above 0"),
         }
         for name, (fits, range_) in allowed.items():
             if not fits:
@@ -76,7 +76,8 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, chance: Tensor) -> 
         logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
-    logits = logits / sampling.temperature
+    # float64 and a largest value of 0 bear any temperature above 0.
+    logits = (logits.double() - logits.max(dim=-1, keepdim=True).values) / sampling.temperature
     if sampling.top_k:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.min_p:
@@ -84,6 +85,6 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, chance: Tensor) -> 
     if sampling.top_p < 1.0:
         logits = keep_top_p(logits, sampling.top_p)
     # Inverting the distribution function with one number a row keeps rows independent of their neighbours.
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
     target = chance.to(cumulative.device)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

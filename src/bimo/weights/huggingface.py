@@ -89,8 +89,10 @@ def model_config_to_hf(config: ModelConfig, *, end: int) -> dict[str, Any]:
     }
 
 
-def model_config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfig:
+def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
+    if not isinstance(settings, dict):
+        raise UserError("{where} does not describe a model.", where=where)
     family = settings.get("model_type")
     if family not in ("qwen3", "llama"):
         raise UserError(
@@ -99,8 +101,11 @@ def model_config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfi
             family=family,
         )
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise UserError("{where} does not describe a model.", where=where)
     unusual = {
-        "rope_type": rope.get("rope_type", "default") not in ("default", None),
+        "rope_type": (rope.get("rope_type") or rope.get("type") or "default") != "default",
+        "partial_rotary_factor": (settings | rope).get("partial_rotary_factor") not in (1, None),
         "attention_bias": bool(settings.get("attention_bias")),
         "mlp_bias": bool(settings.get("mlp_bias")),
         "hidden_act": settings.get("hidden_act", "silu") != "silu",
@@ -114,21 +119,27 @@ def model_config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfi
         )
     try:
         return ModelConfig(
-            vocabulary=settings["vocab_size"],
-            layers=settings["num_hidden_layers"],
-            width=settings["hidden_size"],
-            heads=settings["num_attention_heads"],
-            kv_heads=settings.get("num_key_value_heads") or settings["num_attention_heads"],
-            head_width=settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"],
-            hidden=settings["intermediate_size"],
-            context=settings["max_position_embeddings"],
+            vocabulary=_count(settings["vocab_size"]),
+            layers=_count(settings["num_hidden_layers"]),
+            width=_count(settings["hidden_size"]),
+            heads=_count(settings["num_attention_heads"]),
+            kv_heads=_count(settings.get("num_key_value_heads") or settings["num_attention_heads"]),
+            head_width=_count(settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"]),
+            hidden=_count(settings["intermediate_size"]),
+            context=_count(settings["max_position_embeddings"]),
             qk_norm=family == "qwen3",
             tied=bool(settings.get("tie_word_embeddings", False)),
             rope_theta=float(settings.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
             norm_epsilon=float(settings.get("rms_norm_eps", 1e-6)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError("{where} is not complete: {error}.", where=where, error=error) from None
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
 
 
 def save_model(folder: Path, model: Decoder, *, end: int) -> None:

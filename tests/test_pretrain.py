@@ -1,0 +1,427 @@
+"""A training in its folder: whose folder it is, what stands in it afterwards, and what survives the end of a process."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stories import stories, write_stories
+
+from bimo.config import from_mapping, read_toml
+from bimo.files import digest_file, read_json
+from bimo.machine import Machine
+from bimo.models.config import ModelConfig
+from bimo.prepare import PrepareConfig, prepare
+from bimo.run import RunConfig
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
+from bimo.train import loop, pretrain
+from bimo.train.metrics import read_metrics
+from bimo.train.pretrain import TrainConfig, check_output, is_finished, train
+
+SETTINGS = TrainConfig(steps=12, batch=2, validations=4, dtype="float32", device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _usual(monkeypatch):
+    """English, and no time spent on measuring the machine."""
+    set_language("en")
+    rates = {"float32": 1e11, "bfloat16": 1e11}
+    machine = Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
+    monkeypatch.setattr(pretrain, "measure_machine", lambda device, seconds: machine)
+    yield
+    set_language(None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrain")
+    prepare([write_stories(folder / "a.txt", 60)], out=folder / "data")
+    return folder / "data"
+
+
+def shape_for(data: Path, **fields: int) -> ModelConfig:
+    vocabulary = read_json(data / "manifest.json")["stages"]["tokenizer"]["facts"]["vocabulary"]
+    usual = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_width": 8, "hidden": 24, "context": 16}
+    return ModelConfig(**{"vocabulary": vocabulary, **usual, **fields})
+
+
+def run(data: Path, out: Path, settings: TrainConfig = SETTINGS, **changes: Any) -> dict[str, Any]:
+    return train(data, out=out, **{"model": shape_for(data), "settings": settings, **changes})
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def run_until(data: Path, out: Path, step: int, settings: TrainConfig = SETTINGS) -> None:
+    """Train and die in the middle of a step."""
+    objective, calls = pretrain.next_token_loss, iter(range(step))
+
+    def dying(model: Any, windows: Any) -> Any:
+        if next(calls, None) is None:
+            raise Killed
+        return objective(model, windows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "next_token_loss", dying)
+        with pytest.raises(Killed):
+            run(data, out, settings)
+
+
+def events(out: Path) -> list[dict[str, Any]]:
+    """All events without what depends on the clock."""
+    timed = ("seconds", "tokens_per_second")
+    found = read_metrics(out / "bimo" / "metrics.jsonl")
+    return [{name: value for name, value in event.items() if name not in timed} for event in found]
+
+
+def steps_of(out: Path, kind: str) -> list[int]:
+    return [event["step"] for event in events(out) if event["event"] == kind]
+
+
+def strictly(path: Path) -> Any:
+    """JSON without NaN and Infinity, which other readers refuse."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{path} holds {name}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A training that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        rates = {"float32": 1e11, "bfloat16": 1e11}
+        machine = Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
+        patch.setattr(pretrain, "measure_machine", lambda device, seconds: machine)
+        run(data, out, sampler=lambda model, tokenizer: "样 sample")
+    return out
+
+
+def test_a_training_leaves_a_whole_model_folder(whole, data):
+    names = {path.name for path in whole.iterdir()}
+    assert names == {
+        "bimo",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    home = {path.name for path in (whole / "bimo").iterdir()} - {".lock"}
+    assert home == {"manifest.json", "metrics.jsonl", "run.toml", "training.json"}
+    assert is_finished(whole)
+    facts = strictly(whole / "bimo" / "training.json")
+    assert facts["steps"] == 12
+    assert facts["tokens"] == 12 * 2 * 16
+    assert facts["parameters"] == shape_for(data).parameters
+    assert 0 < facts["validation_bits_per_byte"] < 8
+    assert facts["skipped_steps"] == facts["roll_backs"] == facts["resumed"] == 0
+
+
+def test_the_manifest_names_every_input_and_output_by_digest(whole, data):
+    manifest = strictly(whole / "bimo" / "manifest.json")
+    assert set(manifest["outputs"]) == {path.name for path in whole.iterdir() if path.is_file()}
+    assert {name: digest_file(whole / name) for name in manifest["outputs"]} == manifest["outputs"]
+    assert manifest["inputs"]["tokenizer"] == digest_file(data / "tokenizer.json") == manifest["outputs"]["tokenizer.json"]
+    assert Path(manifest["data"]) == data.resolve()
+    assert manifest["versions"]["torch"] == torch.__version__
+
+
+def test_the_run_file_trains_the_same_model_again(whole, data, tmp_path):
+    settings = from_mapping(RunConfig, read_toml(whole / "bimo" / "run.toml"))
+    assert (settings.model, settings.train) == (shape_for(data), SETTINGS)
+    run(data, tmp_path / "again", settings.train, model=settings.model)
+    assert digest_file(tmp_path / "again" / "model.safetensors") == digest_file(whole / "model.safetensors")
+
+
+def test_metrics_have_every_step_validation_and_sample(whole):
+    assert steps_of(whole, "step") == list(range(1, 13))
+    assert steps_of(whole, "validation") == [3, 6, 9, 12]
+    assert steps_of(whole, "sample") == [3, 6, 9, 12]
+    assert {event["text"] for event in events(whole) if event["event"] == "sample"} == {"样 sample"}
+    losses = [event["loss"] for event in events(whole) if event["event"] == "step"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_finished_training_is_not_done_again(whole, data, monkeypatch):
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in whole.rglob("*") if path.is_file()}
+    monkeypatch.setattr(pretrain, "next_token_loss", None)
+    assert run(data, whole) == read_json(whole / "bimo" / "training.json")
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
+
+
+@pytest.mark.parametrize("death", [1, 5, 6, 9, 11])
+def test_a_killed_training_ends_as_if_nothing_had_happened(whole, data, tmp_path, death):
+    out = tmp_path / "model"
+    for _ in range(2):
+        run_until(data, out, death if not out.exists() else 2)
+    assert not is_finished(out)
+    run(data, out, sampler=lambda model, tokenizer: "样 sample")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert digest_file(out / name) == digest_file(whole / name)
+    assert strictly(out / "bimo" / "training.json")["resumed"] >= 1
+
+
+def test_metrics_of_a_resumed_run_have_no_step_twice(whole, data, tmp_path):
+    out = tmp_path / "model"
+    for death in (5, 4, 3):
+        run_until(data, out, death)
+    run(data, out)
+    assert steps_of(out, "step") == list(range(1, 13))
+    assert steps_of(out, "validation") == [3, 6, 9, 12]
+    kinds = ("step", "validation")
+    assert [event for event in events(out) if event["event"] in kinds] == [
+        event for event in events(whole) if event["event"] in kinds
+    ]
+
+
+def test_a_damaged_newest_checkpoint_costs_one_interval(whole, data, tmp_path):
+    out = tmp_path / "model"
+    run_until(data, out, 11)
+    newest = max((out / "bimo" / "checkpoints").glob("step-????????"))
+    (newest / "weights.safetensors").write_bytes(b"damaged")
+    run(data, out)
+    resumed = [event for event in events(out) if event["event"] == "resumed"]
+    assert resumed == [{"event": "resumed", "step": 6}]
+    assert steps_of(out, "step") == list(range(1, 13))
+    assert digest_file(out / "model.safetensors") == digest_file(whole / "model.safetensors")
+
+
+def test_without_a_whole_checkpoint_it_starts_again_cleanly(whole, data, tmp_path):
+    out = tmp_path / "model"
+    run_until(data, out, 8)
+    for checkpoint in (out / "bimo" / "checkpoints").iterdir():
+        (checkpoint / "state.json").write_text("{")
+    run(data, out)
+    assert steps_of(out, "step") == list(range(1, 13))
+    assert digest_file(out / "model.safetensors") == digest_file(whole / "model.safetensors")
+
+
+def test_a_training_killed_while_it_wrote_the_model_is_finished_by_the_next_call(whole, data, tmp_path, monkeypatch):
+    out = tmp_path / "model"
+
+    def die(*arguments: Any, **options: Any) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "save_model", die)
+        with pytest.raises(Killed):
+            run(data, out)
+    monkeypatch.setattr(pretrain, "next_token_loss", None)
+    run(data, out)
+    assert digest_file(out / "model.safetensors") == digest_file(whole / "model.safetensors")
+
+
+def test_bfloat16_is_resumed_bit_for_bit_as_well(data, tmp_path):
+    settings = replace(SETTINGS, dtype="bfloat16")
+    run(data, tmp_path / "whole", settings)
+    run_until(data, tmp_path / "killed", 7, settings)
+    run(data, tmp_path / "killed", settings)
+    digests = {digest_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed")}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 13}, {"batch": 3}, {"seed": 1}, {"adam_rate": 0.01}, {"minutes": 1.0}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_folder_of_another_training_is_refused_and_left_alone(whole, data, change):
+    before = digest_file(whole / "bimo" / "manifest.json")
+    with pytest.raises(UserError, match="holds a training with other text or settings") as caught:
+        run(data, whole, replace(SETTINGS, **change))
+    assert caught.value.code == USAGE
+    assert digest_file(whole / "bimo" / "manifest.json") == before
+    assert is_finished(whole)
+
+
+def test_another_shape_or_text_is_another_training(whole, data, tmp_path):
+    with pytest.raises(UserError, match="other text or settings"):
+        run(data, whole, model=shape_for(data, hidden=32))
+    prepare([write_stories(tmp_path / "b.txt", 60, seed=4)], out=tmp_path / "data")
+    with pytest.raises(UserError, match="other text or settings"):
+        run(tmp_path / "data", whole, model=shape_for(data))
+
+
+def test_a_folder_that_holds_other_things_is_refused(data, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
+    with pytest.raises(UserError, match="is taken: it holds files that are not a model"):
+        run(data, tmp_path / "thesis")
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
+    with pytest.raises(UserError, match="is a file"):
+        run(data, tmp_path / "thesis" / "chapter1.tex")
+    (tmp_path / "empty").mkdir()
+    check_output(tmp_path / "empty")
+    check_output(tmp_path / "nothing")
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match="vocabulary"):
+        run(data, tmp_path / "model", model=shape_for(data, vocabulary=100))
+
+
+def test_data_that_are_none_are_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    shape = ModelConfig(vocabulary=300, layers=1, width=16, heads=2, kv_heads=1, head_width=8, hidden=24, context=16)
+    with pytest.raises(UserError):
+        run(tmp_path / "data", tmp_path / "model", model=shape)
+
+
+def test_text_that_is_too_short_for_the_context_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match=r"too few for a context of 8192.*model\.context") as caught:
+        run(data, tmp_path / "model", model=shape_for(data, context=8192))
+    assert caught.value.code == DATA_REFUSED
+
+
+def test_text_without_a_held_out_part_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": " ".join(stories(60).split())[:7_900]}))
+    prepare([tmp_path / "a.jsonl"], out=tmp_path / "data", settings=PrepareConfig(vocabulary=270))
+    with pytest.raises(UserError) as caught:
+        run(tmp_path / "data", tmp_path / "model")
+    assert caught.value.code == DATA_REFUSED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"batch": 0},
+        {"batch": -1},
+        {"dtype": "float16"},
+        {"adam_rate": -1.0},
+        {"muon_rate": math.nan},
+        {"minutes": -1.0},
+        {"minutes": math.nan},
+        {"minutes": math.inf},
+        {"clip": 0.0},
+        {"warmup": -0.1},
+        {"warmup": 1.5},
+        {"decay": 2.0},
+        {"weight_decay": math.inf},
+        {"validations": -1},
+        {"seed": 2**70},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_work_are_refused_at_the_door(change):
+    with pytest.raises(UserError) as caught:
+        replace(SETTINGS, **change)
+    assert caught.value.code == USAGE
+    assert next(iter(change)) in str(caught.value)
+
+
+def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, tmp_path, monkeypatch):
+    values = iter([3.0, 2.0, 2.5, 2.6, 2.7, 9.0])
+    seen = []
+    monkeypatch.setattr(pretrain, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
+
+    def sampler(model: Any, tokenizer: Any) -> str:
+        seen.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
+        return "sample"
+
+    out = tmp_path / "model"
+    run(data, out, replace(SETTINGS, steps=60, validations=20), sampler=sampler)
+    assert steps_of(out, "validation") == [3, 6, 9, 12, 15]
+    assert steps_of(out, "stopped") == [15]
+    weights = load_file(out / "model.safetensors")
+    assert torch.equal(weights["model.embed_tokens.weight"], seen[1]["embedding.weight"])
+    assert not torch.equal(weights["model.embed_tokens.weight"], seen[4]["embedding.weight"])
+    facts = strictly(out / "bimo" / "training.json")
+    best = min(event["bits_per_byte"] for event in events(out) if event["event"] == "validation")
+    assert facts["validation_bits_per_byte"] == best
+    assert facts["steps"] == 6
+
+
+def sick_at(bad: set[int]) -> Any:
+    objective, calls = pretrain.next_token_loss, [0]
+
+    def sick(model: Any, windows: Any) -> Any:
+        loss, counted = objective(model, windows)
+        calls[0] += 1
+        return (loss * math.nan if calls[0] in bad else loss), counted
+
+    return sick
+
+
+@pytest.mark.parametrize("bad", [{1}, {6}, {12}, {3, 4}], ids=str)
+def test_a_bad_step_anywhere_leaves_a_whole_model_and_valid_facts(data, tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(pretrain, "next_token_loss", sick_at(bad))
+    out = tmp_path / "model"
+    facts = run(data, out)
+    assert facts["skipped_steps"] == len(bad)
+    assert strictly(out / "bimo" / "training.json") == facts
+    assert 12 in steps_of(out, "validation")
+    for line in (out / "bimo" / "metrics.jsonl").read_text().split("\n"):
+        assert "NaN" not in line
+        assert "Infinity" not in line
+    assert all(torch.isfinite(weight).all() for weight in load_file(out / "model.safetensors").values())
+
+
+def test_a_single_step_with_a_bad_number_still_gives_valid_facts(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "next_token_loss", sick_at({1}))
+    run(data, tmp_path / "model", replace(SETTINGS, steps=1))
+    strictly(tmp_path / "model" / "bimo" / "training.json")
+
+
+@pytest.mark.parametrize("planned", [20, 60, 500])
+def test_the_end_moves_to_where_the_time_is_up(data, tmp_path, monkeypatch, planned):
+    """On a clock on which every step takes a tenth of a second, six seconds are sixty steps."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 10))
+    out = tmp_path / "model"
+    facts = run(data, out, replace(SETTINGS, steps=planned, minutes=0.1))
+    assert 54 <= facts["steps"] <= 66
+    assert bool(steps_of(out, "moved end")) == (planned != 60)
+    assert steps_of(out, "validation")[-1] == facts["steps"]
+
+
+def test_a_slower_machine_moves_the_end_again(data, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def tick() -> float:
+        now[0] += 0.1 if now[0] < 3 else 0.2
+        return now[0]
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=tick))
+    facts = run(data, tmp_path / "model", replace(SETTINGS, steps=60, minutes=0.1))
+    assert facts["seconds"] == pytest.approx(6, rel=0.15)
+    assert facts["steps"] < 55
+
+
+def test_without_minutes_the_steps_are_done_whatever_they_take(data, tmp_path, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 1000))
+    assert run(data, tmp_path / "model")["steps"] == 12
+
+
+def test_saving_happens_by_the_clock_between_validations(data, tmp_path, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 25.0))
+    saved = []
+    save = loop.save_checkpoint
+
+    def note(folder: Path, *arguments: Any, step: int) -> Path:
+        saved.append(step)
+        return save(folder, *arguments, step=step)
+
+    monkeypatch.setattr(loop, "save_checkpoint", note)
+    run(data, tmp_path / "model", replace(SETTINGS, steps=14, validations=1))
+    assert saved == [0, 3, 6, 9, 12, 14]
+
+
+def test_a_run_that_speaks_chinese_trains_the_same_model(whole, data, tmp_path):
+    set_language("zh")
+    run(data, tmp_path / "model")
+    assert digest_file(tmp_path / "model" / "model.safetensors") == digest_file(whole / "model.safetensors")
