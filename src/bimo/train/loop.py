@@ -118,7 +118,10 @@ class Trainer:
                     )
 
     def stop_early(self) -> None:
-        """Make the current step the last."""
+        """Go back to the checkpoint that validated best, and make that step the last."""
+        seconds = self.progress.seconds
+        self.restore(step=self.health.best_step)
+        self.progress.seconds = seconds
         self.progress.steps = self.progress.step
 
     def save(self) -> None:

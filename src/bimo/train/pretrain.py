@@ -284,7 +284,6 @@ class _Run:
         if sentence is not None:
             self.console.warn(sentence)
             self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})
-            trainer.restore(step=trainer.health.best_step)
             trainer.stop_early()
         self._last_saved = -math.inf
 
