@@ -1,4 +1,4 @@
-"""What many tests share: a little text in two languages, a tokenizer trained on it, small models with random weights."""
+"""What many tests share: a little text in two languages, a tokenizer trained on it, small random models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bimo.tokens.tokenizer import Tokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["BIMO_LANGUAGE"] = "en"  # what tests expect of messages, whatever the locale
 
 # Times vary on shared machines; what an example finds does not.
 settings.register_profile("bimo", deadline=None, print_blob=True)
@@ -30,7 +31,7 @@ CHINESE = (
     "语言模型根据前面的文字预测后面的文字，看起来简单，其实并不容易。",
     "山里的天气比大家预想的要好，他们于是多住了几天，每天早上都去河边散步。",
 )
-MIXED = "2024年，我们用 Python 3.11 训练了一个小模型：loss = 1.79，速度 5,310 tokens/s。👍🏽 très bien, naïve café\n\tdef f(x):\n"
+MIXED = "2024年，我们用 Python 3.11 训练了一个小模型：loss = 1.79，速度 5,310。👍🏽 très bien, naïve café\n\tdef f():\n"
 
 
 @pytest.fixture(scope="session")

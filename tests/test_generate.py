@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -181,7 +182,9 @@ def log_p(model: Decoder, ids: list[int], last: int) -> float:
     return sum(logits[t - 1, ids[t]].item() for t in range(len(ids) - last, len(ids)))
 
 
-@pytest.mark.parametrize(("context", "continuation"), [("", "会议"), ("The committee", " met on"), ("会议", "。👍🏽"), ("a", "")])
+@pytest.mark.parametrize(
+    ("context", "continuation"), [("", "会议"), ("The committee", " met on"), ("会议", "。👍🏽"), ("a", "")]
+)
 @torch.no_grad()
 def test_likelihood_is_the_sum_over_the_continuation(
     language_model: LanguageModel, context: str, continuation: str
@@ -237,7 +240,7 @@ def test_the_shortest_context_works_too(make_model: MakeModel, tiny_tokenizer: T
     model = LanguageModel(make_model(vocabulary=tiny_tokenizer.vocabulary, context=1), tiny_tokenizer)
     ids = [tiny_tokenizer.end, *tiny_tokenizer.encode("ab cd"), tiny_tokenizer.end]
     with torch.no_grad():
-        expected = sum(log_p(model.model, list(pair), 1) for pair in zip(ids, ids[1:], strict=False))
+        expected = sum(log_p(model.model, list(pair), 1) for pair in itertools.pairwise(ids))
     assert model.rolling_loglikelihood(["ab cd"])[0] == pytest.approx(expected, rel=1e-5)
     assert math.isfinite(model.loglikelihood("ab", " cd"))
 
@@ -311,7 +314,16 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder: Path, changes: d
         load(folder)
 
 
-@pytest.mark.parametrize("changes", [{"vocab_size": "640"}, {"hidden_size": 24.0}, {"num_attention_heads": 0}, {"head_dim": None, "num_attention_heads": 0}, {"rope_scaling": "x", "rope_parameters": None}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vocab_size": "640"},
+        {"hidden_size": 24.0},
+        {"num_attention_heads": 0},
+        {"head_dim": None, "num_attention_heads": 0},
+        {"rope_scaling": "x", "rope_parameters": None},
+    ],
+)
 def test_numbers_that_are_none_are_refused(folder: Path, changes: dict) -> None:
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**settings, **changes}), encoding="utf-8")

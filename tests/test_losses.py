@@ -16,7 +16,13 @@ from bimo.train.losses import IGNORED, linear_cross_entropy, linear_cross_entrop
 
 
 def problem(
-    rows: int, *, width: int = 12, vocabulary: int = 30, ignored: float = 0.0, dtype: torch.dtype = torch.float32, seed: int = 0
+    rows: int,
+    *,
+    width: int = 12,
+    vocabulary: int = 30,
+    ignored: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """hidden, weight and targets, of which the share `ignored` carries no loss."""
     generator = torch.Generator().manual_seed(seed)
@@ -45,7 +51,9 @@ def test_it_is_the_plain_one_in_float32(rows: int, ignored: float) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=2e-5)
 
 
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 20), st.floats(0, 1), st.integers(1, 9), st.integers(0, 99))
+@given(
+    st.integers(1, 40), st.integers(1, 9), st.integers(1, 20), st.floats(0, 1), st.integers(1, 9), st.integers(0, 99)
+)
 @settings(max_examples=40)
 def test_it_is_the_plain_one_at_any_size(
     rows: int, width: int, vocabulary: int, ignored: float, at_once: int, seed: int

@@ -31,7 +31,16 @@ from bimo.runtime import UserError
 from bimo.train.losses import next_token_loss
 
 MakeModel = Callable[..., Decoder]
-SHAPE = {"vocabulary": 50, "layers": 2, "width": 12, "heads": 4, "kv_heads": 2, "head_width": 6, "hidden": 20, "context": 9}
+SHAPE = {
+    "vocabulary": 50,
+    "layers": 2,
+    "width": 12,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_width": 6,
+    "hidden": 20,
+    "context": 9,
+}
 
 
 def random_ids(*shape: int, vocabulary: int = 97, seed: int = 0) -> torch.Tensor:
@@ -194,8 +203,12 @@ def test_rotation_is_multiplication_by_complex_numbers() -> None:
     x = torch.randn(2, 3, T, K)
     position = torch.arange(T, dtype=torch.float64)[:, None]
     angle = position * theta ** (-2 * torch.arange(K // 2, dtype=torch.float64) / K)
-    turned = torch.complex(x[..., : K // 2].double(), x[..., K // 2 :].double()) * torch.polar(torch.ones(()).double(), angle)
-    torch.testing.assert_close(rotate(x, cos, sin), torch.cat([turned.real, turned.imag], -1).float(), atol=1e-5, rtol=1e-5)
+    turned = torch.complex(x[..., : K // 2].double(), x[..., K // 2 :].double()) * torch.polar(
+        torch.ones(()).double(), angle
+    )
+    torch.testing.assert_close(
+        rotate(x, cos, sin), torch.cat([turned.real, turned.imag], -1).float(), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_rotated_products_depend_on_the_distance_alone() -> None:
@@ -305,7 +318,9 @@ def direct_loss(model: Decoder, ids: list[int], first: int = 1) -> float:
 
 def test_scores_are_cross_entropies_and_padding_does_not_matter(make_model: MakeModel) -> None:
     model = make_model()
-    windows = [Window(random_ids(n, seed=n).tolist(), scored) for n, scored in ((5, 4), (33, 32), (20, 3), (2, 1), (7, 0))]
+    windows = [
+        Window(random_ids(n, seed=n).tolist(), scored) for n, scored in ((5, 4), (33, 32), (20, 3), (2, 1), (7, 0))
+    ]
     scores = score_windows(model, windows)
     alone = [score_windows(model, [window])[0] for window in windows]
     direct = [direct_loss(model, w.ids, len(w.ids) - w.scored) if w.scored else 0.0 for w in windows]

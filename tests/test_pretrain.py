@@ -53,7 +53,7 @@ def shape_for(data: Path, **fields: int) -> ModelConfig:
 
 
 def run(data: Path, out: Path, settings: TrainConfig = SETTINGS, **changes: Any) -> dict[str, Any]:
-    return train(data, out=out, **{"model": shape_for(data), "settings": settings, **changes})
+    return train(data, out=out, model=changes.pop("model", None) or shape_for(data), settings=settings, **changes)
 
 
 class Killed(BaseException):

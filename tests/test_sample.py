@@ -118,7 +118,9 @@ def test_temperature_zero_takes_the_likeliest(row: list[float]) -> None:
     assert greedy.tolist() == [row.index(max(row))] * 2
 
 
-@pytest.mark.parametrize("sampling", [Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(1e-3), Sampling(1e-45), Sampling(5e-324)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(1e-3), Sampling(1e-45), Sampling(5e-324)]
+)
 def test_narrow_settings_take_the_likeliest(sampling: Sampling) -> None:
     logits = torch.tensor([[3.0, 9.0, -4.0], [-20.0, -30.0, -25.0]]).repeat(50, 1)
     chance = torch.linspace(0, 0.999999, 100, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Packed tokens: what is read is what was written, across files; damaged and foreign files are named, never believed."""
+"""Packed tokens: what is read is what was written, across files; damaged and foreign files are refused by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ END = 7
 DOCUMENTS = [[1, 2, 3], [], [4] * 10, [5, 6], [8], [9, 10, 11, 12], list(range(100, 130))]
 
 
-def write(folder: Path, documents: list[list[int]] = DOCUMENTS, *, vocabulary: int = 500, **options: int) -> TokenShards:
+def write(
+    folder: Path, documents: list[list[int]] = DOCUMENTS, *, vocabulary: int = 500, **options: int
+) -> TokenShards:
     with TokenWriter(folder, "train", vocabulary=vocabulary, end=END, **options) as writer:
         for document in documents:
             writer.write([document])
@@ -151,7 +153,9 @@ def test_a_file_with_more_than_was_written_is_refused(tmp_path: Path) -> None:
         TokenShards(tmp_path, "train")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"PK\x03\x04" + b"x" * 9000, MAGIC, MAGIC + b"[1, 2]".ljust(9000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 5000, b"PK\x03\x04" + b"x" * 9000, MAGIC, MAGIC + b"[1, 2]".ljust(9000)]
+)
 def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train-00000.bin").write_bytes(content)
     with pytest.raises(UserError, match="not a file of packed tokens"):

@@ -1,4 +1,4 @@
-"""The tokenizer: any text comes back, merges stay inside words, streams never cut a character, wrong files are named."""
+"""The tokenizer: any text comes back, merges stay inside words, streams cut no character, wrong files are named."""
 
 from __future__ import annotations
 
@@ -136,7 +136,11 @@ def test_text_never_becomes_a_control_token(tiny_tokenizer: Tokenizer, tmp_path:
 
 def test_merges_stay_inside_segmented_words() -> None:
     # Whole sentences repeated so often that without borders they would become tokens.
-    sentences = ["中华人民共和国今天成立了研究所", "会议决定由研发部提交报告", "他们于是多住了几天，每天早上都去河边散步"]
+    sentences = [
+        "中华人民共和国今天成立了研究所",
+        "会议决定由研发部提交报告",
+        "他们于是多住了几天，每天早上都去河边散步",
+    ]
     learned = [f"{sentence}。model{sentence}" for sentence in sentences] * 20
     tokenizer = train_tokenizer(learned, vocabulary=900)
     words = {word for text in learned for word in mark_words(text, "\n").split("\n")}
@@ -197,7 +201,9 @@ def test_saved_and_loaded_it_is_the_same(tiny_tokenizer: Tokenizer, tmp_path: Pa
         assert [loaded.encode(text) for text in TRICKY] == [tiny_tokenizer.encode(text) for text in TRICKY]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe\x00", b'{"version": "1.0", "model": {"type": "X"}}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[1]", b"\xff\xfe\x00", b'{"version": "1.0", "model": {"type": "X"}}']
+)
 def test_a_wrong_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(UserError, match=r"tokenizer\.json is not a tokenizer"):

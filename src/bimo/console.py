@@ -11,7 +11,7 @@ from typing import Any
 
 from bimo.runtime import t
 
-__all__ = ["SILENT", "Console", "Update"]
+__all__ = ["SILENT", "Console", "Update", "cells", "pad"]
 
 Update = Callable[[float, str], None]
 """`update(done, text)`: how much of the total is done, and what to show beside the bar."""
@@ -31,12 +31,12 @@ class Console:
     def say(self, label: str, text: str) -> None:
         """One line: a translated label of the stage, then what came of it."""
         if not self.quiet:
-            self._print(f"{_pad(t(label))} {text}")
+            self._print(f"{pad(t(label))} {text}")
 
     def warn(self, text: str) -> None:
         """One line that asks for attention; shown with --quiet as well."""
         if not self.silent:
-            self._print(f"{_pad(t('Note'))} {text}")
+            self._print(f"{pad(t('Note'))} {text}")
 
     def show(self, text: str) -> None:
         """A line without a label, such as a sample of what the model writes."""
@@ -57,7 +57,7 @@ class Console:
                 nonlocal last
                 if time.monotonic() - last >= PLAIN_SECONDS:
                     last = time.monotonic()
-                    self._print(f"{_pad(t(label))} {100 * done / total:3.0f} %  {text}")
+                    self._print(f"{pad(t(label))} {100 * done / total:3.0f} %  {text}")
 
             yield update
 
@@ -70,7 +70,7 @@ class Console:
         terminal = Terminal(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
         before = self._above
         with Progress(*columns, text, console=terminal, transient=True) as bar:
-            task = bar.add_task(_pad(t(label)), total=total, text="")
+            task = bar.add_task(pad(t(label)), total=total, text="")
             self._above = terminal.print
             try:
                 yield functools.partial(_move, bar, task)
@@ -92,10 +92,14 @@ def _move(bar: Any, task: Any, done: float, text: str = "") -> None:
     bar.update(task, completed=done, text=text)
 
 
-def _pad(label: str, width: int = 9) -> str:
-    """Fill up to `width` cells; a Chinese character takes two."""
-    cells = sum(2 if ord(character) > 0x2E80 else 1 for character in label)
-    return label + " " * max(0, width - cells)
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes; a Chinese character takes two."""
+    return sum(2 if ord(character) > 0x2E80 else 1 for character in text)
+
+
+def pad(text: str, width: int = 9) -> str:
+    """Fill up to `width` cells."""
+    return text + " " * max(0, width - cells(text))
 
 
 SILENT = Console(silent=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bimo.console import cells, pad
 from bimo.files import read_json
 from bimo.runtime import USAGE, UserError, t
 
@@ -26,14 +27,19 @@ def _models_below(place: Path) -> list[Path]:
     if not place.is_dir():
         raise UserError("There is no folder {folder}.", code=USAGE, folder=place)
     patterns = ["/".join(["*"] * depth + ["bimo", "manifest.json"]) for depth in range(DEPTH + 1)]
-    return [path.parent.parent for pattern in patterns for path in place.glob(pattern)]
+    return [path.parent.parent for pattern in patterns for path in place.glob(pattern) if _is_run(path)]
+
+
+def _is_run(manifest: Path) -> bool:
+    """Whether a manifest is one of ours: folders of other things may be called bimo as well."""
+    return manifest.is_file() and "created" in read_json(manifest)
 
 
 def run_facts(model: str | Path) -> dict[str, Any]:
     """What is known of one model folder; what was not done yet is None."""
     folder = Path(model)
     home = folder / "bimo"
-    if not (home / "manifest.json").exists():
+    if not _is_run(home / "manifest.json"):
         raise UserError("{folder} holds no run of Bimo.", code=USAGE, folder=folder)
     manifest, plan, training, evaluation = (
         read_json(path) if path.exists() else {}
@@ -58,9 +64,7 @@ def run_lines(runs: list[dict[str, Any]]) -> list[str]:
     """A table for people, one model a line."""
     if not runs:
         return [t("There is no model here. Make one with: bimo run SOURCE --out MODEL")]
-    header = [
-        t(title) for title in ("bits/byte", "Kneser-Ney", "copied", "parameters", "tokens", "minutes", "state", "model")
-    ]
+    header = [t(title) for title in TITLES]
     rows = [
         [
             _number(run["bits_per_byte"], "{:.3f}"),
@@ -74,8 +78,9 @@ def run_lines(runs: list[dict[str, Any]]) -> list[str]:
         ]
         for run in runs
     ]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    table = [header, *rows]
+    widths = [max(cells(row[column]) for row in table) for column in range(len(TITLES))]
+    return ["  ".join(map(pad, row, widths)).rstrip() for row in table]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -76,8 +76,9 @@ class LanguageModel:
         """Natural logarithm of the probability of each whole document, its end included. `stride` as in scoring."""
         end = self.tokenizer.end
         context = self.model.config.context
+        stride = stride or max(1, context // 2)
         ids = [[end, *document, end] for document in self.tokenizer.encode_batch(documents)]
-        return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride or max(1, context // 2))]
+        return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride)]
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         return [self.tokenizer.end, *self.tokenizer.encode(prompt)]

@@ -8,9 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bimo.runtime import USAGE, UserError
+from bimo.runtime import USAGE, UserError, t
 
 __all__ = ["Sampling", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "penalise_repetition"]
+
+LEAST_TEMPERATURE = 1e-30
+"""Below this only the likeliest token is left anyway, and float32 comes to its end."""
+
+RANGES = {
+    "temperature": "0 or more",
+    "top_k": "0 or more",
+    "top_p": "above 0 and at most 1",
+    "min_p": "at least 0 and below 1",
+    "repetition_penalty": "above 0",
+}
 
 
 @dataclass(frozen=True)
@@ -24,20 +35,20 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        allowed = {
-            "temperature": (0.0 <= self.temperature < math.inf, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 or more"),
-            "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
-            "min_p": (0.0 <= self.min_p < 1.0, "at least 0 and below 1"),
-            "repetition_penalty": (0.0 < self.repetition_penalty < math.inf, "above 0"),
+        fits = {
+            "temperature": 0.0 <= self.temperature < math.inf,
+            "top_k": self.top_k >= 0,
+            "top_p": 0.0 < self.top_p <= 1.0,
+            "min_p": 0.0 <= self.min_p < 1.0,
+            "repetition_penalty": 0.0 < self.repetition_penalty < math.inf,
         }
-        for name, (fits, range_) in allowed.items():
-            if not fits:
+        for name, allowed in fits.items():
+            if not allowed:
                 raise UserError(
                     "{name} must be {range}, but is {value}.",
                     code=USAGE,
                     name=name,
-                    range=range_,
+                    range=t(RANGES[name]),
                     value=getattr(self, name),
                 )
 
@@ -76,8 +87,8 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, chance: Tensor) -> 
         logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
-    # float64 and a largest value of 0 bear any temperature above 0.
-    logits = (logits.double() - logits.max(dim=-1, keepdim=True).values) / sampling.temperature
+    # With 0 for the likeliest, no temperature is so low that the quotient is no number.
+    logits = (logits - logits.max(dim=-1, keepdim=True).values) / max(sampling.temperature, LEAST_TEMPERATURE)
     if sampling.top_k:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.min_p:
@@ -85,6 +96,6 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, chance: Tensor) -> 
     if sampling.top_p < 1.0:
         logits = keep_top_p(logits, sampling.top_p)
     # Inverting the distribution function with one number a row keeps rows independent of their neighbours.
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
     target = chance.to(cumulative.device)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

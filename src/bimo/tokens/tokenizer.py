@@ -56,6 +56,10 @@ class Tokenizer:
                 token=END_OF_TEXT,
             )
         self.end: int = end
+        # Other libraries then begin a text as training did, whatever the tokenizer that was brought did before.
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{END_OF_TEXT} $A", pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B", special_tokens=[(END_OF_TEXT, end)]
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -154,10 +158,6 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
     inner.train_from_iterator((mark_words(text, WORD_MARK) for text in texts), trainer)
     inner.pre_tokenizer = pre_tokenizers.Sequence(encoding_steps)
     inner.decoder = decoders.ByteLevel()
-    end = inner.token_to_id(END_OF_TEXT)
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{END_OF_TEXT} $A", pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B", special_tokens=[(END_OF_TEXT, end)]
-    )
     return Tokenizer(inner)
 
 

@@ -1,0 +1,151 @@
+"""Calling `bimo` as a person does: a process of its own, its exit code, what it printed on either stream.
+
+`start` and `bimo` begin from nothing. `warm_bimo` forks a process in which the heavy libraries are loaded already, which
+spares two seconds a call; from `main()` on it is the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bimo as package
+
+__all__ = ["ENTRY", "ENVIRONMENT", "Done", "bimo", "sentence_of", "start", "warm_bimo"]
+
+ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "BIMO_"))},
+    "PYTHONPATH": str(Path(package.__file__).parents[1]),
+    "PYTHONUTF8": "1",
+    "BIMO_LANGUAGE": "en",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "COLUMNS": "100",
+}
+
+HEAVY = [
+    "bimo.run",
+    "bimo.doctor",
+    "bimo.runs",
+    "bimo.evaluate.suite",
+    "rich.progress",
+    "torch._dynamo",  # which torch itself imports when a model is laid out
+    "torch._refs",
+    "typer",
+    "pyarrow.parquet",
+    "ftfy",
+    "rjieba",
+    "zstandard",
+    "charset_normalizer",
+]
+
+TIMEOUT = 240
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a call came to."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+def start(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Begin `bimo ARGUMENTS` in the folder `cwd`."""
+    return subprocess.Popen(
+        [*ENTRY, *map(str, arguments)],
+        cwd=cwd,
+        env={**ENVIRONMENT, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def bimo(*arguments: str | Path, cwd: Path, **environment: str) -> Done:
+    """Run `bimo ARGUMENTS` to its end."""
+    with start(*arguments, cwd=cwd, **environment) as process:
+        try:
+            out, err = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            process.kill()
+            raise
+    return Done(process.returncode, out, err)
+
+
+def warm_bimo(*arguments: str | Path, cwd: Path, user: int | None = None, full_disk: bool = False, **environment: str) -> Done:
+    """The same in a process that has loaded the libraries; as another `user`, or with a disk that takes no more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        settings = {**ENVIRONMENT, **environment}
+        handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (out, err)]
+        process = context.Process(
+            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, user, full_disk)
+        )
+        process.start()
+        process.join(TIMEOUT)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            process.join()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    return Done(code, *texts)
+
+
+def _child(
+    arguments: list[str], cwd: str, environment: dict[str, str], handles: list[Any], user: int | None, full_disk: bool
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    for target, handle in zip((1, 2), handles, strict=True):
+        os.dup2(handle.detach(), target)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.argv = ["bimo", *arguments]
+    from bimo.cli import main
+
+    if full_disk:
+        _fill_disk()
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    main()
+
+
+def _fill_disk() -> None:
+    import errno
+
+    from bimo import files
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    files._sync = full
+
+
+def sentence_of(done: Done) -> str:
+    """What a refused call says: exactly one line on stderr that begins with its name, no traceback, nothing on stdout."""
+    assert "Traceback" not in done.err, done.err
+    assert "an error in Bimo itself" not in done.err, done.err
+    assert done.out == "", done.out
+    lines = [line for line in done.err.splitlines() if line.startswith("bimo: ")]
+    assert len(lines) == 1, done.err
+    assert re.search(r"[.!?。)]$", lines[0]), lines[0]
+    return lines[0].removeprefix("bimo: ")

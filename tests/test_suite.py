@@ -1,0 +1,233 @@
+"""Evaluation: the figures are what their definitions say, and are measured again exactly when something changed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stories import stories, write_stories
+
+from bimo.evaluate import suite
+from bimo.evaluate.suite import evaluate, evaluation_lines, predict_texts
+from bimo.files import read_json
+from bimo.generate.engine import LanguageModel
+from bimo.prepare import prepare
+from bimo.runtime import DATA_REFUSED, UserError, set_language
+from bimo.text.store import read_stored
+from bimo.tokens.tokenizer import load_tokenizer
+from bimo.weights.huggingface import save_model
+
+SMALL = {"FREE_SAMPLES": 4, "SAMPLES_AT_ONCE": 2, "SAMPLE_TOKENS": 24, "SHOWN_SAMPLES": 2}
+
+
+@pytest.fixture(autouse=True)
+def _english_and_small(monkeypatch):
+    set_language("en")
+    for name, value in SMALL.items():
+        monkeypatch.setattr(suite, name, value)
+    yield
+    set_language(None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    write_stories(folder / "notes" / "a.txt", 60)
+    write_stories(folder / "notes" / "b.txt", 40, chinese=True)
+    prepare([folder / "notes"], out=folder / "data")
+    return folder / "data"
+
+
+@pytest.fixture
+def model_folder(data, make_model, tmp_path):
+    """A folder with random weights and the tokenizer of the data."""
+    tokenizer = load_tokenizer(data)
+    model = make_model(vocabulary=tokenizer.vocabulary, context=64)
+    save_model(tmp_path / "model", model, end=tokenizer.end)
+    tokenizer.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def language_model(tokenizer: Any, make_model: Any, **fields: Any) -> LanguageModel:
+    return LanguageModel(make_model(vocabulary=tokenizer.vocabulary, **fields), tokenizer)
+
+
+TEXTS = ["The fox found a lantern.", "小狐狸找到了灯笼。🏮", "A naïve café, 2024.", "x"]
+
+
+def test_a_model_without_preferences_needs_the_logarithm_of_its_vocabulary(tiny_tokenizer, make_model):
+    model = language_model(tiny_tokenizer, make_model)
+    with torch.no_grad():
+        model.model.head.weight.zero_()
+    facts = predict_texts(model, TEXTS)
+    tokens = sum(len(tiny_tokenizer.encode(text)) + 1 for text in TEXTS)
+    bits = tokens * math.log2(tiny_tokenizer.vocabulary)
+    bytes_ = sum(len(text.encode()) for text in TEXTS)
+    assert facts["bits_per_byte"] == pytest.approx(bits / bytes_, rel=1e-6)
+    assert facts["bits_per_character"] == pytest.approx(bits / sum(map(len, TEXTS)), rel=1e-6)
+    assert facts["perplexity"] == pytest.approx(tiny_tokenizer.vocabulary, rel=1e-6)
+    sizes = {"documents": 4, "bytes": bytes_, "characters": sum(map(len, TEXTS)), "tokens": tokens}
+    assert facts["validation"] == sizes
+
+
+def test_bits_are_those_of_the_plain_cross_entropy(tiny_tokenizer, make_model):
+    model = language_model(tiny_tokenizer, make_model, context=128)
+    nats = 0.0
+    for text in TEXTS:
+        ids = torch.tensor([[tiny_tokenizer.end, *tiny_tokenizer.encode(text), tiny_tokenizer.end]])
+        with torch.no_grad():
+            logits = model.model(ids[:, :-1])
+        nats += torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="sum").item()
+    expected = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)
+    assert predict_texts(model, TEXTS)["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_neither_order_nor_company_of_texts_changes_the_figure(tiny_tokenizer, make_model):
+    model = language_model(tiny_tokenizer, make_model, context=16)
+    texts = [*TEXTS, *stories(70).strip().split("\n\n")]
+    together = predict_texts(model, texts)
+    backwards = predict_texts(model, texts[::-1])
+    assert backwards["bits_per_byte"] == pytest.approx(together["bits_per_byte"], rel=1e-6)
+    alone = sum(predict_texts(model, [text])["bits_per_byte"] * len(text.encode()) for text in texts)
+    assert alone / sum(len(text.encode()) for text in texts) == pytest.approx(together["bits_per_byte"], rel=1e-5)
+
+
+def test_the_interval_holds_the_figure_and_narrows_with_more_text(tiny_tokenizer, make_model):
+    model = language_model(tiny_tokenizer, make_model)
+    passages = stories(120).strip().split("\n\n")
+    widths = []
+    for count in (8, 120):
+        facts = predict_texts(model, passages[:count])
+        low, high = facts["bits_per_byte_interval"]
+        assert low < facts["bits_per_byte"] < high
+        widths.append(high - low)
+    assert widths[1] < 0.6 * widths[0]
+    alone = predict_texts(model, passages[:1])
+    assert alone["bits_per_byte_interval"] == pytest.approx([alone["bits_per_byte"]] * 2)
+
+
+def test_prepared_data_are_judged_by_their_held_out_part(model_folder, data):
+    facts = evaluate(model_folder, data)
+    held_out = [document.text for document in read_stored(data / "documents", "validation")]
+    assert facts["validation"]["documents"] == len(held_out)
+    assert facts["validation"]["bytes"] == sum(len(text.encode()) for text in held_out)
+    assert set(facts["baselines"]) >= {"unigram", "kneser_ney", "xz"}
+    assert len(facts["samples"]) == SMALL["SHOWN_SAMPLES"]
+    train = sum(len(document.text) for document in read_stored(data / "documents", "train"))
+    assert facts["copying"]["characters_searched"] == train
+    assert read_json(model_folder / "bimo" / "evaluation.json") == facts
+    json.dumps(facts, allow_nan=False)
+    assert facts["context"] == 64
+
+
+def test_an_evaluation_is_kept_until_weights_or_text_change(model_folder, data, make_model, tmp_path, monkeypatch):
+    counted = []
+    predict = suite.predict_texts
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        counted.append(1)
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(suite, "predict_texts", counting)
+    first = evaluate(model_folder, data)
+    assert evaluate(model_folder, data) == first
+    assert len(counted) == 1
+    tokenizer = load_tokenizer(data)
+    save_model(model_folder, make_model(vocabulary=tokenizer.vocabulary, context=64, seed=1), end=tokenizer.end)
+    second = evaluate(model_folder, data)
+    assert second["bits_per_byte"] != first["bits_per_byte"]
+    assert len(counted) == 2
+    prepare([write_stories(tmp_path / "c.txt", 30, seed=8)], out=tmp_path / "other")
+    evaluate(model_folder, tmp_path / "other")
+    assert len(counted) == 3
+
+
+def test_an_evaluation_is_the_same_every_time(model_folder, data):
+    first = evaluate(model_folder, data)
+    (model_folder / "bimo" / "evaluation.json").unlink()
+    assert evaluate(model_folder, data) == first
+
+
+def test_copies_are_looked_for_in_what_the_model_writes(model_folder, data, monkeypatch):
+    texts = [document.text for document in read_stored(data / "documents", "train")]
+
+    def parrot(self: Any, prompt: str = "", *, count: int, **options: Any) -> list[str]:
+        return texts[:count]
+
+    monkeypatch.setattr(LanguageModel, "samples", parrot)
+    facts = evaluate(model_folder, data)["copying"]
+    assert facts["share_of_windows_copied"] == 1.0
+    assert facts["longest_run"] >= 0.95 * max(map(len, texts[:2]))
+
+
+def test_a_plain_file_or_folder_is_judged_as_it_is(model_folder, tmp_path):
+    file = write_stories(tmp_path / "texts" / "a.txt", 3)
+    facts = evaluate(model_folder, file)
+    assert facts["validation"]["characters"] == pytest.approx(len(file.read_text()), abs=8)
+    assert "baselines" not in facts
+    assert not (model_folder / "bimo" / "evaluation.json").exists()
+    write_stories(tmp_path / "texts" / "b.txt", 3, seed=1, chinese=True)
+    both = evaluate(model_folder, tmp_path / "texts")
+    assert both["validation"]["bytes"] > facts["validation"]["bytes"]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n\t\n", bytes(range(256)) * 8], ids=["empty", "blank", "binary"])
+def test_a_source_without_text_is_refused(model_folder, tmp_path, content):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UserError, match="no text") as caught:
+        evaluate(model_folder, tmp_path / "a.txt")
+    assert caught.value.code == DATA_REFUSED
+
+
+def test_a_missing_model_or_source_is_named(model_folder, data, tmp_path):
+    with pytest.raises(UserError, match="no model folder"):
+        evaluate(tmp_path / "nothing", data)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is not a model folder"):
+        evaluate(tmp_path / "empty", data)
+    assert list((tmp_path / "empty").iterdir()) == []
+    with pytest.raises(UserError, match="nowhere"):
+        evaluate(model_folder, tmp_path / "nowhere")
+
+
+def test_a_model_with_the_tokenizer_of_another_is_refused(model_folder, data, make_model):
+    save_model(model_folder, make_model(vocabulary=97, context=64), end=0)
+    with pytest.raises(UserError, match="do not fit"):
+        evaluate(model_folder, data)
+
+
+def test_lines_for_people_hold_the_figures(model_folder, data):
+    facts = evaluate(model_folder, data)
+    text = "\n".join(evaluation_lines(facts))
+    assert f"{facts['bits_per_byte']:.4f} bits per byte" in text
+    assert f"Kneser-Ney of order {facts['baselines']['kneser_ney']['best_order']}" in text
+    assert f"longest run {facts['copying']['longest_run']}" in text
+    plain = {name: facts[name] for name in facts if name not in ("baselines", "copying")}
+    assert len(evaluation_lines(plain)) == 2
+
+
+def test_losses_are_summed_in_double_precision():
+    """Ten thousand documents of a million nats each: single precision would lose the last digits."""
+    texts = ["a" * 10] * 10_000
+    loss = -1_000_000.1
+    fake = SimpleNamespace(
+        rolling_loglikelihood=lambda batch: [loss] * len(batch),
+        tokenizer=SimpleNamespace(encode_batch=lambda texts: [[1]] * len(texts)),
+        model=SimpleNamespace(config=SimpleNamespace(context=8)),
+    )
+    with np.errstate(over="ignore"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite, "BOOTSTRAPS", 2)
+        patch.setattr(suite, "math", SimpleNamespace(log=math.log, exp=lambda x: 0.0))
+        facts = predict_texts(fake, texts)  # type: ignore[arg-type]
+    assert facts["bits_per_byte"] == pytest.approx(100_000.01 / math.log(2), rel=1e-12)
+
+
+def test_the_path_may_be_text(model_folder, tmp_path):
+    file = write_stories(tmp_path / "a.txt", 2)
+    assert evaluate(str(model_folder), str(file)) == evaluate(Path(model_folder), Path(file))
