@@ -335,12 +335,15 @@ def test_nothing_to_score_scores_zero(make_model: MakeModel) -> None:
     assert rolling_losses(model, [[3], [], [3]], context=8, stride=8) == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1, 40, 8192])
+@pytest.mark.parametrize("logits_at_once", [1, 5_000, 2**25])
 @pytest.mark.parametrize("stride", [1, 4, 8])
-def test_rolling_losses_add_up(make_model: MakeModel, stride: int, tokens_per_batch: int) -> None:
+def test_rolling_losses_add_up(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, stride: int, logits_at_once: int
+) -> None:
+    monkeypatch.setattr("bimo.models.scoring.LOGITS_AT_ONCE", logits_at_once)
     model = make_model(context=8)
     documents = [random_ids(n, seed=n).tolist() for n in (9, 2, 30, 1, 8, 17)]
-    losses = rolling_losses(model, iter(documents), context=8, stride=stride, tokens_per_batch=tokens_per_batch)
+    losses = rolling_losses(model, iter(documents), context=8, stride=stride)
     expected = [
         sum(
             direct_loss(model, window.ids, len(window.ids) - window.scored)

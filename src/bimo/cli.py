@@ -34,7 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help=t("Print the result as JSON."
 Quiet = Annotated[bool, typer.Option("--quiet", help=t("No progress and no notes."))]
 Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
 Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
-Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
+Seed = Annotated[int, typer.Option("--seed", min=0, help=t("Start of all random numbers."))]
 Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
 Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
 Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file or row that cannot be read."))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import sysconfig
 from collections.abc import Iterator
@@ -18,8 +19,11 @@ __all__ = ["demo", "write_demo_source"]
 
 DEMO_MINUTES = 2.0
 
-SHORTEST_DOCSTRING = 300
-"""Characters. Shorter ones name arguments rather than tell anything."""
+SHORTEST_TEXT = 200
+"""Characters. Shorter docstrings name arguments rather than tell anything."""
+
+PROSE_SHARE = 0.9
+"""A paragraph of which this share is letters and blanks is prose, not code, grammar or a table."""
 
 
 def demo(*, out: str | Path, minutes: float = DEMO_MINUTES, console: Console = SILENT) -> dict[str, Any]:
@@ -42,12 +46,19 @@ def write_demo_source(folder: Path) -> Path:
 
 
 def _python_texts() -> Iterator[str]:
+    """The prose of the language reference, then that of the library, in a fixed order."""
     from pydoc_data import topics
 
-    yield from (topics.topics[name] for name in sorted(topics.topics))
-    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-        if "site-packages" not in path.parts and "test" not in path.parts:
-            yield from _docstrings(path)
+    files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
+    library = (path for path in files if not {"site-packages", "test", "tests"} & set(path.parts))
+    texts = itertools.chain((topics.topics[name] for name in sorted(topics.topics)), *map(_docstrings, library))
+    prose = ("\n\n".join(filter(_is_prose, text.split("\n\n"))) for text in texts)
+    yield from (text for text in prose if len(text) >= SHORTEST_TEXT)
+
+
+def _is_prose(paragraph: str) -> bool:
+    plain = sum(character.isalpha() or character.isspace() or character in ",." for character in paragraph)
+    return ">>>" not in paragraph and plain >= PROSE_SHARE * len(paragraph)
 
 
 def _docstrings(path: Path) -> Iterator[str]:
@@ -57,6 +68,4 @@ def _docstrings(path: Path) -> Iterator[str]:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node) or ""
-            if len(text) >= SHORTEST_DOCSTRING:
-                yield text
+            yield ast.get_docstring(node) or ""

@@ -132,7 +132,8 @@ def decode(
             cache.clear()
             new = seen[:, -max(1, context // 2) :]
         hidden = model.hidden_states(new, cache)
-        tokens = choose(model.head(hidden[:, -1]), seen, sampling, chances[:, position])
+        # The token that begins the document does not count as written, or a penalty would keep it from ending.
+        tokens = choose(model.head(hidden[:, -1]), seen[:, 1:], sampling, chances[:, position])
         yield tokens
         ended |= tokens == end
         if bool(ended.all()):
@@ -150,7 +151,7 @@ def decode_reference(
     generators = [np.random.default_rng(seed + row) for row in range(len(prompts))]
     for _ in range(max_tokens):
         chance = torch.tensor([generator.random() for generator in generators], dtype=torch.float64)
-        tokens = choose(model(seen)[:, -1], seen, sampling, chance)
+        tokens = choose(model(seen)[:, -1], seen[:, 1:], sampling, chance)
         yield tokens
         seen = torch.cat([seen, tokens[:, None]], dim=1)
 

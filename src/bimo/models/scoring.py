@@ -17,6 +17,9 @@ __all__ = ["Window", "rolling_losses", "rolling_windows", "score_windows"]
 
 IGNORED = -100
 
+LOGITS_AT_ONCE = 2**25
+"""Of all positions of a batch together: 128 MB in fp32."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -55,9 +58,7 @@ def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
     return losses.sum(dim=1, dtype=torch.float64).tolist()
 
 
-def rolling_losses(
-    model: Decoder, documents: Iterable[list[int]], *, context: int, stride: int, tokens_per_batch: int = 8192
-) -> list[float]:
+def rolling_losses(model: Decoder, documents: Iterable[list[int]], *, context: int, stride: int) -> list[float]:
     """Cross-entropy in nats of each document, every id but the first being predicted once. One float a document."""
     documents = list(documents)
     windows = [
@@ -67,7 +68,7 @@ def rolling_losses(
     ]
     windows.sort(key=lambda window: len(window.ids))
     totals = [0.0] * len(documents)
-    rows = max(1, tokens_per_batch // context)
+    rows = max(1, LOGITS_AT_ONCE // (context * model.config.vocabulary))
     training = model.training
     model.eval()
     for start in range(0, len(windows), rows):

@@ -189,7 +189,7 @@ class _Rejections:
         first = self.examples[0]
         return UserError(
             "No text is left of {files:,} files: {rejected:,} pieces were set aside ({reasons}). The first: "
-            "{place}, {detail}. Name a folder with text, or ask for less (--languages, --text-column).",
+            "{place}, {detail}. Name a folder with text, or ask for less (--lang, --text-column).",
             code=DATA_REFUSED,
             files=files,
             rejected=self.counts.total(),

@@ -184,6 +184,7 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         """Run the loop to its end and write the model."""
+        self.shards.verify()
         settings = self.settings
         device = pick_device(settings.device)
         self.machine = measure_machine(device, seconds=0.2)
