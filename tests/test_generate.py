@@ -58,7 +58,7 @@ def decode_beyond(model: Decoder, prompt: list[int], max_tokens: int, sampling: 
         if len(ids) - start > context:
             start = len(ids) - max(1, context // 2)
         logits = model(torch.tensor([ids[start:]]))[:, -1]
-        ids.append(int(choose(logits, torch.tensor([ids]), sampling, torch.tensor([chance]))))
+        ids.append(int(choose(logits, torch.tensor([ids[1:]], dtype=torch.long), sampling, torch.tensor([chance]))))
     return ids[len(prompt) :]
 
 
