@@ -19,7 +19,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimo.demo import write_demo_source
 from bimo.files import digest_file
 from bimo.train.metrics import read_metrics
 
@@ -51,6 +50,14 @@ class Kill:
     after_seconds: float
     step: int
     leftovers: tuple[str, ...]
+
+
+def write_source(path: Path) -> Path:
+    """Python's own language reference, part of it."""
+    from pydoc_data import topics
+
+    path.write_text("\n\n".join(topics.topics[name] for name in sorted(topics.topics)[:40]), encoding="utf-8")
+    return path
 
 
 def bimo(*arguments: str | Path, wait: bool = True) -> subprocess.Popen[bytes]:
@@ -111,14 +118,14 @@ def main() -> None:
     """Measure, print, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20, help="how many kills")
-    parser.add_argument("--steps", type=int, default=400, help="length of the training")
+    parser.add_argument("--steps", type=int, default=200, help="length of the training")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--longest", type=float, default=1.0, help="seconds of training before a kill, at most")
     parser.add_argument("--source", type=Path, help="text to train on; else Python's own documentation")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        source = chosen.source or write_demo_source(folder / "source")
+        source = chosen.source or write_source(folder / "python.txt")
         limits = {"times": chosen.times, "steps": chosen.steps, "seed": chosen.seed, "longest": chosen.longest}
         whole, killed = kill_test(source, folder, **limits)
     print(f"undisturbed {whole}\nkilled      {killed}")

@@ -77,3 +77,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real data is not beside the repository")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden` accepts what the golden tests measure as what they expect from now on."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the expected values of tests/golden")

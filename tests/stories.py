@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-WHO = "fox hen bear child king tailor miller wolf girl sailor farmer".split()
-HOW = "small old red kind quick quiet brave tired happy hungry".split()
-DID = "found lost carried watched painted followed mended sold hid opened".split()
-WHAT = "lantern basket river garden door book bridge coat apple stone boat song".split()
-谁 = "狐狸 母鸡 老熊 孩子 国王 裁缝 磨坊主 水手 农夫 姑娘".split()
-怎样 = "小小的 古老的 红色的 安静的 勇敢的 疲倦的 快乐的 饥饿的".split()
-做 = "找到 丢失 背着 看着 画了 跟着 修好 卖掉 藏起 打开".split()
-什么 = "灯笼 篮子 花园 木门 书本 石桥 外衣 苹果 小船 歌谣".split()
+WHO = ["fox", "hen", "bear", "child", "king", "tailor", "miller", "wolf", "girl", "sailor", "farmer"]
+HOW = ["small", "old", "red", "kind", "quick", "quiet", "brave", "tired", "happy", "hungry"]
+DID = ["found", "lost", "carried", "watched", "painted", "followed", "mended", "sold", "hid", "opened"]
+WHAT = ["lantern", "basket", "river", "garden", "door", "book", "bridge", "coat", "apple", "stone", "boat", "song"]
+谁 = ["狐狸", "母鸡", "老熊", "孩子", "国王", "裁缝", "磨坊主", "水手", "农夫", "姑娘"]
+怎样 = ["小小的", "古老的", "红色的", "安静的", "勇敢的", "疲倦的", "快乐的", "饥饿的"]
+做 = ["找到", "丢失", "背着", "看着", "画了", "跟着", "修好", "卖掉", "藏起", "打开"]
+什么 = ["灯笼", "篮子", "花园", "木门", "书本", "石桥", "外衣", "苹果", "小船", "歌谣"]
 
 
 def stories(passages: int, *, seed: int = 0, chinese: bool = False) -> str:

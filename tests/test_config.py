@@ -117,7 +117,8 @@ def test_a_missing_value_is_named():
 def test_settings_are_put_in_without_touching_the_original():
     mapping = {"train": {"batch": 1}}
     changed = apply_settings(
-        mapping, ["train.batch=8", "train.rate=1e-3", "model.tied=false", 'label="a b"', "name=plain text", " x = [1,2]"]
+        mapping,
+        ["train.batch=8", "train.rate=1e-3", "model.tied=false", 'label="a b"', "name=plain text", " x = [1,2]"],
     )
     assert changed == {
         "train": {"batch": 8, "rate": 1e-3},

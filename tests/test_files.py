@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ while True:
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
 
 
+def fill(replacement: AbstractContextManager[Path], name: str, error: BaseException) -> None:
+    """Write a part, then fail."""
+    with replacement as part:
+        (part / name if name else part).write_text("ne")
+        raise error
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -75,17 +83,15 @@ def test_replacing_puts_the_new_file_in_place(tmp_path):
 def test_replacing_leaves_the_old_file_when_the_writer_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="half"), replacing(path) as part:
-        part.write_text("ne")
-        raise RuntimeError("half way")
+    with pytest.raises(RuntimeError, match="half"):
+        fill(replacing(path), "", RuntimeError("half way"))
     assert path.read_text() == "old"
     assert names(tmp_path) == {"a.txt"}
 
 
 def test_replacing_leaves_nothing_when_there_was_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as part:
-        part.write_text("ne")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fill(replacing(tmp_path / "a.txt"), "", KeyboardInterrupt())
     assert names(tmp_path) == set()
 
 
@@ -128,9 +134,8 @@ def test_replacing_folder_leaves_the_old_folder_when_the_writer_fails(tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(RuntimeError), replacing_folder(path) as part:
-        (part / "new").write_text("new")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fill(replacing_folder(path), "new", RuntimeError())
     assert names(path) == {"old"}
     assert names(tmp_path) == {"folder"}
 
@@ -177,7 +182,9 @@ def test_digests_depend_on_content_alone(tmp_path):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     yield process

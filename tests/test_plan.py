@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 
 import pytest
 from stories import stories, write_stories
 
-from bimo import plan as module
 from bimo.files import read_json
 from bimo.machine import Machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.plan import expected_ratio, plan, plan_lines, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
+
+module = importlib.import_module("bimo.plan")  # bimo.plan itself is the verb
 
 FAST = 200_000.0
 """Tokens a second of the imaginary machine, for a model of a million parameters."""
@@ -204,10 +206,13 @@ def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_pa
 
 
 def test_expectation_follows_size_text_and_repetition():
-    usual = expected_ratio(10**7, tokens=10**7, unique=10**7)
-    assert expected_ratio(10**8, tokens=10**7, unique=10**7) < usual
-    assert expected_ratio(10**7, tokens=10**8, unique=10**8) < usual
-    assert usual > expected_ratio(10**7, tokens=10**8, unique=10**7) > expected_ratio(10**7, tokens=10**8, unique=10**8)
+    def ratio(parameters: int, tokens: int, unique: int, order_gain: float = 0.0) -> float:
+        return expected_ratio(parameters, tokens=tokens, unique=unique, order_gain=order_gain)
+
+    usual = ratio(10**7, 10**7, 10**7)
+    assert ratio(10**8, 10**7, 10**7) < usual
+    assert ratio(10**7, 10**8, 10**8) < ratio(10**7, 10**8, 10**7) < usual
+    assert ratio(10**7, 10**7, 10**7, 0.02) < usual
 
 
 def test_a_plan_for_people_has_every_figure(data, machine):

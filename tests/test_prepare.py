@@ -1,4 +1,4 @@
-"""Preparing: nothing is done twice, nothing stale is used, nothing of the user's is overwritten, memory stays bounded."""
+"""Preparing: nothing is done twice, nothing stale is used, nothing of the user's is lost, memory stays bounded."""
 
 from __future__ import annotations
 
@@ -128,7 +128,9 @@ def test_changed_text_is_prepared_again_and_nothing_stale_is_left(source, out, t
     prepare([source], out=tmp_path / "fresh")
     for split in ("train", "validation"):
         assert list(read_stored(out / "documents", split)) == list(read_stored(tmp_path / "fresh/documents", split))
-        assert TokenShards(out / "tokens", split).fingerprint == TokenShards(tmp_path / "fresh/tokens", split).fingerprint
+        assert (
+            TokenShards(out / "tokens", split).fingerprint == TokenShards(tmp_path / "fresh/tokens", split).fingerprint
+        )
     assert (out / "tokenizer.json").read_bytes() == (tmp_path / "fresh" / "tokenizer.json").read_bytes()
 
 
@@ -208,7 +210,7 @@ def test_a_folder_that_holds_other_files_is_refused_and_left_alone(prepared, tmp
 
 def test_an_out_that_is_a_file_is_refused(prepared, tmp_path):
     (tmp_path / "file").write_text("precious")
-    with pytest.raises(UserError, match="taken|is a file"):
+    with pytest.raises(UserError, match=r"taken|is a file"):
         prepare([prepared[0]], out=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "precious"
 

@@ -1,4 +1,4 @@
-"""A training in its folder: whose folder it is, what stands in it afterwards, and what survives the end of a process."""
+"""A training in its folder: whose folder it is, what stands in it afterwards, what survives the end of a process."""
 
 from __future__ import annotations
 
@@ -132,7 +132,9 @@ def test_the_manifest_names_every_input_and_output_by_digest(whole, data):
     manifest = strictly(whole / "bimo" / "manifest.json")
     assert set(manifest["outputs"]) == {path.name for path in whole.iterdir() if path.is_file()}
     assert {name: digest_file(whole / name) for name in manifest["outputs"]} == manifest["outputs"]
-    assert manifest["inputs"]["tokenizer"] == digest_file(data / "tokenizer.json") == manifest["outputs"]["tokenizer.json"]
+    assert (
+        manifest["inputs"]["tokenizer"] == digest_file(data / "tokenizer.json") == manifest["outputs"]["tokenizer.json"]
+    )
     assert Path(manifest["data"]) == data.resolve()
     assert manifest["versions"]["torch"] == torch.__version__
 

@@ -100,7 +100,7 @@ def test_an_empty_place_says_what_to_do(tmp_path):
 
 
 def test_a_place_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="There is no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
         list_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="holds no run of Bimo"):
         run_facts(tmp_path)

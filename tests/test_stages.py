@@ -73,6 +73,8 @@ def test_a_manifest_that_is_not_ours_is_refused_with_a_sentence(tmp_path, manife
         Stages(tmp_path)
 
 
-def test_a_stage_that_was_never_done_is_named(folder):
-    with pytest.raises(UserError, match="tokens"):
-        Stages(folder).key("tokens")
+def test_a_stage_that_was_never_done_is_a_sentence(folder):
+    for ask in (Stages(folder).key, Stages(folder).known):
+        with pytest.raises(UserError, match="bimo prepare"):
+            ask("tokens")
+    assert Stages(folder).known("read") == {"files": 3}

@@ -430,10 +430,25 @@ def test_the_end_may_move_while_the_run_goes_on(tmp_path):
     assert trainer.progress.step == 7
 
 
-def test_stopping_early_makes_the_step_the_last(tmp_path):
-    trainer = make_trainer(tmp_path, on_step=[lambda trainer, facts: trainer.stop_early()])
+def test_stopping_early_goes_back_to_the_best_checkpoint(tmp_path):
+    at_best = {}
+
+    def stop(trainer: Trainer, facts: Any) -> None:
+        step = trainer.progress.step
+        trainer.health.diverges(step, 1.0 if step == 3 else 2.0)
+        if step == 6:
+            trainer.stop_early()
+        trainer.save()
+        if step == 3:
+            at_best.update(everything(trainer))
+
+    trainer = make_trainer(tmp_path, on_step=[stop])
     trainer.run()
-    assert trainer.progress.step == 1
+    assert (trainer.progress.step, trainer.progress.steps) == (3, 3)
+    assert_same(everything(trainer), at_best)
+    again = make_trainer(tmp_path, seed=9, objective=None)
+    again.run()
+    assert_same(everything(again), at_best)
 
 
 STRANGE = "line\u2028separator\u2029 next\x85line \x0b\x0c\x1c\x1d\x1e\r\n 笔墨"

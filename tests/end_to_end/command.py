@@ -1,6 +1,6 @@
 """Calling `bimo` as a person does: a process of its own, its exit code, what it printed on either stream.
 
-`start` and `bimo` begin from nothing. `warm_bimo` forks a process in which the heavy libraries are loaded already, which
+`start` and `bimo` begin from nothing. `warm_bimo` forks a process that has loaded the heavy libraries already, which
 spares two seconds a call; from `main()` on it is the same.
 """
 
@@ -85,15 +85,20 @@ def bimo(*arguments: str | Path, cwd: Path, **environment: str) -> Done:
     return Done(process.returncode, out, err)
 
 
-def warm_bimo(*arguments: str | Path, cwd: Path, user: int | None = None, full_disk: bool = False, **environment: str) -> Done:
-    """The same in a process that has loaded the libraries; as another `user`, or with a disk that takes no more."""
+def warm_bimo(
+    *arguments: str | Path, cwd: Path, powerless: bool = False, full_disk: bool = False, **environment: str
+) -> Done:
+    """The same in a process that has loaded the libraries.
+
+    `powerless` takes from root what lifts it above permissions; `full_disk` lets no file be put in place.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         settings = {**ENVIRONMENT, **environment}
         handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (out, err)]
         process = context.Process(
-            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, user, full_disk)
+            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, powerless, full_disk)
         )
         process.start()
         process.join(TIMEOUT)
@@ -109,7 +114,7 @@ def warm_bimo(*arguments: str | Path, cwd: Path, user: int | None = None, full_d
 
 
 def _child(
-    arguments: list[str], cwd: str, environment: dict[str, str], handles: list[Any], user: int | None, full_disk: bool
+    arguments: list[str], cwd: str, environment: dict[str, str], handles: list[Any], powerless: bool, full_disk: bool
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -122,11 +127,19 @@ def _child(
 
     if full_disk:
         _fill_disk()
-    if user is not None:
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+    if powerless and os.getuid() == 0:
+        _give_up_powers()
     main()
+
+
+def _give_up_powers() -> None:
+    """Clear the capabilities of this process: permissions then bind root like everybody else (capset(2), version 3)."""
+    import ctypes
+
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _fill_disk() -> None:
@@ -141,11 +154,12 @@ def _fill_disk() -> None:
 
 
 def sentence_of(done: Done) -> str:
-    """What a refused call says: exactly one line on stderr that begins with its name, no traceback, nothing on stdout."""
+    """What a refused call says: one line on stderr that begins with its name; no traceback, nothing on stdout."""
     assert "Traceback" not in done.err, done.err
     assert "an error in Bimo itself" not in done.err, done.err
     assert done.out == "", done.out
     lines = [line for line in done.err.splitlines() if line.startswith("bimo: ")]
     assert len(lines) == 1, done.err
-    assert re.search(r"[.!?。)]$", lines[0]), lines[0]
+    # A sentence may end with the command to type, which has no full stop.
+    assert re.search(r"[.!?。]$|: bimo [^:]+$", lines[0]), lines[0]
     return lines[0].removeprefix("bimo: ")

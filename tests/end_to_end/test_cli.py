@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -80,10 +81,9 @@ def test_run_says_what_to_type_next_and_that_works(story):
     folder, done = story
     line = next(line for line in done.err.splitlines() if line.startswith("Try"))
     command = line.removeprefix("Try").strip()
-    shim = f'bimo() {{ {ENTRY[0]} -c "{ENTRY[2]}" "$@"; }}; {command} --max-tokens 5'
-    after = subprocess.run(["bash", "-c", shim], cwd=folder, env=ENVIRONMENT, capture_output=True, check=False)
-    assert after.returncode == 0, after.stderr
-    assert after.stdout.strip()
+    verb, *arguments = shlex.split(command)
+    assert verb == "bimo"
+    assert ends_well(warm_bimo(*arguments, "--max-tokens", "5", cwd=folder)).out.strip()
 
 
 def test_a_second_run_finds_everything_done(home):
@@ -184,6 +184,7 @@ def test_train_again_from_its_stored_run_file(steps, home):
     assert digest_file(home / "again/model.safetensors") == digest_file(home / "small/model.safetensors")
 
 
+@pytest.mark.slow
 def test_train_plans_when_there_is_no_run_file(steps, home):
     done = warm_bimo("train", "data", "--out", "planned", "--minutes", "0.02", "--preset", "dust", "--json", cwd=home)
     assert pure_json(done)["parameters"] == read_json(home / "planned/bimo/plan.json")["parameters"]
@@ -277,6 +278,7 @@ def test_generate_takes_every_option(home):
     assert pure_json(generate(home, "狐狸", *arguments, "--json", "--quiet"))["prompt"] == "狐狸"
 
 
+@pytest.mark.slow
 def test_generate_survives_a_reader_that_goes_away(home):
     line = f'{ENTRY[0]} -c "{ENTRY[2]}" generate model The --max-tokens 200 --samples 20 | head -c 20'
     done = subprocess.run(
@@ -425,6 +427,7 @@ def test_an_interruption_before_the_training_is_no_accident_either(home, tmp_pat
     assert "Continue with: bimo prepare" in err
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_an_error_with_a_sentence(home):
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full on this system")
