@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 import tomllib
 from importlib import resources
@@ -111,3 +112,12 @@ def test_a_seed_starts_torch_from_the_same_place():
     seed_everything(5)
     assert torch.equal(torch.rand(4), first)
     assert runtime.INTERRUPTED == 5
+
+
+@pytest.mark.parametrize(("after", "expected"), [((60, 200), "0"), ((10, 200), None), ((0, 0), None)])
+def test_threads_sleep_where_others_work(monkeypatch, after, expected):
+    monkeypatch.setattr(os, "environ", {})
+    ticks = iter([(0, 0 if after == (0, 0) else 100), after])
+    monkeypatch.setattr(runtime, "_busy_ticks", lambda: next(ticks))
+    runtime.choose_waiting(seconds=0.0)
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

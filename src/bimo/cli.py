@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from bimo.console import Console
-from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, UserError, t
+from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, UserError, choose_waiting, t
 
 app = typer.Typer(
     name="bimo",
@@ -53,6 +53,7 @@ def verb(help_: str) -> Callable[[Verb], Verb]:
         @functools.wraps(function)
         def guarded(*arguments: Any, **options: Any) -> None:
             try:
+                choose_waiting()
                 function(*arguments, **options)
             except (Exception, KeyboardInterrupt) as error:
                 sentence, code = explain(error)
@@ -309,6 +310,4 @@ def runs(
 
 def main() -> None:
     """The entry point of `bimo`."""
-    # libgomp's threads spin for milliseconds when they wait; on shared machines a short spin is measurably faster.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app()

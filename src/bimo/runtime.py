@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import locale
 import os
+import time
 import tomllib
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ __all__ = [
     "NO_ROOM",
     "USAGE",
     "UserError",
+    "choose_waiting",
     "language",
     "pick_device",
     "seed_everything",
@@ -28,6 +30,9 @@ __all__ = [
 
 FAILED, USAGE, DATA_REFUSED, NO_ROOM, INTERRUPTED = 1, 2, 3, 4, 5
 """Exit codes: failed; wrong usage; the data was refused; not enough memory, disk or time; interrupted and resumable."""
+
+BUSY_SHARE = 0.3
+"""Of all processors: above this the machine is busy with something else."""
 
 _language: str | None = None
 
@@ -71,6 +76,30 @@ class UserError(Exception):
     def __init__(self, template: str, *, code: int = FAILED, **values: Any) -> None:
         super().__init__(t(template, **values))
         self.code = code
+
+
+def choose_waiting(*, seconds: float = 0.1) -> None:
+    """Before torch is loaded: on a machine that is busy already, let its threads sleep while they wait for each other.
+
+    libgomp's threads wait awake, 1.6 times as fast on an idle machine; but where another process takes a core from one
+    of them, the others wait for it in vain, and a step takes two to five times as long (docs/log.md).
+    """
+    before = _busy_ticks()
+    time.sleep(seconds)
+    ticks, total = (after - earlier for after, earlier in zip(_busy_ticks(), before, strict=True))
+    if total and ticks / total > BUSY_SHARE:
+        os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def _busy_ticks() -> tuple[int, int]:
+    """Clock ticks that all processors have worked, and all ticks; zeros where the system does not say."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system, idle, waiting, *_ = map(int, file.readline().split()[1:])
+    except (OSError, ValueError):
+        return 0, 0
+    busy = user + nice + system
+    return busy, busy + idle + waiting
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
