@@ -35,6 +35,10 @@ OVERHEAD = 0.05
 """The share of the time that validations, samples and checkpoints take."""
 
 USUAL_SHARE_OF_PEAK = 0.3
+
+PROCESS_BYTES = 900_000_000
+"""What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""
+
 CANDIDATES = 3
 RANGE = 0.10
 """Expected bits per byte are given as a range of this share on both sides (docs/log.md: plan against actual)."""
@@ -200,14 +204,14 @@ def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[st
         for name, fields in presets.items()
         if preset in ("", name)
     ]
-    fitting = [entry for entry in shapes if entry[1].training_bytes(batch) < 0.8 * machine.memory_bytes]
+    fitting = [entry for entry in shapes if PROCESS_BYTES + entry[1].training_bytes(batch) < 0.9 * machine.memory_bytes]
     if not fitting:
         raise UserError(
             "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. Choose a smaller "
             "--preset, or leave the choice to the plan.",
             code=NO_ROOM,
             preset=shapes[0][0],
-            needed=shapes[0][1].training_bytes(batch) / 1e9,
+            needed=(PROCESS_BYTES + shapes[0][1].training_bytes(batch)) / 1e9,
             memory=machine.memory_bytes / 1e9,
         )
     return fitting
@@ -272,7 +276,7 @@ def _settle(
         "tokens_per_second": best.tokens_per_second,
         "share_of_peak": best.tokens_per_second * shape.flops_per_token / machine.matrix_flops[machine.dtype],
         "seconds": seconds,
-        "memory_bytes": shape.training_bytes(batch),
+        "memory_bytes": PROCESS_BYTES + shape.training_bytes(batch),
         "disk_bytes": 2 * 12 * shape.parameters + 4 * shape.parameters,
         "bits_per_byte": [(1 - RANGE) * middle, (1 + RANGE) * middle],
         "kneser_ney": corpus.kneser_ney,

@@ -17,8 +17,8 @@ __all__ = ["Window", "rolling_losses", "rolling_windows", "score_windows"]
 
 IGNORED = -100
 
-LOGITS_AT_ONCE = 2**25
-"""Of all positions of a batch together: 128 MB in fp32."""
+LOGITS_AT_ONCE = 2**24
+"""Of all positions of a batch together: 64 MB in fp32."""
 
 
 @dataclass(frozen=True)
