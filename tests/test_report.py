@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bimo import runtime
-from bimo.evaluate.charts import line_chart, thin, ticks
-from bimo.evaluate.facts import (
+from bimo.report.charts import line_chart, thin, ticks
+from bimo.report.facts import (
     compare,
     copying_reading,
     duration,
@@ -25,8 +25,8 @@ from bimo.evaluate.facts import (
     size,
     verdict,
 )
-from bimo.evaluate.page import element, render, visible
-from bimo.evaluate.report import write_card, write_data_report, write_report
+from bimo.report.model_report import write_card, write_data_report, write_report
+from bimo.report.page import element, render, visible
 
 HOSTILE = "<script>alert('x')</script> \"quoted\" & \u202etxt.exe\u202c \x07 ``` **bold** [a](http://evil)"
 

@@ -17,7 +17,7 @@ STEPS = (
     ("files", "console", "machine"),
     ("config", "stages"),
     ("text",),
-    ("tokens",),
+    ("tokens", "report"),
     ("models",),
     ("weights",),
     ("train", "generate"),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import SILENT, Console
-from bimo.evaluate.data_report import write_data_report
 from bimo.files import digest_file, digest_json, locked, replacing_folder, require_room
+from bimo.report.data_report import write_data_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.text.collect import TextOptions, collect_documents

@@ -8,7 +8,6 @@ from typing import Any
 
 from bimo.config import apply_settings, from_mapping, read_toml
 from bimo.console import SILENT, Console
-from bimo.evaluate.report import write_card, write_report
 from bimo.evaluate.suite import evaluate
 from bimo.files import digest_json, locked, read_json, write_json
 from bimo.generate.engine import LanguageModel
@@ -16,6 +15,7 @@ from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.plan import Plan, stored_plan
 from bimo.prepare import PrepareConfig, prepare
+from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import find_sources, source_digest
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer

@@ -1,0 +1,1 @@
+"""Judging a model: how well it predicts, what it writes, what it copies."""

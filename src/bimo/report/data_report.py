@@ -7,8 +7,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from bimo.evaluate.charts import column_chart
-from bimo.evaluate.facts import (
+from bimo.report.charts import column_chart
+from bimo.report.facts import (
     Facts,
     count,
     join_sentences,
@@ -19,7 +19,7 @@ from bimo.evaluate.facts import (
     rounded,
     size,
 )
-from bimo.evaluate.page import (
+from bimo.report.page import (
     Node,
     Section,
     bar,

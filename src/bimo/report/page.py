@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bimo.evaluate.facts import percent
 from bimo.files import replacing
+from bimo.report.facts import percent
 from bimo.runtime import language, t
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bimo.evaluate.facts import Facts, count, duration, model_shape, number, pair, part, percent, rounded, size
-from bimo.evaluate.page import Node, Section, element, fact, table
+from bimo.report.facts import Facts, count, duration, model_shape, number, pair, part, percent, rounded, size
+from bimo.report.page import Node, Section, element, fact, table
 from bimo.runtime import t
 
 __all__ = ["glossary", "making", "plan"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bimo.evaluate.card import write_card
-from bimo.evaluate.charts import line_chart
-from bimo.evaluate.data_report import rejected, sources, tokenizer, write_data_report
-from bimo.evaluate.facts import (
+from bimo.report.card import write_card
+from bimo.report.charts import line_chart
+from bimo.report.data_report import rejected, sources, tokenizer, write_data_report
+from bimo.report.facts import (
     Facts,
     baseline_rows,
     compare,
@@ -28,8 +28,8 @@ from bimo.evaluate.facts import (
     size,
     verdict,
 )
-from bimo.evaluate.making import glossary, making, plan
-from bimo.evaluate.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
+from bimo.report.making import glossary, making, plan
+from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t
 
 __all__ = ["write_card", "write_data_report", "write_report"]

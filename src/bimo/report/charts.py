@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-from bimo.evaluate.facts import rounded
-from bimo.evaluate.page import Node, element
+from bimo.report.facts import rounded
+from bimo.report.page import Node, element
 
 __all__ = ["column_chart", "line_chart", "thin", "ticks"]
 

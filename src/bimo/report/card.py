@@ -8,7 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from bimo.evaluate.facts import (
+from bimo.files import replacing
+from bimo.report.facts import (
     Facts,
     baseline_rows,
     copied_share,
@@ -28,8 +29,7 @@ from bimo.evaluate.facts import (
     size,
     verdict,
 )
-from bimo.evaluate.page import shorten, visible
-from bimo.files import replacing
+from bimo.report.page import shorten, visible
 from bimo.runtime import t
 
 __all__ = ["write_card"]
