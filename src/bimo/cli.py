@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from bimo.console import Console
-from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, UserError, choose_waiting, t
+from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, t
 
 app = typer.Typer(
     name="bimo",
@@ -28,10 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help=t("Files and folders of text."))]
+Sources = Annotated[
+    list[Path], typer.Argument(metavar="SOURCE...", readable=False, help=t("Files and folders of text."))
+]
 Out = Annotated[Path, typer.Option("--out", help=t("The folder to write."))]
 Json = Annotated[bool, typer.Option("--json", help=t("Print the result as JSON."))]
-Quiet = Annotated[bool, typer.Option("--quiet", help=t("No progress and no notes."))]
+Quiet = Annotated[bool, typer.Option("--quiet", help=t("Nothing but warnings."))]
 Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
 Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
 Seed = Annotated[int, typer.Option("--seed", min=0, help=t("Start of all random numbers."))]
@@ -167,7 +169,7 @@ def doctor(json: Json = False) -> None:
 
 @verb(t("Before spending the time: size, speed, memory and expected quality of a training."))
 def plan(
-    source: Annotated[Path, typer.Argument(help=t("Prepared data, or a file or folder of text."))],
+    source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, or a file or folder of text."))],
     minutes: Minutes = 10.0,
     preset: Preset = "",
     seed: Seed = 0,
@@ -175,11 +177,12 @@ def plan(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.plan import check_choices, plan_lines
     from bimo.plan import plan as make_plan
-    from bimo.plan import plan_lines
     from bimo.prepare import prepare as prepare_data
 
     console = Console(quiet=quiet)
+    check_choices(minutes=minutes, preset=preset, device=device)
     with tempfile.TemporaryDirectory() as temporary:
         data = source
         if not (source / "manifest.json").exists():
@@ -211,9 +214,9 @@ def prepare(
 
 @verb(t("Train a model on prepared data. Run again to continue what was interrupted."))
 def train(
-    data: Annotated[Path, typer.Argument(help=t("Prepared data."))],
+    data: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data."))],
     out: Out,
-    minutes: Minutes = 10.0,
+    minutes: Annotated[float | None, typer.Option("--minutes", help=t("How long training may take; 10."))] = None,
     preset: Preset = "",
     config: Annotated[Path | None, typer.Option("--config", help=t("A run file instead of a plan."))] = None,
     set_: Annotated[list[str], typer.Option("--set", help=t("Change one setting: train.batch=8."))] = [],  # noqa: B006
@@ -226,6 +229,13 @@ def train(
     from bimo.train.pretrain import train as train_model
 
     console = Console(quiet=quiet)
+    if config is not None and (minutes is not None or preset or seed):
+        raise UserError(
+            "A run file holds all settings, so --minutes, --preset and --seed have no place beside --config. Change "
+            "one with --set, such as --set train.minutes=5.",
+            code=USAGE,
+        )
+    minutes = 10.0 if minutes is None else minutes
     settings = train_settings(
         data,
         out,
@@ -245,8 +255,8 @@ def train(
 
 @verb(t("Bits per byte of a model on text, beside simple methods, and how much it copies."))
 def evaluate(
-    model: Annotated[Path, typer.Argument(help=t("A model folder."))],
-    source: Annotated[Path, typer.Argument(help=t("Prepared data, or a file or folder of text."))],
+    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
+    source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, or a file or folder of text."))],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -259,9 +269,9 @@ def evaluate(
 
 @verb(t("Let a model write what follows a prompt."))
 def generate(
-    model: Annotated[Path, typer.Argument(help=t("A model folder."))],
+    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
     prompt: Annotated[str, typer.Argument(help=t("Where to begin; nothing begins a new document."))] = "",
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help=t("At most so many tokens."))] = 200,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help=t("At most so many tokens."))] = 200,
     temperature: Annotated[float, typer.Option("--temperature", help=t("0 takes the likeliest token always."))] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help=t("Choose among the k likeliest; 0 among all."))] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help=t("Choose among those that reach this sum."))] = 0.95,
@@ -270,7 +280,7 @@ def generate(
         float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
     ] = 1.0,
     stop: Annotated[list[str], typer.Option("--stop", help=t("End before this text."))] = [],  # noqa: B006
-    samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
+    samples: Annotated[int, typer.Option("--samples", min=1, help=t("How many texts."))] = 1,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -279,6 +289,8 @@ def generate(
     from bimo.generate.engine import load
     from bimo.generate.sample import Sampling
 
+    if not _is_text(prompt):
+        raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     language_model = load(model, device=device)
     texts = []
@@ -297,9 +309,16 @@ def generate(
         show({"prompt": prompt, "texts": texts}, as_json=True)
 
 
+def _is_text(argument: str) -> bool:
+    """Python hands on what it cannot decode as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
 @verb(t("The models below a folder; with several names, these side by side."))
 def runs(
-    models: Annotated[list[Path] | None, typer.Argument(help=t("A folder to search, or models to compare."))] = None,
+    models: Annotated[
+        list[Path] | None, typer.Argument(readable=False, help=t("A folder to search, or models to compare."))
+    ] = None,
     json: Json = False,
 ) -> None:
     from bimo.runs import list_runs, run_lines

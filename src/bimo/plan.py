@@ -22,7 +22,7 @@ from bimo.train.losses import next_token_loss
 from bimo.train.optim import build_optimizers
 from bimo.train.pretrain import TrainConfig
 
-__all__ = ["Plan", "expected_ratio", "plan", "plan_lines", "stored_plan"]
+__all__ = ["Plan", "check_choices", "expected_ratio", "plan", "plan_lines", "stored_plan"]
 
 LEAST_TOKENS = 2_000
 """Below this a model learns nothing but the text itself."""
@@ -67,8 +67,7 @@ def plan(
     `preset` fixes the size. Raises UserError when the text is too small, or nothing fits this machine's memory.
     """
     data = Path(data)
-    if minutes <= 0:
-        raise UserError("--minutes must be more than 0, but is {minutes}.", code=USAGE, minutes=minutes)
+    check_choices(minutes=minutes, preset=preset, device=device)
     corpus = _Corpus.read(data, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
@@ -90,6 +89,18 @@ def plan(
             measured.append(replace(candidate, tokens_per_second=rate))
     best = min(measured, key=lambda candidate: candidate.expected(corpus, seconds))
     return _settle(best, measured, corpus, machine, minutes=minutes, seed=seed, device=device)
+
+
+def check_choices(*, minutes: float, preset: str, device: str) -> None:
+    """Raises UserError for a time, size or device that cannot be, before any work is done."""
+    if not 0 < minutes < math.inf:
+        raise UserError("--minutes must be a number above 0, but is {minutes}.", code=USAGE, minutes=minutes)
+    presets = load_presets()
+    if preset and preset not in presets:
+        raise UserError(
+            "There is no preset {preset}. There are: {known}.", code=USAGE, preset=preset, known=", ".join(presets)
+        )
+    pick_device(device)
 
 
 def stored_plan(
@@ -162,7 +173,7 @@ class _Candidate:
     tokens_per_second: float
 
     def tokens(self, seconds: float) -> int:
-        return int(self.tokens_per_second * seconds * (1 - OVERHEAD))
+        return max(1, int(self.tokens_per_second * seconds * (1 - OVERHEAD)))
 
     def expected(self, corpus: _Corpus, seconds: float) -> float:
         """Bits per byte at the end."""
@@ -190,21 +201,16 @@ def expected_ratio(parameters: int, *, tokens: int, unique: int, order_gain: flo
 
 def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[str, ModelConfig, int]]:
     """Name, shape and batch of the sizes that fit into memory."""
-    presets = load_presets()
-    if preset and preset not in presets:
-        raise UserError(
-            "There is no preset {preset}. There are: {known}.", code=USAGE, preset=preset, known=", ".join(presets)
-        )
     context = 256
     while context > 32 and corpus.tokens < 40 * context:
         context //= 2
     batch = max(1, TOKENS_PER_STEP // context)
     shapes = [
         (name, ModelConfig(vocabulary=corpus.vocabulary, context=context, **fields), batch)  # type: ignore[arg-type]
-        for name, fields in presets.items()
+        for name, fields in load_presets().items()
         if preset in ("", name)
     ]
-    fitting = [entry for entry in shapes if PROCESS_BYTES + entry[1].training_bytes(batch) < 0.9 * machine.memory_bytes]
+    fitting = [entry for entry in shapes if _fits(entry[1], batch, machine)]
     if not fitting:
         raise UserError(
             "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. Choose a smaller "
@@ -215,6 +221,10 @@ def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[st
             memory=machine.memory_bytes / 1e9,
         )
     return fitting
+
+
+def _fits(shape: ModelConfig, batch: int, machine: Machine) -> bool:
+    return PROCESS_BYTES + shape.training_bytes(batch) < 0.9 * machine.memory_bytes
 
 
 def _tokens_per_second(shape: ModelConfig, batch: int, dtype: str, device: torch.device, seconds: float = 1.5) -> float:
@@ -251,7 +261,7 @@ def _settle(
     seconds = 60 * minutes
     tokens = best.tokens(seconds)
     shape, batch = best.shape, best.batch
-    while tokens / (batch * shape.context) > MOST_STEPS:
+    while tokens / (batch * shape.context) > MOST_STEPS and _fits(shape, 2 * batch, machine):
         batch *= 2
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),

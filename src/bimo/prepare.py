@@ -69,6 +69,7 @@ def prepare(
             code=USAGE,
             out=out,
         )
+    brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
     paths = [Path(source) for source in sources]
     files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
     require_room(out, 2 * estimate_bytes(files))
@@ -76,7 +77,7 @@ def prepare(
         stages = Stages(out)
         stages.begin()
         documents = _documents(paths, source_digest(files), out, settings, stages, console)
-        tokenizer = _tokenizer(out, documents, settings, stages, console)
+        tokenizer = _tokenizer(out, documents, settings, brought, stages, console)
         tokens = _tokens(out, stages, console)
         write_data_report(out)
     return {"documents": documents, "tokenizer": tokenizer, "tokens": tokens}
@@ -131,10 +132,14 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
 
 
 def _tokenizer(
-    out: Path, documents: dict[str, Any], settings: PrepareConfig, stages: Stages, console: Console
+    out: Path,
+    documents: dict[str, Any],
+    settings: PrepareConfig,
+    brought: Tokenizer | None,
+    stages: Stages,
+    console: Console,
 ) -> dict[str, Any]:
     """Train a tokenizer on the training text, or take the one that was brought."""
-    brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
     train_bytes = documents["train"]["bytes"]
     vocabulary = settings.vocabulary or choose_vocabulary(train_bytes)
     key = digest_json(

@@ -13,7 +13,7 @@ from bimo.files import digest_json, locked, read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
-from bimo.plan import Plan, stored_plan
+from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
@@ -45,6 +45,7 @@ def run(
     settings = settings or PrepareConfig()
     out = Path(out)
     home = out / "bimo"
+    check_choices(minutes=minutes, preset=preset, device=device)
     check_output(out)
     files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
     choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}
@@ -149,7 +150,8 @@ def train_settings(
     """Settings from a run file or else from a plan kept in `out`, with `changes` such as `train.batch=8` on top."""
     if config is not None:
         settings = read_toml(config)
-        settings.setdefault("model", {}).setdefault("vocabulary", load_tokenizer(data).vocabulary)
+        if isinstance(model := settings.setdefault("model", {}), dict):
+            model.setdefault("vocabulary", load_tokenizer(data).vocabulary)
     else:
         path = out / "bimo" / "plan.json"
         check_output(out)

@@ -113,9 +113,10 @@ def _walk(
 
 def _is_ours(names: set[str], folder: Path) -> bool:
     """Whether a folder holds a model, or data that an earlier run prepared."""
+    begun = "bimo" in names and any((folder / "bimo" / name).is_file() for name in ("manifest.json", "request.json"))
     model = "config.json" in names and bool(names & {"model.safetensors", "tokenizer.json", "pytorch_model.bin"})
     prepared = {"documents", "rejected"} <= names
-    return model or prepared or ("bimo" in names and (folder / "bimo" / "manifest.json").is_file())
+    return model or prepared or begun
 
 
 def estimate_bytes(files: Sequence[SourceFile]) -> int:
@@ -127,5 +128,10 @@ def source_digest(files: Sequence[SourceFile]) -> str:
     """A digest of names and contents, in hex: the same folder gives the same one wherever it lies."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
-        digest.update(f"{file.name}\0{digest_file(file.path)}\n".encode())
+        try:
+            content = digest_file(file.path)
+        except OSError:
+            # Reading sets it aside with the reason; once it opens, the content is another.
+            content = "closed"
+        digest.update(f"{file.name}\0{content}\n".encode())
     return digest.hexdigest()

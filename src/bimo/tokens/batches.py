@@ -61,7 +61,7 @@ class Batches:
         if self.windows < 1:
             raise UserError(
                 "The training text has {tokens} tokens: too few for a context of {context}. Add text, or set a "
-                "shorter train.context.",
+                "shorter model.context.",
                 code=DATA_REFUSED,
                 tokens=len(shards),
                 context=context,

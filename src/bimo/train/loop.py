@@ -54,7 +54,8 @@ class StepFacts:
     rate: float
 
 
-Hook = Callable[["Trainer", StepFacts], None]
+Hook = Callable[["Trainer", StepFacts | None], None]
+"""Sees every step when it is over; None stands for the facts of one that was skipped."""
 
 
 def rate_at(step: int, steps: int, *, warmup: float, decay: float) -> float:
@@ -91,6 +92,7 @@ class Trainer:
         self.progress = Progress(steps=steps)
         self.health = Health()
         self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self._saved: list[int] = []
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -99,6 +101,7 @@ class Trainer:
             self.progress.resumed += 1
             self.on_event({"event": "resumed", "step": self.progress.step})
         else:
+            self.on_event({"event": "started", "step": 0})
             self.save()
         self.model.train()
         with self._listening():
@@ -108,9 +111,8 @@ class Trainer:
                 now = time.perf_counter()
                 self.progress.seconds += now - before
                 before = now
-                if facts is not None:
-                    for hook in self.on_step:
-                        hook(self, facts)
+                for hook in self.on_step:
+                    hook(self, facts)
                 if self._stop_asked.is_set():
                     self.save()
                     raise UserError(
@@ -125,10 +127,11 @@ class Trainer:
         self.progress.steps = self.progress.step
 
     def save(self) -> None:
-        """Write a checkpoint; keep this one and the one that validated best."""
+        """Write a checkpoint; keep it, the one before, in case this one is damaged, and the one that validated best."""
         state = {"progress": asdict(self.progress), "health": self.health.state}
         save_checkpoint(self.folder, self.model, self.optimizers, state, step=self.progress.step)
-        keep_only(self.folder, {self.progress.step, self.health.best_step})
+        self._saved = [*(step for step in self._saved if step < self.progress.step), self.progress.step][-2:]
+        keep_only(self.folder, {*self._saved, self.health.best_step})
 
     def restore(self, *, step: int | None = None) -> bool:
         """Take up the newest whole checkpoint, or that of `step`; False if there is none."""
@@ -137,6 +140,7 @@ class Trainer:
             return False
         self.progress = Progress(**state["progress"])
         self.health.restore(state["health"])
+        self._saved = [self.progress.step]
         return True
 
     def _step(self) -> StepFacts | None:

@@ -22,7 +22,7 @@ from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.models.config import ModelConfig
 from bimo.models.scoring import rolling_losses
 from bimo.models.transformer import Decoder
-from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -41,6 +41,22 @@ SAVE_SECONDS = 60.0
 
 Sampler = Callable[[Decoder, Tokenizer], str]
 """Writes a short sample with a model that is being trained."""
+
+
+RANGES = {
+    "steps": "at least 1",
+    "batch": "at least 1",
+    "muon_rate": "0 or more",
+    "adam_rate": "0 or more",
+    "weight_decay": "0 or more",
+    "warmup": "from 0 to 1",
+    "decay": "from 0 to 1",
+    "clip": "above 0",
+    "minutes": "0 or more",
+    "validations": "0 or more",
+    "seed": "0 or more, below 2^63",
+    "dtype": "auto, float32 or bfloat16",
+}
 
 
 @dataclass(frozen=True)
@@ -66,12 +82,29 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise UserError(
-                "train.dtype must be auto, float32 or bfloat16, but is {dtype}.", code=USAGE, dtype=self.dtype
-            )
-        if self.steps < 1 or self.batch < 1:
-            raise UserError("train.steps and train.batch must be at least 1.", code=USAGE)
+        fits = {
+            "steps": self.steps >= 1,
+            "batch": self.batch >= 1,
+            "muon_rate": 0 <= self.muon_rate < math.inf,
+            "adam_rate": 0 <= self.adam_rate < math.inf,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "warmup": 0 <= self.warmup <= 1,
+            "decay": 0 <= self.decay <= 1,
+            "clip": self.clip > 0,
+            "minutes": 0 <= self.minutes < math.inf,
+            "validations": self.validations >= 0,
+            "seed": 0 <= self.seed < 2**63,
+            "dtype": self.dtype in ("auto", "float32", "bfloat16"),
+        }
+        for name in fits:
+            if not fits[name]:
+                raise UserError(
+                    "The setting train.{name} must be {range}, but is {value}.",
+                    code=USAGE,
+                    name=name,
+                    range=t(RANGES[name]),
+                    value=getattr(self, name),
+                )
 
 
 def check_output(out: Path) -> None:
@@ -216,8 +249,10 @@ class _Run:
             trainer.run()
         return self._finish(trainer, model)
 
-    def log(self, trainer: Trainer, facts: StepFacts) -> None:
+    def log(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Show where the run stands; write a line of metrics now and then."""
+        if facts is None:
+            return
         progress = trainer.progress
         rate = progress.targets / progress.seconds
         if progress.step % max(1, progress.steps // 400) == 0 or progress.step == progress.steps:
@@ -251,7 +286,7 @@ class _Run:
         if not limit:
             return []
 
-        def move_end(trainer: Trainer, facts: StepFacts) -> None:
+        def move_end(trainer: Trainer, facts: StepFacts | None) -> None:
             progress = trainer.progress
             if progress.seconds < 0.03 * limit or progress.step % 10 or progress.step >= progress.steps:
                 return
@@ -262,7 +297,7 @@ class _Run:
 
         return [move_end]
 
-    def validate(self, trainer: Trainer, facts: StepFacts) -> None:
+    def validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Now and then, and at the end: bits per byte on text that is not trained on, and a sample."""
         progress, times = trainer.progress, self.settings.validations
         share = progress.step / progress.steps
@@ -288,14 +323,16 @@ class _Run:
             trainer.stop_early()
         self._last_saved = -math.inf
 
-    def save(self, trainer: Trainer, facts: StepFacts) -> None:
+    def save(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Save after a validation and every minute."""
         if trainer.progress.seconds - self._last_saved >= SAVE_SECONDS:
             trainer.save()
             self._last_saved = trainer.progress.seconds
 
     def _note(self, event: dict[str, Any]) -> None:
-        if event["event"] == "resumed":
+        if event["event"] == "started":
+            self.metrics.forget_after(-1)
+        elif event["event"] == "resumed":
             self.metrics.forget_after(event["step"])
             self.console.say("Training", t("goes on from step {step:,}", step=event["step"]))
         else:
@@ -349,6 +386,12 @@ class _Run:
 def _validation_part(shards: TokenShards, tokenizer: Tokenizer) -> tuple[list[list[int]], int]:
     """Documents between end tokens, spread over the whole split, about VALIDATION_TOKENS; and their bytes."""
     documents = [document.tolist() for document in shards.documents()]
+    if not documents:
+        raise UserError(
+            "The data holds no document to test with, so nothing could be said about the model. Add text, in two "
+            "documents at least, and prepare again.",
+            code=DATA_REFUSED,
+        )
     every = max(1, round(len(shards) / VALIDATION_TOKENS))
     chosen = documents[::every]
     bytes_ = sum(len(tokenizer.decode(document).encode()) for document in chosen)

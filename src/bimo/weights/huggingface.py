@@ -169,15 +169,22 @@ def load_model(
         raise UserError("{folder}/model.safetensors cannot be read: {error}.", folder=folder, error=error) from None
     if config.tied:
         weights.pop("head.weight", None)
-    with torch.device("meta"):
-        model = Decoder(config, compute_dtype=compute_dtype)
+    found = sum(weight.numel() for weight in weights.values())
+    if found != config.parameters:
+        # Before anything of the size that config.json asks for is built.
+        raise UserError(
+            "The weights in {folder} do not fit its config.json: {found:,} numbers, where it describes {expected:,}.",
+            folder=folder,
+            found=found,
+            expected=config.parameters,
+        )
+    model = Decoder(config, compute_dtype=compute_dtype)
     expected = {name: weight.shape for name, weight in model.named_parameters()}
     if {name: weight.shape for name, weight in weights.items()} != expected:
         wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))
         raise UserError(
             "The weights in {folder} do not fit its config.json, first at {name}.", folder=folder, name=wrong[0]
         )
-    model = Decoder(config, compute_dtype=compute_dtype)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(weights[name])
