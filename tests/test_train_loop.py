@@ -282,7 +282,7 @@ def test_a_step_without_finite_numbers_is_skipped_and_counted(tmp_path, kind):
     trainer.run()
     assert [step for step, _, _ in seen] == [1, 2, 3, 6, 7, 8, 10, 11, 12]
     assert all(math.isfinite(loss) and math.isfinite(norm) for _, loss, norm in seen)
-    assert [event["step"] for event in events] == [4, 5, 9]
+    assert [event["step"] for event in events if event["event"] == "skipped"] == [4, 5, 9]
     assert trainer.health.skipped == 3
     assert trainer.health.roll_backs == 0
     assert trainer.progress.targets == 9 * 2 * SHAPE.context

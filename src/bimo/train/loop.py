@@ -55,7 +55,7 @@ class StepFacts:
 
 
 Hook = Callable[["Trainer", StepFacts | None], None]
-"""Sees every step when it is over; None stands for the facts of one that was skipped."""
+"""Sees every finished step, and the last one even if it was skipped: then there are no facts."""
 
 
 def rate_at(step: int, steps: int, *, warmup: float, decay: float) -> float:
@@ -111,8 +111,9 @@ class Trainer:
                 now = time.perf_counter()
                 self.progress.seconds += now - before
                 before = now
-                for hook in self.on_step:
-                    hook(self, facts)
+                if facts is not None or self.progress.step >= self.progress.steps:
+                    for hook in self.on_step:
+                        hook(self, facts)
                 if self._stop_asked.is_set():
                     self.save()
                     raise UserError(
