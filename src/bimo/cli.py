@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help=t("Print the result as JSON."
 Quiet = Annotated[bool, typer.Option("--quiet", help=t("Nothing but warnings."))]
 Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
 Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
-Seed = Annotated[int, typer.Option("--seed", min=0, help=t("Start of all random numbers."))]
+Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
 Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
 Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
 Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file or row that cannot be read."))]
@@ -182,7 +182,7 @@ def plan(
     from bimo.prepare import prepare as prepare_data
 
     console = Console(quiet=quiet)
-    check_choices(minutes=minutes, preset=preset, device=device)
+    check_choices(minutes=minutes, preset=preset, device=device, seed=seed)
     with tempfile.TemporaryDirectory() as temporary:
         data = source
         if not (source / "manifest.json").exists():
@@ -271,7 +271,7 @@ def evaluate(
 def generate(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
     prompt: Annotated[str, typer.Argument(help=t("Where to begin; nothing begins a new document."))] = "",
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help=t("At most so many tokens."))] = 200,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help=t("At most so many tokens."))] = 200,
     temperature: Annotated[float, typer.Option("--temperature", help=t("0 takes the likeliest token always."))] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help=t("Choose among the k likeliest; 0 among all."))] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help=t("Choose among those that reach this sum."))] = 0.95,
@@ -280,7 +280,7 @@ def generate(
         float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
     ] = 1.0,
     stop: Annotated[list[str], typer.Option("--stop", help=t("End before this text."))] = [],  # noqa: B006
-    samples: Annotated[int, typer.Option("--samples", min=1, help=t("How many texts."))] = 1,
+    samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -289,6 +289,10 @@ def generate(
     from bimo.generate.engine import load
     from bimo.generate.sample import Sampling
 
+    for option, value, least in (("max-tokens", max_tokens, 1), ("samples", samples, 1), ("seed", seed, 0)):
+        if value < least:
+            sentence = "--{option} must be at least {least}, but is {value}."
+            raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
     if not _is_text(prompt):
         raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)

@@ -24,6 +24,8 @@ from bimo.train.pretrain import TrainConfig
 
 __all__ = ["Plan", "check_choices", "expected_ratio", "plan", "plan_lines", "stored_plan"]
 
+LEAST_MINUTES = 0.001
+
 LEAST_TOKENS = 2_000
 """Below this a model learns nothing but the text itself."""
 
@@ -67,7 +69,7 @@ def plan(
     `preset` fixes the size. Raises UserError when the text is too small, or nothing fits this machine's memory.
     """
     data = Path(data)
-    check_choices(minutes=minutes, preset=preset, device=device)
+    check_choices(minutes=minutes, preset=preset, device=device, seed=seed)
     corpus = _Corpus.read(data, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
@@ -91,10 +93,14 @@ def plan(
     return _settle(best, measured, corpus, machine, minutes=minutes, seed=seed, device=device)
 
 
-def check_choices(*, minutes: float, preset: str, device: str) -> None:
-    """Raises UserError for a time, size or device that cannot be, before any work is done."""
-    if not 0 < minutes < math.inf:
-        raise UserError("--minutes must be a number above 0, but is {minutes}.", code=USAGE, minutes=minutes)
+def check_choices(*, minutes: float, preset: str, device: str, seed: int) -> None:
+    """Raises UserError for a time, size, device or seed that cannot be, before any work is done."""
+    if not LEAST_MINUTES <= minutes < math.inf:
+        sentence = "--minutes must be a number from {least} up, but is {minutes}."
+        raise UserError(sentence, code=USAGE, least=LEAST_MINUTES, minutes=minutes)
+    if seed < 0:
+        sentence = "--{option} must be at least {least}, but is {value}."
+        raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
     presets = load_presets()
     if preset and preset not in presets:
         raise UserError(

@@ -45,7 +45,7 @@ def run(
     settings = settings or PrepareConfig()
     out = Path(out)
     home = out / "bimo"
-    check_choices(minutes=minutes, preset=preset, device=device)
+    check_choices(minutes=minutes, preset=preset, device=device, seed=seed)
     check_output(out)
     files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
     choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}

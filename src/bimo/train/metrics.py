@@ -26,7 +26,7 @@ class Metrics:
 
     def forget_after(self, step: int) -> None:
         """Take out what a run wrote beyond the checkpoint from which it is resumed."""
-        if self.path.exists():
+        if self.path.is_file():
             kept = [event for event in read_metrics(self.path) if event["step"] <= step]
             with replacing(self.path) as part:
                 part.write_text("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept), "utf-8")
