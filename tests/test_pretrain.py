@@ -110,6 +110,7 @@ def whole(data, tmp_path_factory):
 def test_a_training_leaves_a_whole_model_folder(whole, data):
     names = {path.name for path in whole.iterdir()}
     assert names == {
+        "README.md",
         "bimo",
         "config.json",
         "generation_config.json",
@@ -118,7 +119,7 @@ def test_a_training_leaves_a_whole_model_folder(whole, data):
         "tokenizer_config.json",
     }
     home = {path.name for path in (whole / "bimo").iterdir()} - {".lock"}
-    assert home == {"manifest.json", "metrics.jsonl", "run.toml", "training.json"}
+    assert home == {"manifest.json", "metrics.jsonl", "report.html", "run.toml", "training.json"}
     assert is_finished(whole)
     facts = strictly(whole / "bimo" / "training.json")
     assert facts["steps"] == 12
@@ -130,7 +131,7 @@ def test_a_training_leaves_a_whole_model_folder(whole, data):
 
 def test_the_manifest_names_every_input_and_output_by_digest(whole, data):
     manifest = strictly(whole / "bimo" / "manifest.json")
-    assert set(manifest["outputs"]) == {path.name for path in whole.iterdir() if path.is_file()}
+    assert set(manifest["outputs"]) == {path.name for path in whole.iterdir() if path.is_file()} - {"README.md"}
     assert {name: digest_file(whole / name) for name in manifest["outputs"]} == manifest["outputs"]
     assert (
         manifest["inputs"]["tokenizer"] == digest_file(data / "tokenizer.json") == manifest["outputs"]["tokenizer.json"]

@@ -15,7 +15,6 @@ from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
-from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import find_sources, source_digest
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -59,9 +58,7 @@ def run(
         _say_plan(chosen, console)
         train(data, out=out, model=chosen.model, settings=chosen.train, sampler=sample_text, console=console)
         facts = evaluate(out, data, console=console)
-        write_card(out)
-        report = write_report(out)
-    _say_result(facts, out, report, console)
+    _say_result(facts, out, console)
     return facts
 
 
@@ -98,7 +95,7 @@ def _say_plan(chosen: Plan, console: Console) -> None:
         console.show(reason)
 
 
-def _say_result(facts: dict[str, Any], out: Path, report: Path, console: Console) -> None:
+def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
     console.say(
         "Done",
         t(
@@ -110,7 +107,7 @@ def _say_result(facts: dict[str, Any], out: Path, report: Path, console: Console
             copied=facts["copying"]["share_of_windows_copied"],
         ),
     )
-    console.say("Look", str(report))
+    console.say("Look", str(out / "bimo" / "report.html"))
     console.say("Try", f'bimo generate {out} "{_first_words(facts)}"')
 
 

@@ -14,6 +14,7 @@ from bimo.evaluate.copying import copying_facts
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
+from bimo.report.model_report import write_card, write_report
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
 from bimo.text.opening import Reading
@@ -44,7 +45,8 @@ BOOTSTRAPS = 1000
 def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT) -> dict[str, Any]:
     """Measure a model on prepared data (its held-out part) or on any files of text. Returns facts as JSON.
 
-    On prepared data baselines and copying are measured too, and everything is kept as `bimo/evaluation.json`.
+    On prepared data baselines and copying are measured too; everything is kept as `bimo/evaluation.json`, and the
+    report and the card of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
     if not (source / "manifest.json").exists():
@@ -54,6 +56,7 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
     key = digest_json({"version": VERSION, "weights": weights, "documents": stages.key("documents")})
     stored = model / "bimo" / "evaluation.json"
     if stored.exists() and (facts := read_json(stored)).get("key") == key:
+        _write_pages(model)
         return facts
     language_model = load(model)
     texts = [document.text for document in read_stored(source / "documents", "validation")]
@@ -64,7 +67,15 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
         **_free_writing(language_model, source, texts, console),
     }
     write_json(stored, facts)
+    _write_pages(model)
     return facts
+
+
+def _write_pages(model: Path) -> None:
+    """Report and model card anew, in today's language; a model that is not ours keeps its own README."""
+    if (model / "bimo" / "manifest.json").exists():
+        write_card(model)
+        write_report(model)
 
 
 def _read_texts(source: Path, console: Console) -> list[str]:

@@ -22,6 +22,7 @@ from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.models.config import ModelConfig
 from bimo.models.scoring import rolling_losses
 from bimo.models.transformer import Decoder
+from bimo.report.model_report import write_card, write_report
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
@@ -379,6 +380,8 @@ class _Run:
         manifest = read_json(self.home / "manifest.json")
         write_json(self.home / "manifest.json", {**manifest, "outputs": {n: digest_file(self.out / n) for n in names}})
         write_json(self.home / "training.json", facts)
+        write_card(self.out)
+        write_report(self.out)
         shutil.rmtree(self.home / "checkpoints", ignore_errors=True)
         return facts
 
