@@ -347,6 +347,23 @@ def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, t
     assert facts["steps"] == 6
 
 
+def test_the_weights_that_validated_best_are_kept(data, tmp_path, monkeypatch):
+    values = iter([3.0, 2.0, 2.01, 2.02])
+    seen = []
+    monkeypatch.setattr(pretrain, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
+
+    def sampler(model: Any, tokenizer: Any) -> str:
+        seen.append(model.embedding.weight.detach().clone())
+        return "sample"
+
+    out = tmp_path / "model"
+    facts = run(data, out, replace(SETTINGS, steps=12, validations=4), sampler=sampler)
+    assert (facts["steps"], facts["weights_of_step"]) == (12, 6)
+    weights = load_file(out / "model.safetensors")["model.embed_tokens.weight"]
+    assert torch.equal(weights, seen[1])
+    assert not torch.equal(weights, seen[3])
+
+
 def sick_at(bad: set[int]) -> Any:
     objective, calls = pretrain.next_token_loss, [0]
 

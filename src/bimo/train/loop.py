@@ -127,6 +127,13 @@ class Trainer:
         self.progress.seconds = seconds
         self.progress.steps = self.progress.step
 
+    def take_best(self) -> int:
+        """Put back the weights that validated best, if those are still whole. Returns the step they are from."""
+        best = self.health.best_step
+        if best and best != self.progress.step and load_newest(self.folder, self.model, self.optimizers, step=best):
+            return best
+        return self.progress.step
+
     def save(self) -> None:
         """Write a checkpoint; keep it, the one before, in case this one is damaged, and the one that validated best."""
         state = {"progress": asdict(self.progress), "health": self.health.state}

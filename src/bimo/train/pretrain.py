@@ -248,7 +248,11 @@ class _Run:
         with self.console.progress("Training", 1.0) as self.update:
             self._last_saved = 0.0
             trainer.run()
-        return self._finish(trainer, model)
+        kept = trainer.take_best()
+        if kept != trainer.progress.step:
+            text = t("the weights of step {step:,} are kept: they did best on unseen text", step=kept)
+            self.console.say("Training", text)
+        return self._finish(trainer, model, kept)
 
     def log(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Show where the run stands; write a line of metrics now and then."""
@@ -352,13 +356,14 @@ class _Run:
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.shape.flops_per_token / self.peak_flops
 
-    def _finish(self, trainer: Trainer, model: Decoder) -> dict[str, Any]:
+    def _finish(self, trainer: Trainer, model: Decoder, kept: int) -> dict[str, Any]:
         progress, health = trainer.progress, trainer.health
         save_model(self.out, model, end=self.tokenizer.end)
         self.tokenizer.save(self.out, context=self.shape.context)
         rate = progress.targets / progress.seconds
         facts = {
             "steps": progress.step,
+            "weights_of_step": kept,
             "tokens": progress.targets,
             "seconds": progress.seconds,
             "tokens_per_second": rate,
