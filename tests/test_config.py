@@ -15,7 +15,7 @@ from bimo.prepare import PrepareConfig
 from bimo.run import RunConfig
 from bimo.runtime import USAGE, UserError
 from bimo.text.collect import TextOptions
-from bimo.train.pretrain import TrainConfig
+from bimo.train.settings import TrainConfig
 
 SHAPE = ModelConfig(
     vocabulary=512, layers=1, width=16, heads=2, kv_heads=1, head_width=8, hidden=32, context=16, tied=False

@@ -12,7 +12,8 @@ from stories import stories, write_stories
 from bimo.files import read_json
 from bimo.machine import Machine
 from bimo.models.config import ModelConfig, load_presets
-from bimo.plan import PROCESS_BYTES, expected_ratio, plan, plan_lines, stored_plan
+from bimo.models.scaling import expected_ratio
+from bimo.plan import PROCESS_BYTES, plan, plan_lines, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
 

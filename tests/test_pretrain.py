@@ -23,7 +23,8 @@ from bimo.run import RunConfig
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
 from bimo.train import loop, pretrain
 from bimo.train.metrics import read_metrics
-from bimo.train.pretrain import TrainConfig, check_output, is_finished, train
+from bimo.train.pretrain import check_output, is_finished, train
+from bimo.train.settings import TrainConfig
 
 SETTINGS = TrainConfig(steps=12, batch=2, validations=4, dtype="float32", device="cpu")
 

@@ -15,14 +15,15 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_json, read_json, write_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
+from bimo.models.scaling import expected_ratio, order_gain
 from bimo.models.transformer import Decoder
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
 from bimo.train.losses import next_token_loss
 from bimo.train.optim import build_optimizers
-from bimo.train.pretrain import TrainConfig
+from bimo.train.settings import TrainConfig
 
-__all__ = ["Plan", "check_choices", "expected_ratio", "plan", "plan_lines", "stored_plan"]
+__all__ = ["Plan", "check_choices", "plan", "plan_lines", "stored_plan"]
 
 LEAST_MINUTES = 0.001
 
@@ -162,13 +163,8 @@ class _Corpus:
             vocabulary=stages.known("tokenizer")["vocabulary"],
             bytes_per_token=packed["train"]["bytes"] / tokens,
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
-            order_gain=_order_gain(list(baselines["kneser_ney"]["by_order"].values())),
+            order_gain=order_gain(list(baselines["kneser_ney"]["by_order"].values())),
         )
-
-
-def _order_gain(by_order: list[float]) -> float:
-    """The share by which the last order betters the one before; 0 where it does not."""
-    return max(0.0, 1 - by_order[-1] / by_order[-2]) if len(by_order) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -189,20 +185,6 @@ class _Candidate:
             unique=corpus.tokens,
             order_gain=corpus.order_gain,
         )
-
-
-def expected_ratio(parameters: int, *, tokens: int, unique: int, order_gain: float) -> float:
-    """Bits per byte to expect, as a multiple of what Kneser-Ney reaches on the same text.
-
-    The form of Hoffmann et al. 2022 (eq. 2) with repeated tokens discounted as in Muennighoff et al. 2023 (eq. 5).
-    `order_gain` is the share that Kneser-Ney still gains from its last order: where longer contexts help counting,
-    they help attention more. The constants were fitted to our own runs (docs/log.md): megabytes, minutes to hours.
-    """
-    floor, by_gain, by_parameters, by_tokens, half_life = 0.495, 3.1, 0.16, 0.45, 6.0
-    repeats = max(0.0, tokens / unique - 1)
-    useful = min(tokens, unique) + unique * half_life * (1 - math.exp(-repeats / half_life))
-    learned = by_parameters * (parameters / 1e6) ** -0.34 + by_tokens * (useful / 1e6) ** -0.28
-    return max(0.1, floor - by_gain * order_gain + learned)
 
 
 def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[str, ModelConfig, int]]:

@@ -18,7 +18,8 @@ from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import find_sources, source_digest
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.train.pretrain import TrainConfig, check_output, train
+from bimo.train.pretrain import check_output, train
+from bimo.train.settings import TrainConfig
 
 __all__ = ["RunConfig", "run", "sample_text", "train_settings"]
 

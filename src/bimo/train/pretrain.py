@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from bimo.train.loop import Hook, StepFacts, Trainer
 from bimo.train.losses import next_token_loss
 from bimo.train.metrics import Metrics
 from bimo.train.optim import build_optimizers
+from bimo.train.settings import TrainConfig
 from bimo.weights.huggingface import save_model
 
-__all__ = ["Sampler", "TrainConfig", "check_output", "is_finished", "train"]
+__all__ = ["Sampler", "check_output", "is_finished", "train"]
 
 VALIDATION_TOKENS = 24_000
 """Validation during training looks at about so many tokens; the evaluation afterwards looks at all."""
@@ -42,70 +43,6 @@ SAVE_SECONDS = 60.0
 
 Sampler = Callable[[Decoder, Tokenizer], str]
 """Writes a short sample with a model that is being trained."""
-
-
-RANGES = {
-    "steps": "at least 1",
-    "batch": "at least 1",
-    "muon_rate": "0 or more",
-    "adam_rate": "0 or more",
-    "weight_decay": "0 or more",
-    "warmup": "from 0 to 1",
-    "decay": "from 0 to 1",
-    "clip": "above 0",
-    "minutes": "0 or more",
-    "validations": "0 or more",
-    "seed": "0 or more, below 2^63",
-    "dtype": "auto, float32 or bfloat16",
-}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. `minutes` moves the planned end so that training ends on time; 0 keeps `steps` as they are.
-
-    `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
-    `batch` counts windows; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
-    """
-
-    steps: int
-    batch: int = 16
-    muon_rate: float = 0.02
-    adam_rate: float = 0.003
-    weight_decay: float = 0.1
-    warmup: float = 0.02
-    decay: float = 0.5
-    clip: float = 1.0
-    minutes: float = 0.0
-    validations: int = 8
-    seed: int = 0
-    dtype: str = "auto"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        fits = {
-            "steps": self.steps >= 1,
-            "batch": self.batch >= 1,
-            "muon_rate": 0 <= self.muon_rate < math.inf,
-            "adam_rate": 0 <= self.adam_rate < math.inf,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "warmup": 0 <= self.warmup <= 1,
-            "decay": 0 <= self.decay <= 1,
-            "clip": self.clip > 0,
-            "minutes": 0 <= self.minutes < math.inf,
-            "validations": self.validations >= 0,
-            "seed": 0 <= self.seed < 2**63,
-            "dtype": self.dtype in ("auto", "float32", "bfloat16"),
-        }
-        for name in fits:
-            if not fits[name]:
-                raise UserError(
-                    "The setting train.{name} must be {range}, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    range=t(RANGES[name]),
-                    value=getattr(self, name),
-                )
 
 
 def check_output(out: Path) -> None:

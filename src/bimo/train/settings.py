@@ -1,0 +1,73 @@
+"""How to train: the settings of a run, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bimo.runtime import USAGE, UserError, t
+
+__all__ = ["TrainConfig"]
+
+RANGES = {
+    "steps": "at least 1",
+    "batch": "at least 1",
+    "muon_rate": "0 or more",
+    "adam_rate": "0 or more",
+    "weight_decay": "0 or more",
+    "warmup": "from 0 to 1",
+    "decay": "from 0 to 1",
+    "clip": "above 0",
+    "minutes": "0 or more",
+    "validations": "0 or more",
+    "seed": "0 or more, below 2^63",
+    "dtype": "auto, float32 or bfloat16",
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `minutes` moves the planned end so that training ends on time; 0 keeps `steps` as they are.
+
+    `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
+    `batch` counts windows; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
+    """
+
+    steps: int
+    batch: int = 16
+    muon_rate: float = 0.02
+    adam_rate: float = 0.003
+    weight_decay: float = 0.1
+    warmup: float = 0.02
+    decay: float = 0.5
+    clip: float = 1.0
+    minutes: float = 0.0
+    validations: int = 8
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        fits = {
+            "steps": self.steps >= 1,
+            "batch": self.batch >= 1,
+            "muon_rate": 0 <= self.muon_rate < math.inf,
+            "adam_rate": 0 <= self.adam_rate < math.inf,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "warmup": 0 <= self.warmup <= 1,
+            "decay": 0 <= self.decay <= 1,
+            "clip": self.clip > 0,
+            "minutes": 0 <= self.minutes < math.inf,
+            "validations": self.validations >= 0,
+            "seed": 0 <= self.seed < 2**63,
+            "dtype": self.dtype in ("auto", "float32", "bfloat16"),
+        }
+        for name in fits:
+            if not fits[name]:
+                raise UserError(
+                    "The setting train.{name} must be {range}, but is {value}.",
+                    code=USAGE,
+                    name=name,
+                    range=t(RANGES[name]),
+                    value=getattr(self, name),
+                )
