@@ -274,3 +274,10 @@ def test_importing_is_light():
     code = f"import sys, bimo.text; print([name for name in {heavy.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_single_document_is_trained_on(tmp_path, number):
+    (tmp_path / "only.txt").write_text(f"The only document there is, number {number}.", encoding="utf-8")
+    facts = collect_documents([tmp_path / "only.txt"], tmp_path / "out")
+    assert (facts["train"]["documents"], facts["validation"]["documents"]) == (1, 0)

@@ -240,10 +240,10 @@ class _Split:
             self._write(side, document)
 
     def finish(self) -> None:
-        """Write what was held back; with two documents or more both sides get one."""
+        """Write what was held back; with two documents or more both sides get one, and a single one is trained on."""
         for side, (_, document) in sorted(self._held.items()):
-            alone = (not side) not in self._held and self.kept >= 2
-            self._write(not side if alone else side, document)
+            alone = (not side) not in self._held
+            self._write(not side if alone and (side or self.kept >= 2) else side, document)
         self._held = {}
 
     def _write(self, side: bool, document: Document) -> None:
