@@ -163,7 +163,7 @@ def test_writing_stops_at_the_end_token(tiny_tokenizer: Tokenizer, make_model: M
     other.end = first[3]
     assert first.index(first[3]) == 3
     other_model = LanguageModel(model, other)
-    other_model._prompt_ids = lambda prompt: ids[0]  # type: ignore[method-assign]
+    other_model._prompt_ids = lambda prompt: ids[0]
     assert "".join(other_model.generate("a", max_tokens=50, sampling=WIDE)) == tiny_tokenizer.decode(first[:3])
     assert other_model.samples("a", count=1, max_tokens=50, sampling=WIDE) == [tiny_tokenizer.decode(first[:3])]
 

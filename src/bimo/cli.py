@@ -219,7 +219,7 @@ def train(
     minutes: Annotated[float | None, typer.Option("--minutes", help=t("How long training may take; 10."))] = None,
     preset: Preset = "",
     config: Annotated[Path | None, typer.Option("--config", help=t("A run file instead of a plan."))] = None,
-    set_: Annotated[list[str], typer.Option("--set", help=t("Change one setting: train.batch=8."))] = [],  # noqa: B006
+    set_: Annotated[list[str] | None, typer.Option("--set", help=t("Change one setting: train.batch=8."))] = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -244,7 +244,7 @@ def train(
         seed=seed,
         device=device,
         config=config,
-        changes=set_,
+        changes=set_ or [],
         console=console,
     )
     facts = train_model(
@@ -279,7 +279,7 @@ def generate(
     repetition_penalty: Annotated[
         float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
     ] = 1.0,
-    stop: Annotated[list[str], typer.Option("--stop", help=t("End before this text."))] = [],  # noqa: B006
+    stop: Annotated[list[str] | None, typer.Option("--stop", help=t("End before this text."))] = None,
     samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
     seed: Seed = 0,
     device: Device = "auto",
@@ -300,7 +300,7 @@ def generate(
     texts = []
     for number in range(samples):
         pieces = language_model.generate(
-            prompt, max_tokens=max_tokens, sampling=sampling, seed=seed + number, stop=tuple(stop)
+            prompt, max_tokens=max_tokens, sampling=sampling, seed=seed + number, stop=tuple(stop or ())
         )
         if json:
             texts.append("".join(pieces))

@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, str]:
 def refused(code: int, *arguments: str | Path, cwd: Path, **options: object) -> str:
     """The sentence of a call that must be refused, and must leave every file that was there as it was."""
     before = contents(cwd)
-    done = warm_bimo(*arguments, cwd=cwd, **options)  # type: ignore[arg-type]
+    done = warm_bimo(*arguments, cwd=cwd, **options)
     assert done.code == code, (done.code, done.err)
     after = contents(cwd)
     assert {name: after.get(name) for name in before} == before

@@ -387,7 +387,7 @@ def test_an_interrupted_training_says_how_to_continue(steps, home, tmp_path):
     assert "Traceback" not in done.err
     assert re.search(r"bimo: Interrupted at step \d+; all is saved\. Continue with: bimo train data --out", done.err)
     checkpoints = [path.name for path in (out / "bimo" / "checkpoints").iterdir()]
-    step = int(re.search(r"at step (\d+)", done.err)[1])  # type: ignore[index]
+    step = int(re.search(r"at step (\d+)", done.err)[1])
     assert f"step-{step:08d}" in checkpoints
     command = done.err.split("Continue with: ")[1].split()
     assert command[:2] == ["bimo", "train"]

@@ -112,7 +112,9 @@ def _json_values(source: OpenFile) -> Iterator[tuple[int, Any]]:
     text, place, number, ended = "", 0, 1, False
     listed: bool | None = None
     while True:
-        place = _JSON_GAP[bool(listed)].match(text, place).end()  # type: ignore[union-attr]
+        gap = _JSON_GAP[bool(listed)].match(text, place)
+        assert gap is not None  # an empty gap matches as well
+        place = gap.end()
         if listed is None and place < len(text):
             listed = text[place] == "["
             place += listed

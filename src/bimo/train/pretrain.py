@@ -162,6 +162,7 @@ class _Run:
         dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
         seed_everything(settings.seed)
         model = Decoder(self.shape, compute_dtype=getattr(torch, dtype)).initialise(settings.seed).to(device)
+        self.model = model
         optimizers = build_optimizers(
             model,
             muon_rate=settings.muon_rate,
@@ -189,7 +190,7 @@ class _Run:
         if kept != trainer.progress.step:
             text = t("the weights of step {step:,} are kept: they did best on unseen text", step=kept)
             self.console.say("Training", text)
-        return self._finish(trainer, model, kept)
+        return self._finish(trainer, kept)
 
     def log(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Show where the run stands; write a line of metrics now and then."""
@@ -247,7 +248,7 @@ class _Run:
             return
         documents, bytes_ = self.validation
         context = self.shape.context
-        loss = sum(rolling_losses(trainer.model, documents, context=context, stride=context))  # type: ignore[arg-type]
+        loss = sum(rolling_losses(self.model, documents, context=context, stride=context))
         bits_per_byte = loss / math.log(2) / bytes_
         where = {"step": progress.step, "tokens": progress.targets, "seconds": round(progress.seconds, 3)}
         predicted = sum(len(document) - 1 for document in documents)
@@ -256,7 +257,7 @@ class _Run:
         text = t("{bits:.3f} bits per byte on unseen text after {step:,} steps", bits=bits_per_byte, step=progress.step)
         self.console.say("Validate", text)
         if self.sampler is not None:
-            sample = self.sampler(trainer.model, self.tokenizer)  # type: ignore[arg-type]
+            sample = self.sampler(self.model, self.tokenizer)
             self.metrics.write({"event": "sample", "step": progress.step, "prompt": "", "text": sample})
             self.console.show("“" + " ".join(sample.split())[:100] + "”")
         if sentence is not None:
@@ -293,9 +294,9 @@ class _Run:
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.shape.flops_per_token / self.peak_flops
 
-    def _finish(self, trainer: Trainer, model: Decoder, kept: int) -> dict[str, Any]:
+    def _finish(self, trainer: Trainer, kept: int) -> dict[str, Any]:
         progress, health = trainer.progress, trainer.health
-        save_model(self.out, model, end=self.tokenizer.end)
+        save_model(self.out, self.model, end=self.tokenizer.end)
         self.tokenizer.save(self.out, context=self.shape.context)
         rate = progress.targets / progress.seconds
         facts = {
