@@ -330,9 +330,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def start(source: Path, out: Path) -> subprocess.Popen:
+def start(source: Path, out: Path, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-c", PREPARE, source, out]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    both = {**ENVIRONMENT, **environment}
+    return subprocess.Popen(command, env=both, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_number_of_threads_changes_no_byte(source, tmp_path):
+    found = []
+    for threads in ("1", "3"):
+        out = tmp_path / threads
+        _, errors = start(source, out, RAYON_NUM_THREADS=threads, FASTOKENS_BPE_THREADS=threads).communicate()
+        assert errors == ""
+        found.append({name: (out / name).read_bytes() for name in stamps(out)})
+    assert found[0] == found[1]
+    assert "tokens/train-00000.bin" in found[0]
 
 
 @pytest.mark.slow

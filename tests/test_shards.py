@@ -96,6 +96,33 @@ def test_several_files_read_as_one(
     shards.verify()
 
 
+def files_of(documents: list[list[int]], tokens_per_file: int) -> list[list[int]]:
+    """The slow twin of the writer: what each file holds, document by document."""
+    files = [[END]]
+    for document in documents:
+        if len(files[-1]) + len(document) >= tokens_per_file and len(files[-1]) > 1:
+            files.append([END])
+        files[-1] += [*document, END]
+    return files
+
+
+@given(st.lists(documents_, max_size=4), st.integers(2, 40))
+def test_batches_are_packed_as_documents_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[list[int]]], tokens_per_file: int
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    with TokenWriter(folder, "train", vocabulary=500, end=END, tokens_per_file=tokens_per_file) as writer:
+        for batch in batches:
+            ids = np.array([token for document in batch for token in document], dtype=np.uint32)
+            writer.write_flat(ids, np.cumsum([len(document) for document in batch], dtype=np.int64))
+    paths = sorted(folder.glob("train-*.bin"))
+    found = [np.frombuffer(path.read_bytes()[HEADER_BYTES:], "<u2").tolist() for path in paths]
+    documents = [document for batch in batches for document in batch]
+    assert found == files_of(documents, tokens_per_file)
+    assert [header_of(path)["documents"] for path in paths] == [file.count(END) - 1 for file in found]
+    assert (writer.documents, writer.tokens) == (len(documents), sum(map(len, found)))
+
+
 def test_reading_beyond_the_end_is_an_error(tmp_path: Path) -> None:
     shards = write(tmp_path, tokens_per_file=8)
     assert len(list(tmp_path.glob("*.bin"))) > 3

@@ -46,6 +46,7 @@ HEAVY = (
     "pyarrow",
     "transformers",
     "tokenizers",
+    "fastokens",
     "safetensors",
     "rjieba",
     "trafilatura",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import models
+from texts import CHINESE, ENGLISH
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
@@ -23,6 +27,7 @@ from bimo.tokens.tokenizer import (
     WORD_MARK,
     StreamDecoder,
     Tokenizer,
+    ahead,
     choose_vocabulary,
     in_batches,
     load_tokenizer,
@@ -77,6 +82,87 @@ def test_pieces_are_the_tokens_where_characters_are_whole(tiny_tokenizer: Tokeni
     # A character of four bytes that was never learned is four tokens and one piece.
     assert len(tiny_tokenizer.encode("𝄞")) == 4
     assert tiny_tokenizer.pieces("𝄞3") == ["𝄞", "3"]
+
+
+@given(st.lists(texts, max_size=6))
+@example([])
+@example(["", ""])
+@example([END_OF_TEXT, "", f"{END_OF_TEXT} a"])
+def test_many_texts_at_once_are_each_text_alone(tiny_tokenizer: Tokenizer, many: list[str]) -> None:
+    alone = [tiny_tokenizer.encode(text) for text in many]
+    assert tiny_tokenizer.encode_batch(many) == alone
+    ids, ends = tiny_tokenizer.encode_flat(many)
+    assert (ids.tolist(), ends.tolist()) == (
+        [token for each in alone for token in each],
+        list(itertools.accumulate(map(len, alone))),
+    )
+    assert (ids.dtype, ends.dtype) == ("uint32", "int64")
+
+
+def test_tokenizers_of_our_making_have_the_fast_engine(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tiny_tokenizer.save(tmp_path)
+    assert tiny_tokenizer._encoder is not None
+    assert load_tokenizer(tmp_path)._encoder is not None
+
+
+def without_a_byte(settings: dict) -> None:
+    settings["model"]["vocab"].pop("é")
+    settings["model"]["merges"] = [pair for pair in settings["model"]["merges"] if "é" not in "".join(pair)]
+
+
+FOREIGN = {
+    "normalizer": lambda settings: settings.update(normalizer={"type": "Lowercase"}),
+    "prefix space": lambda settings: settings["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+    "pattern": lambda settings: settings["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": r"\w+"}),
+    "behavior": lambda settings: settings["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"),
+    "ignore_merges": lambda settings: settings["model"].update(ignore_merges=True),
+    "byte_fallback": lambda settings: settings["model"].update(byte_fallback=True),
+    "end of word": lambda settings: settings["model"].update(end_of_word_suffix="d"),
+    "truncation": lambda settings: settings.update(
+        truncation={"max_length": 3, "direction": "Right", "strategy": "LongestFirst", "stride": 0}
+    ),
+    "a byte too few": without_a_byte,
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_differs_from_our_making_goes_the_slow_way(tiny_tokenizer: Tokenizer, change: Callable) -> None:
+    settings = json.loads(tiny_tokenizer.inner.to_str())
+    change(settings)
+    inner = tokenizers.Tokenizer.from_str(json.dumps(settings))
+    check_slow(inner)
+
+
+def test_added_words_go_the_slow_way(tiny_tokenizer: Tokenizer) -> None:
+    inner = tokenizers.Tokenizer.from_str(tiny_tokenizer.inner.to_str())
+    inner.add_tokens([AddedToken("week. A language", normalized=False)])
+    check_slow(inner)
+    assert len(Tokenizer(inner).encode_batch(["week. A language"])[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.WordPiece({"[UNK]": 0, END_OF_TEXT: 1, "the": 2, "##re": 3, "com": 4, "##mit": 5}, unk_token="[UNK]"),
+        models.Unigram([("<unk>", 0.0), (END_OF_TEXT, 0.0), ("the", -1.0), ("com", -2.0), ("mit", -2.0)], unk_id=0),
+        models.WordLevel({"[UNK]": 0, END_OF_TEXT: 1, "The": 2, "committee": 3}, unk_token="[UNK]"),
+    ],
+    ids=["WordPiece", "Unigram", "WordLevel"],
+)
+def test_other_models_go_the_slow_way(model: models.Model) -> None:
+    inner = tokenizers.Tokenizer(model)
+    inner.normalizer = normalizers.NFKC()
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.add_special_tokens([END_OF_TEXT])
+    check_slow(inner)
+
+
+def check_slow(inner: tokenizers.Tokenizer) -> None:
+    tokenizer = Tokenizer(inner)
+    assert tokenizer._encoder is None
+    many = [*TRICKY, *ENGLISH, *CHINESE]
+    assert tokenizer.encode_batch(many) == [tokenizer.encode(text) for text in many]
+    assert tokenizer.encode_batch([]) == []
 
 
 def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
@@ -247,3 +333,41 @@ def test_batches_of_texts_keep_all_in_order(parts: list[str], characters_: int) 
     assert list(itertools.chain.from_iterable(batches)) == parts
     for batch in batches[:-1]:
         assert sum(map(len, batch)) >= characters_ > sum(map(len, batch[:-1]))
+
+
+@given(st.lists(st.integers()), st.integers(1, 4))
+def test_what_is_made_ahead_comes_in_order(items: list[int], count: int) -> None:
+    assert list(ahead(iter(items), count=count)) == items
+
+
+def test_no_more_is_made_ahead_than_asked() -> None:
+    made = []
+    another_thread = threading.Event()
+
+    def make() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            if threading.current_thread() is not threading.main_thread():
+                another_thread.set()
+            yield number
+
+    items = ahead(make(), count=3)
+    assert made == []
+    assert next(items) == 0
+    time.sleep(0.05)
+    assert len(made) <= 1 + 3
+    items.close()
+    assert len(made) <= 1 + 3
+    assert another_thread.is_set()
+
+
+def test_an_error_ahead_is_raised_in_its_turn() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise UserError("The file is damaged.")
+
+    items = ahead(make(), count=3)
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(UserError, match="damaged"):
+        next(items)

@@ -21,6 +21,7 @@ from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
 from bimo.tokens.tokenizer import (
     Tokenizer,
+    ahead,
     choose_vocabulary,
     in_batches,
     load_tokenizer,
@@ -172,16 +173,17 @@ def _texts(out: Path, split: str, *, every: int = 1) -> Iterator[str]:
 def _tokenizer_facts(tokenizer: Tokenizer, out: Path) -> dict[str, Any]:
     """Vocabulary, characters and bytes a token by language, the longest tokens, a sentence in tokens."""
     characters: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    bytes_ = 0
-    example = ""
+    documents = []
     for document in read_stored(out / "documents", "validation"):
+        documents.append(document)
         characters[document.language] += len(document.text)
-        tokens[document.language] += len(tokenizer.encode(document.text))
-        bytes_ += len(document.text.encode())
-        example = example or document.text
         if characters.total() > STATISTICS_CHARACTERS:
             break
+    tokens: Counter[str] = Counter()
+    for document, ids in zip(documents, tokenizer.encode_batch([each.text for each in documents]), strict=True):
+        tokens[document.language] += len(ids)
+    bytes_ = sum(len(document.text.encode()) for document in documents)
+    example = next((document.text for document in documents if document.text), "")
     return {
         "vocabulary": tokenizer.vocabulary,
         "characters_per_token": {code: characters[code] / max(1, tokens[code]) for code, _ in tokens.most_common()},
@@ -218,7 +220,7 @@ def _tokens(out: Path, stages: Stages, console: Console) -> dict[str, Any]:
 def _pack(tokenizer: Tokenizer, out: Path, folder: Path, split: str) -> dict[str, int]:
     bytes_ = 0
     with TokenWriter(folder, split, vocabulary=tokenizer.vocabulary, end=tokenizer.end) as writer:
-        for texts in in_batches(_texts(out, split)):
-            writer.write(tokenizer.encode_batch(texts))
+        for texts in ahead(in_batches(_texts(out, split))):
+            writer.write_flat(*tokenizer.encode_flat(texts))
             bytes_ += sum(len(text.encode()) for text in texts)
     return {"tokens": writer.tokens, "documents": writer.documents, "bytes": bytes_}

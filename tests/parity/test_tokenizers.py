@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
@@ -86,3 +87,60 @@ def test_training_without_chinese_is_plain_training() -> None:
     )
     raw.train_from_iterator(texts, trainer)
     assert json.loads(raw.to_str())["model"] == json.loads(ours.inner.to_str())["model"]
+
+
+def raw_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    raw = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+    raw.encode_special_tokens = True
+    return [encoding.ids for encoding in raw.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def test_the_fast_engine_gives_the_ids_of_the_raw_library_on_real_text(shared_data: Path) -> None:
+    folder = shared_data / "lm"
+    with gzip.open(folder / "zh_modern_python_docs" / "zh_python_docs.txt.gz", "rt", encoding="utf-8") as file:
+        whole = [file.read(500_000)]
+    names = ("zh_classic_novels/红楼梦.txt", "tinystories_sample_2mb/tinystories_sample.txt", "zh_poetry/chuci.json")
+    whole += [(folder / name).read_text(encoding="utf-8")[:500_000] for name in names]
+    texts = [text[start : start + 3000] for text in whole for start in range(0, len(text), 3000)]
+    tokenizer = train_tokenizer(texts[::8], vocabulary=3000)
+    assert tokenizer._encoder is not None
+    # Cut at passages and whole: one long text takes another way through the engine than many short ones.
+    for batch in (texts, whole):
+        assert tokenizer.encode_batch(batch) == raw_ids(tokenizer, batch)
+
+
+@pytest.mark.slow
+def test_the_fast_engine_knows_every_character(tiny_tokenizer: Tokenizer) -> None:
+    """Both put each character into the same class, beside letters, digits, marks and blanks; from 0x40000 on are none
+    but a few tags and what is private."""
+    points = [chr(point) for point in [*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE0200)]]
+    for start in range(0, len(points), 20_000):
+        texts = [f"a{point}1{point}! {point}\n{point}'{point}" for point in points[start : start + 20_000]]
+        assert tiny_tokenizer.encode_batch(texts) == raw_ids(tiny_tokenizer, texts)
+
+
+@st.composite
+def learned(draw: st.DrawFn) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Any vocabulary and merges, also such that no training would learn: one token made in several ways, or in none."""
+    names = [END_OF_TEXT, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    parts = list("abcĠĊ1ä½ł")
+    merges: list[tuple[str, str]] = []
+    for left, right in draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=60)):
+        pair = (parts[left % len(parts)], parts[right % len(parts)])
+        if pair not in merges and len("".join(pair)) <= 24:
+            merges.append(pair)
+            parts.append("".join(pair))
+            names.append("".join(pair))
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}, merges
+
+
+@settings(max_examples=200)
+@given(learned(), st.lists(st.lists(st.sampled_from("abc \n1你"), max_size=60).map("".join), max_size=8))
+def test_the_fast_engine_merges_in_the_same_order(
+    tiny_tokenizer: Tokenizer, found: tuple[dict[str, int], list[tuple[str, str]]], texts: list[str]
+) -> None:
+    description = json.loads(tiny_tokenizer.inner.to_str())
+    description["model"] |= {"vocab": found[0], "merges": found[1]}
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(description)))
+    assert tokenizer._encoder is not None
+    assert tokenizer.encode_batch(texts) == raw_ids(tokenizer, texts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ import numpy as np
 
 from bimo.runtime import UserError
 
-__all__ = ["TokenShards", "TokenWriter"]
+__all__ = ["TokenShards", "TokenWriter", "join_documents"]
 
 MAGIC = b"BIMOTOK1"
 HEADER_BYTES = 4096
@@ -41,17 +41,29 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         folder.mkdir(parents=True, exist_ok=True)
         self._open()
 
-    def write(self, documents: list[list[int]]) -> None:
+    def write(self, documents: Sequence[Sequence[int]]) -> None:
         """Add documents; a document is never spread over two files."""
-        for ids in documents:
-            if self._in_file + len(ids) >= self.tokens_per_file and self._in_file > 1:
+        self.write_flat(*join_documents(documents))
+
+    def write_flat(self, ids: np.ndarray, ends: np.ndarray) -> None:
+        """Add documents that stand one after another in `ids`, each up to its position in `ends`."""
+        closed = np.insert(ids, ends, self.end).astype(self.dtype)
+        ends = ends + np.arange(1, len(ends) + 1)  # now behind the end token that was put after each
+        first = start = 0
+        while first < len(ends):
+            room = self.tokens_per_file - self._in_file
+            after = int(np.searchsorted(ends, start + room, side="right"))
+            if after <= first and self._in_file > 1:
                 self._close()
                 self._open()
-            self._put([*ids, self.end])
-            self._documents_in_file += 1
+                continue
+            after = max(after, first + 1)  # a document that no file can hold gets one of its own
+            self._put(closed[start : ends[after - 1]])
+            self._documents_in_file += after - first
+            first, start = after, int(ends[after - 1])
 
-    def _put(self, ids: list[int]) -> None:
-        data = np.asarray(ids, dtype=self.dtype).tobytes()
+    def _put(self, ids: np.ndarray) -> None:
+        data = ids.tobytes()
         assert self._file is not None
         self._file.write(data)
         self._digest.update(data)
@@ -62,7 +74,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._file.write(b"\0" * HEADER_BYTES)
         self._digest = hashlib.sha256()
         self._in_file = self._documents_in_file = 0
-        self._put([self.end])
+        self._put(np.array([self.end], dtype=self.dtype))
 
     def _close(self) -> None:
         assert self._file is not None
@@ -88,6 +100,13 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
             self._close()
         elif self._file is not None:
             self._file.close()
+
+
+def join_documents(documents: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """(The ids of all documents one after another, uint32; the position where each ends, int64)."""
+    ends = np.cumsum([len(ids) for ids in documents], dtype=np.int64)
+    total = int(ends[-1]) if documents else 0
+    return np.fromiter(itertools.chain.from_iterable(documents), np.uint32, count=total), ends
 
 
 class TokenShards:

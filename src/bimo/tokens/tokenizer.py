@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 
 from bimo.files import replacing, write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
+from bimo.tokens.shards import join_documents
 
 __all__ = [
     "END_OF_TEXT",
     "StreamDecoder",
     "Tokenizer",
+    "ahead",
     "choose_vocabulary",
     "in_batches",
     "load_tokenizer",
@@ -34,6 +41,8 @@ QWEN2_PATTERN = (
 )
 WORD_MARK = "\ue000"
 """Marks the borders of words while merges are learned. A private-use character: `clean` keeps it out of the text."""
+
+Item = TypeVar("Item")
 
 LONGEST_TOKEN_BYTES = 32
 SMALLEST_VOCABULARY = 512
@@ -71,8 +80,22 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """The ids of many texts, on all cores."""
-        return [encoding.ids for encoding in self.inner.encode_batch_fast(texts, add_special_tokens=False)]
+        """The ids of many texts, each as `encode` gives them; on all cores."""
+        ids, ends = self.encode_flat(texts)
+        flat = ids.tolist()
+        return [flat[start:end] for start, end in itertools.pairwise([0, *ends.tolist()])]
+
+    def encode_flat(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(The ids of all texts one after another, uint32; the position where each text ends, int64); on all cores."""
+        if self._encoder is None:
+            encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
+            return join_documents([encoding.ids for encoding in encodings])
+        ids, bounds = self._encoder.encode_batch_flat(texts)
+        return np.frombuffer(ids, "<u4"), np.frombuffer(bounds, "<u8")[1:].astype(np.int64)
+
+    @functools.cached_property
+    def _encoder(self) -> Any:
+        return _fast_encoder(self.inner)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids; special tokens are left out. A character that was cut becomes U+FFFD."""
@@ -142,12 +165,9 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
     Merges never cross the borders of segmented words (which also bounds memory on unspaced Chinese); text is
     encoded with the Qwen2 pre-tokenizer, as every engine of the ecosystem can.
     """
-    encoding_steps = [
-        pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
-    inner = tokenizers.Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORD_MARK, "removed"), *encoding_steps])
+    inner = _untrained()
+    cut_as_encoding = inner.pre_tokenizer
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORD_MARK, "removed"), cut_as_encoding])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[END_OF_TEXT],
@@ -155,10 +175,40 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
         max_token_length=LONGEST_TOKEN_BYTES,
         show_progress=False,
     )
-    inner.train_from_iterator((mark_words(text, WORD_MARK) for text in texts), trainer)
-    inner.pre_tokenizer = pre_tokenizers.Sequence(encoding_steps)
+    marked = ([mark_words(text, WORD_MARK) for text in batch] for batch in in_batches(texts, characters=200_000))
+    inner.train_from_iterator(ahead(marked), trainer)
+    inner.pre_tokenizer = cut_as_encoding
     inner.decoder = decoders.ByteLevel()
     return Tokenizer(inner)
+
+
+def _untrained() -> tokenizers.Tokenizer:
+    """Byte-level BPE that cuts text as Qwen2 does, before it has a vocabulary and merges."""
+    inner = tokenizers.Tokenizer(models.BPE())
+    steps = [
+        pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    inner.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    return inner
+
+
+def _fast_encoder(inner: tokenizers.Tokenizer) -> Any:
+    """The same BPE in an engine that is much faster, if but vocabulary and merges it is as `train_tokenizer` makes it.
+
+    None for every other tokenizer that somebody brings: nobody has shown that the ids would be the same.
+    """
+    import fastokens
+
+    settings, ours = json.loads(inner.to_str()), json.loads(_untrained().to_str())
+    if not all(token["special"] for token in settings["added_tokens"]):
+        return None
+    # Special tokens are not looked for in text, and neither what frames it nor decoding is asked of the engine.
+    settings |= {"added_tokens": [], "post_processor": None, "decoder": None}
+    ours["model"] |= {name: settings["model"].get(name) for name in ("vocab", "merges")}
+    if settings != ours or not ours["model"]["vocab"].keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
+        return None
+    return fastokens.Tokenizer.from_json_str(json.dumps(settings))
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -192,3 +242,16 @@ def in_batches(texts: Iterable[str], *, characters: int = 1_000_000) -> Iterator
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def ahead(items: Iterable[Item], *, count: int = 2) -> Iterator[Item]:
+    """The items, none of them None, in their order; a thread makes up to `count` of them before they are asked for.
+
+    Worth it where whoever takes them lets go of the interpreter meanwhile, as encoding and training do.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, iterator, None) for _ in range(count))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, iterator, None))
+            yield item
