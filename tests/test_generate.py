@@ -9,14 +9,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from writing import WAYS, write
 
-from bimo.generate.engine import LanguageModel, _until, decode, decode_reference, generate, load
-from bimo.generate.sample import Sampling, choose
+from bimo.generate.batching import Request
+from bimo.generate.engine import LanguageModel, _until, generate, load, write_reference
+from bimo.generate.sample import Sampling
 from bimo.models.scoring import rolling_windows
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
@@ -28,19 +29,17 @@ GREEDY = Sampling(0.0)
 WIDE = Sampling(1.0, top_p=1.0)
 NARROW = Sampling(0.9, top_k=30, top_p=0.9, min_p=0.01, repetition_penalty=1.3)
 PROMPTS = [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4]]
-NO_END = -1
 
 
-def tokens(steps: Iterator[torch.Tensor]) -> list[list[int]]:
-    return torch.stack(list(steps), dim=1).tolist()
-
-
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sampling", [GREEDY, WIDE, NARROW])
 @pytest.mark.parametrize("fields", [{}, {"tied": False}, {"kv_heads": 4}, {"kv_heads": 1, "qk_norm": False}])
-def test_decoding_with_a_cache_is_decoding_without(make_model: MakeModel, fields: dict, sampling: Sampling) -> None:
+def test_decoding_with_a_cache_is_decoding_without(
+    make_model: MakeModel, fields: dict, sampling: Sampling, way: str
+) -> None:
     model = make_model(**fields)
-    fast = tokens(decode(model, PROMPTS, end=NO_END, max_tokens=28, sampling=sampling, seed=4))
-    slow = tokens(decode_reference(model, PROMPTS, max_tokens=28, sampling=sampling, seed=4))
+    fast = write(model, PROMPTS, max_tokens=28, sampling=sampling, seed=4, way=way)
+    slow = [write_reference(model, Request(prompt, 28, sampling, 4 + row)) for row, prompt in enumerate(PROMPTS)]
     assert fast == slow
     assert len(fast[0]) == 28
     if sampling is GREEDY:
@@ -49,40 +48,27 @@ def test_decoding_with_a_cache_is_decoding_without(make_model: MakeModel, fields
         assert fast[0] != fast[2], "rows of one prompt draw different numbers"
 
 
-def decode_beyond(model: Decoder, prompt: list[int], max_tokens: int, sampling: Sampling, seed: int) -> list[int]:
-    """One row, without a cache, by the rule: when the context is full, go on from its second half."""
-    context = model.config.context
-    chances = np.random.default_rng(seed).random(max_tokens)
-    ids, start = list(prompt), max(0, len(prompt) - context)
-    for chance in chances:
-        if len(ids) - start > context:
-            start = len(ids) - max(1, context // 2)
-        logits = model(torch.tensor([ids[start:]]))[:, -1]
-        ids.append(int(choose(logits, torch.tensor([ids[1:]], dtype=torch.long), sampling, torch.tensor([chance]))))
-    return ids[len(prompt) :]
-
-
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("context", [1, 2, 7, 8])
 @pytest.mark.parametrize("length", [1, 6, 8, 9, 30])
-def test_beyond_the_context_it_goes_on(make_model: MakeModel, context: int, length: int) -> None:
+def test_beyond_the_context_it_goes_on(make_model: MakeModel, context: int, length: int, way: str) -> None:
     model = make_model(context=context)
     prompts = [[(7 * row + i) % 97 for i in range(length)] for row in range(2)]
-    found = tokens(decode(model, prompts, end=NO_END, max_tokens=25, sampling=NARROW, seed=9))
-    with torch.inference_mode():
-        assert found == [decode_beyond(model, prompt, 25, NARROW, 9 + row) for row, prompt in enumerate(prompts)]
+    found = write(model, prompts, max_tokens=25, sampling=NARROW, seed=9, way=way)
+    assert found == [write_reference(model, Request(prompt, 25, NARROW, 9 + i)) for i, prompt in enumerate(prompts)]
 
 
-def test_it_ends_when_all_rows_have_ended(make_model: MakeModel) -> None:
+def test_each_row_ends_at_its_end_token(make_model: MakeModel) -> None:
     model = make_model(vocabulary=5)
-    rows = tokens(decode(model, [[1], [1], [1]], end=2, max_tokens=200, sampling=WIDE, seed=0))
-    lengths = [row.index(2) + 1 for row in rows]
-    assert len(set(lengths)) > 1
-    assert [len(row) for row in rows] == [max(lengths)] * 3
+    rows = write(model, [[1], [1], [1]], ends=frozenset([2]), max_tokens=200, sampling=WIDE)
+    assert len({len(row) for row in rows}) > 1
+    assert all(row.index(2) == len(row) - 1 for row in rows)
+    assert rows == [write_reference(model, Request([1], 200, WIDE, seed, frozenset([2]))) for seed in range(3)]
 
 
-def test_no_tokens_is_refused(make_model: MakeModel) -> None:
+def test_no_tokens_is_refused() -> None:
     with pytest.raises(UserError, match="max_tokens must be at least 1"):
-        next(decode(make_model(), [[1]], end=0, max_tokens=0, sampling=GREEDY, seed=0))
+        Request([1], 0, GREEDY)
 
 
 # --- stop strings
@@ -137,8 +123,8 @@ def language_model(make_model: MakeModel, tiny_tokenizer: Tokenizer) -> Language
 @pytest.mark.parametrize("prompt", ["", "会议决定，the committee 👍"])
 def test_text_streams_as_the_ids_decode(language_model: LanguageModel, prompt: str) -> None:
     tokenizer, model = language_model.tokenizer, language_model.model
-    ids = [[tokenizer.end, *tokenizer.encode(prompt)]]
-    expected = tokens(decode(model, ids, end=tokenizer.end, max_tokens=60, sampling=WIDE, seed=3))[0]
+    ids = [tokenizer.end, *tokenizer.encode(prompt)]
+    expected = write_reference(model, Request(ids, 60, WIDE, 3, frozenset([tokenizer.end])))
     pieces = list(language_model.generate(prompt, max_tokens=60, sampling=WIDE, seed=3))
     assert "".join(pieces) == tokenizer.decode(expected)
     assert len(pieces) > 20
@@ -156,14 +142,14 @@ def test_a_sample_of_many_is_the_sample_alone(language_model: LanguageModel, sam
 def test_writing_stops_at_the_end_token(tiny_tokenizer: Tokenizer, make_model: MakeModel) -> None:
     model = make_model(vocabulary=tiny_tokenizer.vocabulary)
     end = tiny_tokenizer.end
-    ids = [[end, *tiny_tokenizer.encode("a")]]
-    first = tokens(decode(model, ids, end=end, max_tokens=6, sampling=WIDE, seed=0))[0]
+    ids = [end, *tiny_tokenizer.encode("a")]
+    first = write_reference(model, Request(ids, 6, WIDE))
     # A tokenizer whose end is the fourth token that the model writes.
     other = Tokenizer(tiny_tokenizer.inner)
     other.end = first[3]
     assert first.index(first[3]) == 3
     other_model = LanguageModel(model, other)
-    other_model._prompt_ids = lambda prompt: ids[0]
+    other_model._prompt_ids = lambda prompt: ids
     assert "".join(other_model.generate("a", max_tokens=50, sampling=WIDE)) == tiny_tokenizer.decode(first[:3])
     assert other_model.samples("a", count=1, max_tokens=50, sampling=WIDE) == [tiny_tokenizer.decode(first[:3])]
 

@@ -9,10 +9,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from stories import stories
+from writing import write
 
-from bimo.generate.engine import decode
 from bimo.generate.sample import Sampling
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
@@ -54,8 +53,8 @@ def measured(tmp_path_factory, make_model):
     )
     trainer.run()
     writer_model = make_model(context=24, seed=3)
-    chosen = {"end": 0, "max_tokens": 40, "sampling": Sampling(temperature=0.0), "seed": 0}
-    greedy = torch.stack(list(decode(writer_model, [[1, 2, 3], [50, 60, 70]], **chosen)), dim=1).tolist()
+    prompts = [[1, 2, 3], [50, 60, 70]]
+    greedy = write(writer_model, prompts, max_tokens=40, sampling=Sampling(temperature=0.0), ends=frozenset([0]))
     return {"losses": losses, "gradient_norms": norms, "greedy": greedy}
 
 

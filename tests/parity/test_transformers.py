@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from writing import write
 
-from bimo.generate.engine import decode, load
+from bimo.generate.engine import load
+from bimo.generate.native import best_instructions
 from bimo.generate.sample import Sampling
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
@@ -70,8 +72,7 @@ def their_tokens(model: Any, prompt: torch.Tensor, count: int) -> list[list[int]
 
 
 def our_tokens(model: Decoder, prompt: torch.Tensor, count: int) -> list[list[int]]:
-    steps = decode(model, prompt.tolist(), end=-1, max_tokens=count, sampling=GREEDY, seed=0)
-    return torch.stack(list(steps), dim=1).tolist()
+    return write(model, prompt.tolist(), max_tokens=count, sampling=GREEDY, way=best_instructions() or "torch")
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))

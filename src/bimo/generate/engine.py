@@ -1,33 +1,67 @@
-"""A language model in use: text in, text out. B batch, T time (positions), V vocabulary."""
+"""A language model in use: text in, text out."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bimo.generate.cache import KeyValueCache
+from bimo.generate.batching import Batch, Request, complete
 from bimo.generate.sample import Sampling, choose
+from bimo.generate.stepping import Steps, open_steps
+from bimo.models.config import ModelConfig
 from bimo.models.scoring import Window, rolling_losses, score_windows
 from bimo.models.transformer import Decoder
-from bimo.runtime import USAGE, UserError, pick_device
+from bimo.runtime import UserError, pick_device
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
+from bimo.weights.gguf import GGUFModel, read_gguf
+from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.huggingface import load_model
 
-__all__ = ["LanguageModel", "decode", "decode_reference", "generate", "load"]
+__all__ = ["LanguageModel", "generate", "load", "write_reference"]
 
 
 USUAL = Sampling()
+GGUF_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 
 
 class LanguageModel:
-    """A decoder with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`."""
+    """A decoder with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    It writes with the weights as they were when it first wrote.
+    """
+
+    def __init__(
+        self, source: Decoder | GGUFModel, tokenizer: Tokenizer, *, device: torch.device | None = None
+    ) -> None:
+        self._source, self._device = source, device
+        self.tokenizer = tokenizer
+        self.config: ModelConfig = source.config
+        ends = {tokenizer.end}
+        if isinstance(source, GGUFModel):
+            # What ends an answer need not be what stands between documents.
+            ends |= {source.metadata[key] for key in GGUF_ENDS if key in source.metadata}
+        self._ends = frozenset(ends)
+
+    @functools.cached_property
+    def model(self) -> Decoder:
+        """The decoder in torch, all of its weights as numbers."""
+        return self._source if isinstance(self._source, Decoder) else self._source.decoder(device=self._device)
+
+    @functools.cached_property
+    def _steps(self) -> Steps:
+        on_cpu = self._device is None or self._device.type == "cpu"
+        return open_steps(self._source if on_cpu else self.model)
+
+    def steps(self, *, slots: int, positions: int) -> Steps:
+        """What writes, with room for at least `slots` sequences of `positions` tokens or as many as the model reads."""
+        positions = min(positions, self.config.context)
+        if self._steps.slots < slots or self._steps.positions < positions:
+            self._steps.reserve(max(slots, self._steps.slots), max(positions, self._steps.positions))
+        return self._steps
 
     def generate(
         self,
@@ -39,26 +73,30 @@ class LanguageModel:
         stop: tuple[str, ...] = (),
     ) -> Iterator[str]:
         """Stream what follows `prompt`, piece by piece, up to the end of the text, a stop string or max_tokens."""
-        ids = [self._prompt_ids(prompt)]
-        rows = decode(self.model, ids, end=self.tokenizer.end, max_tokens=max_tokens, sampling=sampling, seed=seed)
-        return _until(stop, self._pieces(rows))
+        request = self._request(prompt, max_tokens, sampling, seed)
+        batch = Batch(self.steps(slots=1, positions=len(request.prompt) + max_tokens))
+        batch.add(request)
+        return _until(stop, self._pieces(batch))
 
-    def _pieces(self, rows: Iterator[Tensor]) -> Iterator[str]:
+    def _pieces(self, batch: Batch) -> Iterator[str]:
         pieces = StreamDecoder(self.tokenizer)
-        for tokens in rows:
-            if int(tokens[0]) == self.tokenizer.end:
-                break
-            yield pieces.push(int(tokens[0]))
+        while batch.busy:
+            for written in batch.step():
+                if written.token not in self._ends:
+                    yield pieces.push(written.token)
         yield pieces.finish()
 
     def samples(
         self, prompt: str = "", *, count: int, max_tokens: int = 200, sampling: Sampling = USUAL, seed: int = 0
     ) -> list[str]:
         """What follows `prompt`, `count` times, computed together. Sample i is that of seed + i alone."""
-        end = self.tokenizer.end
-        prompts = [self._prompt_ids(prompt)] * count
-        steps = decode(self.model, prompts, end=end, max_tokens=max_tokens, sampling=sampling, seed=seed)
-        return [self.tokenizer.decode(_before_end(row, end)) for row in torch.stack(list(steps), dim=1).tolist()]
+        requests = [self._request(prompt, max_tokens, sampling, seed + i) for i in range(count)]
+        steps = self.steps(slots=count, positions=len(requests[0].prompt) + max_tokens)
+        answers = complete(steps, requests)
+        return [self.tokenizer.decode(ids[:-1] if ids[-1] in self._ends else ids) for ids in answers]
+
+    def _request(self, prompt: str, max_tokens: int, sampling: Sampling, seed: int) -> Request:
+        return Request(self._prompt_ids(prompt), max_tokens, sampling, seed, self._ends)
 
     def loglikelihood(self, context: str, continuation: str) -> float:
         """Natural logarithm of the probability of `continuation` after `context`, of which the nearest part is read.
@@ -84,10 +122,6 @@ class LanguageModel:
         return [self.tokenizer.end, *self.tokenizer.encode(prompt)]
 
 
-def _before_end(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
-
-
 def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
     """Pass pieces on until a stop string is complete; what could be the start of one is held back."""
     stop = tuple(filter(None, stop))
@@ -110,69 +144,51 @@ def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
 
 
 @torch.inference_mode()
-def decode(
-    model: Decoder, prompts: list[list[int]], *, end: int, max_tokens: int, sampling: Sampling, seed: int
-) -> Iterator[Tensor]:
-    """Yields the next id of each row [B], `max_tokens` times or until all have met `end`. Prompts are of one length.
+def write_reference(model: Decoder, request: Request) -> list[int]:
+    """The slow twin of `complete`: reads everything again for each token, without a cache.
 
-    When the context is full, its second half is read again and writing goes on from there.
+    When the context is full, its second half is read and writing goes on from there.
     """
-    if max_tokens < 1:
-        raise UserError("max_tokens must be at least 1, but is {value}.", code=USAGE, value=max_tokens)
-    context, device = model.config.context, next(model.parameters()).device
-    seen = torch.tensor(prompts, dtype=torch.long, device=device)
-    chances = torch.from_numpy(
-        np.stack([np.random.default_rng(seed + row).random(max_tokens) for row in range(len(prompts))])
-    )
-    cache = KeyValueCache(model.config, batch=len(prompts), device=device, dtype=model.compute_dtype)
-    new = seen[:, -context:]
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    for position in range(max_tokens):
-        if cache.seen + new.shape[1] > context:
-            cache.clear()
-            new = seen[:, -max(1, context // 2) :]
-        hidden = model.hidden_states(new, cache)
-        # The token that begins the document does not count as written, or a penalty would keep it from ending.
-        tokens = choose(model.head(hidden[:, -1]), seen[:, 1:], sampling, chances[:, position])
-        yield tokens
-        ended |= tokens == end
-        if bool(ended.all()):
-            return
-        new = tokens[:, None]
-        seen = torch.cat([seen, new], dim=1)
+    context = model.config.context
+    chances = np.random.default_rng(request.seed)
+    ids, start = list(request.prompt), max(0, len(request.prompt) - context)
+    while len(ids) - len(request.prompt) < request.max_tokens:
+        if len(ids) - start > context:
+            start = len(ids) - max(1, context // 2)
+        logits = model(torch.tensor([ids[start:]]))[:, -1]
+        chance = torch.tensor([chances.random()], dtype=torch.float64)
+        ids.append(int(choose(logits, [ids[1:]], request.sampling, chance)))
+        if ids[-1] in request.ends:
+            break
+    return ids[len(request.prompt) :]
 
 
-@torch.inference_mode()
-def decode_reference(
-    model: Decoder, prompts: list[list[int]], *, max_tokens: int, sampling: Sampling, seed: int
-) -> Iterator[Tensor]:
-    """The slow twin of `decode` inside one context: reads everything again for each token, without a cache."""
-    seen = torch.tensor(prompts, dtype=torch.long)
-    generators = [np.random.default_rng(seed + row) for row in range(len(prompts))]
-    for _ in range(max_tokens):
-        chance = torch.tensor([generator.random() for generator in generators], dtype=torch.float64)
-        tokens = choose(model(seen)[:, -1], seen[:, 1:], sampling, chance)
-        yield tokens
-        seen = torch.cat([seen, tokens[:, None]], dim=1)
+def load(path: str | Path, *, device: str = "auto") -> LanguageModel:
+    """The model in a Hugging Face folder or a GGUF file, ready to write.
 
-
-def load(folder: str | Path, *, device: str = "auto") -> LanguageModel:
-    """The model in a Hugging Face folder, ready to write. Raises UserError when the folder is none that Bimo reads."""
-    path = Path(folder)
+    Raises UserError when it is none that Bimo reads.
+    """
+    path = Path(path)
+    where = pick_device(device)
+    if path.suffix == ".gguf":
+        stored = read_gguf(path)
+        return _fitting(path, LanguageModel(stored, gguf_tokenizer(stored.metadata), device=where))
     if not path.is_dir():
         raise UserError("There is no model folder {folder}.", folder=path)
-    model = load_model(path, device=pick_device(device))
-    tokenizer = load_tokenizer(path)
-    if tokenizer.vocabulary > model.config.vocabulary:
+    return _fitting(path, LanguageModel(load_model(path, device=where), load_tokenizer(path), device=where))
+
+
+def _fitting(path: Path, model: LanguageModel) -> LanguageModel:
+    if model.tokenizer.vocabulary > model.config.vocabulary:
         raise UserError(
             "The tokenizer in {folder} has {tokens} tokens, but the model knows {vocabulary}: they do not fit.",
             folder=path,
-            tokens=tokenizer.vocabulary,
+            tokens=model.tokenizer.vocabulary,
             vocabulary=model.config.vocabulary,
         )
-    return LanguageModel(model, tokenizer)
+    return model
 
 
-def generate(folder: str | Path, prompt: str = "", *, max_tokens: int = 200, seed: int = 0) -> str:
-    """What the model in `folder` writes after `prompt`, with the default sampling."""
-    return "".join(load(folder).generate(prompt, max_tokens=max_tokens, seed=seed))
+def generate(path: str | Path, prompt: str = "", *, max_tokens: int = 200, seed: int = 0) -> str:
+    """What the model at `path` writes after `prompt`, with the default sampling."""
+    return "".join(load(path).generate(prompt, max_tokens=max_tokens, seed=seed))

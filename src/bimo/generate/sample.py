@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,11 +69,16 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Hide all but the fewest whose probabilities reach p (Holtzman et al. 2020). logits [B, V]."""
-    ordered, index = logits.sort(dim=-1, descending=True)
-    probability = ordered.softmax(dim=-1)
-    before = probability.cumsum(dim=-1) - probability
-    hidden = torch.empty_like(before, dtype=torch.bool).scatter(1, index, before >= p)
-    return logits.masked_fill(hidden, -math.inf)
+    probability = logits.softmax(dim=-1)
+    # All that are less likely than this hold less than 1 - p together, so p is reached before any of them is needed.
+    needless = probability < (1 - p) / logits.shape[-1]
+    kept = logits.masked_fill(needless, -math.inf)
+    for row in range(len(logits)):
+        places = (~needless[row]).nonzero()[:, 0]
+        ordered, order = probability[row, places].sort(descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        kept[row, places[order[before >= p]]] = -math.inf
+    return kept
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
@@ -80,11 +86,13 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(logits < logits.max(dim=-1, keepdim=True).values + math.log(p), -math.inf)
 
 
-def choose(logits: Tensor, seen: Tensor, sampling: Sampling, chance: Tensor) -> Tensor:
-    """One id a row [B], from logits [B, V], the ids seen [B, T] and a number in [0, 1) a row, chance [B]."""
+def choose(logits: Tensor, seen: Sequence[Sequence[int]], sampling: Sampling, chance: Tensor) -> Tensor:
+    """One id a row [B], from logits [B, V], the ids that each row has seen and a number in [0, 1) a row, chance [B]."""
     logits = logits.float()
     if sampling.repetition_penalty != 1.0:
-        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+        rows = zip(logits.split(1), seen, strict=True)
+        penalty = sampling.repetition_penalty
+        logits = torch.cat([penalise_repetition(row, torch.as_tensor(ids).long()[None], penalty) for row, ids in rows])
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
     # With 0 for the likeliest, no temperature is so low that the quotient is no number.
@@ -95,7 +103,12 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, chance: Tensor) -> 
         logits = keep_min_p(logits, sampling.min_p)
     if sampling.top_p < 1.0:
         logits = keep_top_p(logits, sampling.top_p)
-    # Inverting the distribution function with one number a row keeps rows independent of their neighbours.
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    target = chance.to(cumulative.device)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return torch.tensor([_draw(row, float(number)) for row, number in zip(logits, chance, strict=True)])
+
+
+def _draw(logits: Tensor, chance: float) -> int:
+    """Invert the distribution function of logits [V]: one number a row keeps rows independent of their neighbours."""
+    left = (logits > -math.inf).nonzero()[:, 0]
+    cumulative = (logits[left].double() - logits.max().double()).exp().cumsum(dim=-1)
+    place = int(torch.searchsorted(cumulative, chance * cumulative[-1], right=True))
+    return int(left[min(place, len(left) - 1)])

@@ -16,16 +16,21 @@ __all__ = ["Cache", "Linear", "RMSNorm", "attend", "attend_reference", "rms_norm
 WRITTEN_OUT_CONTEXT = 512
 """Up to here attention as plain matrix products beats the fused kernel on a CPU in bfloat16 (docs/log.md)."""
 
+QUERIES_AT_ONCE = 128
+"""What stands after a block of queries need not be multiplied: at 512 positions that is three eighths of the work."""
+
 
 class Cache(Protocol):
     """What attention asks of a key/value cache."""
 
+    def positions(self, count: int) -> Tensor:
+        """Where the next `count` tokens of each sequence stand [B, T]."""
+
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep k, v [B, G, T, K] of the new positions; returns those of all positions [B, G, S, K]."""
 
-    @property
-    def seen(self) -> int:
-        """How many positions each sequence has in the cache."""
+    def allowed(self, count: int) -> Tensor:
+        """Which of the S positions each of `count` new tokens may see [B, 1, T, S]."""
 
 
 class Linear(nn.Linear):
@@ -89,31 +94,75 @@ def rotary_tables(positions: int, head_width: int, theta: float) -> tuple[Tensor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + K/2) of x [B, H, T, K] by the angle of their position; cos, sin [T, K]."""
+    """Turn the pairs (i, i + K/2) of x [B, H, T, K] by the angle of their position; cos, sin [..., T, K]."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention. q [B, H, T, K], k and v [B, G, S, K], the T queries being the last of S -> [B, H, T, K]."""
-    H, T, S = q.shape[1], q.shape[2], k.shape[2]
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Attention to what is `allowed` [B, 1, T, S], or to oneself and what came before.
+
+    q [B, H, T, K], k and v [B, G, S, K], where T = S without `allowed` -> [B, H, T, K].
+    """
+    H = q.shape[1]
     if k.shape[1] != H:
         k = k.repeat_interleave(H // k.shape[1], dim=1)
         v = v.repeat_interleave(H // v.shape[1], dim=1)
-    if T == 1:
-        return F.scaled_dot_product_attention(q, k, v)
-    if q.device.type == "cpu" and S <= WRITTEN_OUT_CONTEXT:
-        return attend_reference(q, k, v)
-    if T == S:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    allowed = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    if allowed is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    if q.device.type == "cpu" and k.shape[2] <= WRITTEN_OUT_CONTEXT:
+        return _AttentionInBlocks.apply(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class _AttentionInBlocks(torch.autograd.Function):
+    """`attend_reference` for a block of queries at a time, with its gradient written out.
+
+    Products of matrices that do not lie in one piece are slow on a CPU: the copies pay for themselves.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        B, H, T, K = q.shape
+        q, k, v = (q * K**-0.5).reshape(-1, T, K), k.reshape(-1, T, K), v.reshape(-1, T, K)
+        out = torch.empty_like(q)
+        hidden = torch.full((QUERIES_AT_ONCE, QUERIES_AT_ONCE), float("-inf"), dtype=q.dtype).triu(1)
+        weights = []
+        for start, end in _blocks(T):
+            scores = q[:, start:end].contiguous() @ k[:, :end].contiguous().mT
+            scores[:, :, start:] += hidden[: end - start, : end - start]
+            weights.append(scores.softmax(dim=-1))
+            out[:, start:end] = weights[-1] @ v[:, :end].contiguous()
+        ctx.save_for_backward(q, k, v, *weights)
+        return out.view(B, H, T, K)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, *weights = ctx.saved_tensors
+        shape = gradients[0].shape
+        T, K = shape[-2:]
+        toward_out = gradients[0].reshape(-1, T, K)
+        toward_q, toward_k, toward_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for (start, end), weight in zip(_blocks(T), weights, strict=True):
+            part = toward_out[:, start:end].contiguous()
+            toward_v[:, :end] += weight.mT @ part
+            toward_weight = part @ v[:, :end].contiguous().mT
+            # The derivative of softmax: w (dw - sum(w dw)), in one pass.
+            toward_scores = torch._softmax_backward_data(toward_weight, weight, -1, weight.dtype)
+            toward_q[:, start:end] = toward_scores @ k[:, :end].contiguous()
+            toward_k[:, :end] += toward_scores.mT @ q[:, start:end].contiguous()
+        return toward_q.mul_(K**-0.5).view(shape), toward_k.view(shape), toward_v.view(shape)
+
+
+def _blocks(positions: int) -> list[tuple[int, int]]:
+    """Start and end of each block of queries."""
+    starts = range(0, positions, QUERIES_AT_ONCE)
+    return [(start, min(start + QUERIES_AT_ONCE, positions)) for start in starts]
 
 
 def attend_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention as it is written (Vaswani et al. 2017, eq. 1); shapes as in `attend`, with G = H."""
-    T, S = q.shape[2], k.shape[2]
-    hidden = torch.full((T, S), float("-inf"), dtype=q.dtype, device=q.device).triu(S - T + 1)
-    # Products of matrices that do not lie in one piece are slow on a CPU: the copies pay for themselves.
-    scores = (q * q.shape[-1] ** -0.5).contiguous() @ k.contiguous().mT + hidden
-    return scores.softmax(dim=-1) @ v.contiguous()
+    """Causal attention as it is written (Vaswani et al. 2017, eq. 1); shapes as in `attend`, with G = H, T = S."""
+    T = q.shape[2]
+    hidden = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT + hidden
+    return scores.softmax(dim=-1) @ v

@@ -31,7 +31,7 @@ class Attention(nn.Module):
             self.key_norm = RMSNorm(K, config.norm_epsilon)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """[B, T, D] -> [B, T, D]; cos, sin [T, K] of the positions of x."""
+        """[B, T, D] -> [B, T, D]; cos, sin [..., T, K] of the positions of x."""
         B, T, _ = x.shape
         K = self.config.head_width
         q = self.query(x).view(B, T, -1, K)
@@ -41,9 +41,11 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        allowed = None
         if cache is not None:
             k, v = cache.update(layer, k, v)
-        return self.out(attend(q, k, v).transpose(1, 2).reshape(B, T, -1))
+            allowed = cache.allowed(T)
+        return self.out(attend(q, k, v, allowed).transpose(1, 2).reshape(B, T, -1))
 
 
 class FeedForward(nn.Module):
@@ -111,11 +113,14 @@ class Decoder(nn.Module):
         return self
 
     def hidden_states(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """ids [B, T] -> what the head multiplies [B, T, D]. With a cache, ids are the positions after those seen."""
-        start = 0 if cache is None else cache.seen
-        end = start + ids.shape[1]
+        """ids [B, T] -> what the head multiplies [B, T, D]. With a cache, ids go on from its rows."""
         x = F.embedding(ids, self.embedding.weight).to(self.compute_dtype)
-        cos, sin = self.cos[start:end].to(x.dtype), self.sin[start:end].to(x.dtype)
+        if cache is None:
+            cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        else:
+            positions = cache.positions(ids.shape[1])[:, None]
+            cos, sin = self.cos[positions], self.sin[positions]
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         for index, layer in enumerate(self.layers):
             x = layer(x, cos, sin, cache, index)
         return self.norm(x)

@@ -1,0 +1,72 @@
+/* The plain C interface of the decode kernel. Nothing here knows Python or torch; src/bimo/generate/native.py is its
+   only caller and checks what users give. Functions return 0 on success, or a BIMO_ code below. */
+#ifndef BIMO_H
+#define BIMO_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+enum { BIMO_OK = 0, BIMO_NO_MEMORY = 1, BIMO_WRONG_ARGUMENT = 2, BIMO_INCOMPLETE = 3 };
+
+/* Instruction sets, best last. */
+enum { BIMO_PLAIN = 0, BIMO_AVX2 = 1, BIMO_AVX512 = 2 };
+
+/* How a matrix lies in memory when it is handed over: the block formats of GGUF, or plain numbers, row by row. */
+enum { BIMO_F32, BIMO_F16, BIMO_BF16, BIMO_Q4_0, BIMO_Q4_1, BIMO_Q8_0, BIMO_Q4_K, BIMO_Q6_K, BIMO_FORMATS };
+
+/* What a matrix or vector is for. Those of a layer first; the head may be left out, it is then the embedding. */
+enum {
+    BIMO_QUERY, BIMO_KEY, BIMO_VALUE, BIMO_OUT, BIMO_GATE, BIMO_UP, BIMO_DOWN,
+    BIMO_EMBEDDING, BIMO_HEAD, BIMO_MATRICES
+};
+enum {
+    BIMO_ATTENTION_NORM, BIMO_FEED_FORWARD_NORM, BIMO_QUERY_NORM, BIMO_KEY_NORM,
+    BIMO_LAST_NORM, BIMO_VECTORS
+};
+
+/* A Llama- or Qwen3-shaped decoder; names as in ModelConfig. */
+typedef struct {
+    int32_t vocabulary, layers, width, heads, kv_heads, head_width, hidden, qk_norm;
+    float norm_epsilon;
+} bimo_shape;
+
+typedef struct bimo_decoder bimo_decoder;
+
+/* The best instruction set that is both compiled in and on this processor. */
+int bimo_best_instructions(void);
+
+/* A decoder without weights and without room for sequences. NULL without memory. */
+bimo_decoder *bimo_new(const bimo_shape *shape, int threads, int instructions);
+void bimo_free(bimo_decoder *decoder);
+
+/* Copies rows x columns in `format` into the order in which they will be read. Quantised columns come in whole blocks. */
+int bimo_set_matrix(bimo_decoder *decoder, int which, int layer, int format, const void *data, int rows, int columns);
+int bimo_set_vector(bimo_decoder *decoder, int which, int layer, const float *data, int length);
+
+/* Room for `slots` sequences of `positions` each; what was remembered is forgotten. Keys and values are kept in numbers of
+   `cache_bits`, 16 or 32. cosines, sines: [positions, head_width / 2]. */
+int bimo_reserve(bimo_decoder *decoder, int slots, int positions, int cache_bits, const float *cosines, const float *sines);
+
+/* Reads `rows` tokens at once: token i stands at positions[i] of slots[i], after all earlier positions of that slot;
+   rows of one slot come in the order of their positions. Writes the logits [wanted, vocabulary] of the rows wanted_rows. */
+int bimo_step(bimo_decoder *decoder, int rows, const int32_t *tokens, const int32_t *slots, const int32_t *positions,
+              int wanted, const int32_t *wanted_rows, float *logits);
+
+/* Slot `to` then remembers the first `positions` of slot `from`. */
+int bimo_copy(bimo_decoder *decoder, int from, int to, int positions);
+
+/* Bytes of all matrices as they lie in memory: what one token alone has to read. */
+int64_t bimo_matrix_bytes(const bimo_decoder *decoder);
+
+/* Bytes a second that `threads` read together from memory, best of a few rounds over more than any cache holds. */
+double bimo_read_bandwidth(int threads);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,50 @@
+"""Compiles the CPU kernel: python native/build.py OUT.so [compiler options]. Needs a C++20 compiler."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+NATIVE = Path(__file__).parent
+OPTIONS = ["-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"]
+
+
+def sources() -> dict[str, list[str]]:
+    """Every file of the kernel for this processor, with the options that are its own."""
+    files: dict[str, list[str]] = {"matrix.cpp": [], "decoder.cpp": [], "forward_plain.cpp": []}
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        files |= {"decoder.cpp": ["-DBIMO_HAS_AVX"], "forward_avx2.cpp": AVX2, "forward_avx512.cpp": AVX512}
+    return files
+
+
+def build(library: Path, options: list[str]) -> None:
+    """Compile and link. Raises FileNotFoundError without a compiler, CalledProcessError where it fails."""
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        raise FileNotFoundError("no C++ compiler")
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def compile_file(name: str, own: list[str]) -> str:
+            made = str(Path(folder, name).with_suffix(".o"))
+            command = [compiler, *OPTIONS, *own, *options, "-c", str(NATIVE / name), "-o", made]
+            subprocess.run(command, check=True)
+            return made
+
+        made = list(pool.map(compile_file, *zip(*sources().items(), strict=True)))
+        part = Path(folder, library.name)
+        subprocess.run([compiler, "-shared", "-pthread", *options, *made, "-o", str(part)], check=True)
+        # Removed before it is replaced: a process that has the old one mapped keeps it.
+        library.unlink(missing_ok=True)
+        shutil.copy(part, library)
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,98 @@
+// A decoder in memory: its matrices, what it remembers of each slot, and the numbers of the step under way.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "bimo.h"
+#include "matrix.h"
+#include "team.h"
+
+namespace bimo {
+
+// Rows that are computed together at most: enough that weights are read seldom, few enough for the second-level cache.
+constexpr int CHUNK = 256;
+// Up to so many rows every thread prepares its own copy of what it multiplies, which is sooner done than a barrier.
+constexpr int OWN_ROWS = 4;
+
+struct Layer {
+    Matrix matrices[BIMO_EMBEDDING];
+    Buffer<float> vectors[BIMO_LAST_NORM];
+};
+
+// What matrices multiply: rows of numbers, and the same as bytes, a scale for every 32. Padded with zeros to `stride`.
+struct Input {
+    int stride = 0;
+    Buffer<float> numbers;
+    Buffer<std::int8_t> bytes;
+    Buffer<float> scales, scaled_sums;   // of each group; scaled_sums = scale * sum
+    Buffer<std::int32_t> sums;
+
+    Input(int rows, int columns)
+        : stride(round_up(columns, GROUP)), numbers(allocate<float>(std::size_t(rows) * stride)),
+          bytes(allocate<std::int8_t>(std::size_t(rows) * stride)),
+          scales(allocate<float>(std::size_t(rows) * stride / GROUP)),
+          scaled_sums(allocate<float>(std::size_t(rows) * stride / GROUP)),
+          sums(allocate<std::int32_t>(std::size_t(rows) * stride / GROUP)) {}
+};
+
+// Rows of one slot that follow each other: one piece of work for attention, together with a key/value head.
+struct Segment { int first, rows; };
+
+// Consecutive rows of a step that are computed together.
+struct Chunk {
+    int rows;
+    const std::int32_t *tokens, *slots, *positions;
+    std::vector<Segment> segments;
+    std::vector<std::int32_t> wanted;    // rows of the chunk whose logits are asked for
+    std::vector<float *> logits;         // where they go
+};
+
+struct Decoder {
+    Decoder(const bimo_shape &shape, int threads, int instructions);
+
+    const bimo_shape shape;
+    const int instructions;
+    int slots = 0, positions = 0, cache_bytes = 2;   // cache_bytes: of a number that is remembered
+    Team team;
+
+    std::vector<Layer> layers;
+    Matrix embedding, own_head;
+    Buffer<float> last_norm;
+    Buffer<float> cosines, sines;        // [positions, head_width / 2]
+
+    // Of each layer, slot and key/value head: keys [positions / 16, head_width, 16], values [positions, head_width],
+    // in fp16 or fp32, head_width rounded up to whole registers.
+    Buffer<std::uint8_t> keys, values;
+
+    Buffer<float> residual, mixed, attended, inner;   // rows of a chunk; see the offsets below
+    Input shared;
+    std::vector<Input> own;
+    std::vector<Buffer<float>> scores;                // of each thread: [8, positions]
+    std::atomic<int> next_item{0};
+
+    const Matrix &head() const { return own_head ? own_head : embedding; }
+    int width_stride() const { return round_up(shape.width, GROUP); }
+    int attended_stride() const { return round_up(shape.heads * shape.head_width, GROUP); }
+    int hidden_stride() const { return round_up(shape.hidden, GROUP); }
+    // In a row of `mixed`: queries, keys, values, each from a whole register on.
+    int key_offset() const { return round_up(shape.heads * shape.head_width, BAND); }
+    int value_offset() const { return key_offset() + round_up(shape.kv_heads * shape.head_width, BAND); }
+    int mixed_stride() const { return value_offset() + round_up(shape.kv_heads * shape.head_width, BAND); }
+    int head_stride() const { return round_up(shape.head_width, BAND); }
+    int kept_positions() const { return round_up(positions, GROUP); }
+    std::size_t kept_size() const { return std::size_t(kept_positions()) * head_stride(); }
+    std::size_t kept(int layer, int slot, int kv_head) const {
+        return ((std::size_t(layer) * slots + slot) * shape.kv_heads + kv_head) * kept_size();
+    }
+    void reserve(int slots, int positions, int cache_bytes, const float *cosines, const float *sines);
+    bool complete() const;
+};
+
+// One chunk through the whole model, as one member of the team; the same code for each instruction set.
+namespace plain { void forward(Decoder &decoder, const Chunk &chunk, int member); double read(const float *p, std::size_t n); }
+namespace avx2 { void forward(Decoder &decoder, const Chunk &chunk, int member); double read(const float *p, std::size_t n); }
+namespace avx512 { void forward(Decoder &decoder, const Chunk &chunk, int member); double read(const float *p, std::size_t n); }
+
+} // namespace bimo

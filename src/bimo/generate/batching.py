@@ -1,0 +1,195 @@
+"""Many sequences at once, each joining and leaving at any step (continuous batching, Yu et al. 2022, section 4.1).
+
+Every step reads one token of each sequence that writes, and part of the prompts of those that have just come. What a
+slot remembers stays when its sequence has left, so that a prompt which begins alike need not be read again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from bimo.generate.sample import Sampling, choose
+from bimo.generate.stepping import Steps
+from bimo.runtime import USAGE, UserError
+
+__all__ = ["Batch", "Request", "Written", "complete"]
+
+PROMPT_ROWS = 256
+"""Tokens of prompts that one step reads at most, so that those who write do not wait long for those who come."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Go on from `prompt`, which is not empty, up to `max_tokens` or a token of `ends`.
+
+    The text depends on the seed alone, not on who else is written at the same time.
+    """
+
+    prompt: list[int]
+    max_tokens: int
+    sampling: Sampling
+    seed: int = 0
+    ends: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError("max_tokens must be at least 1, but is {value}.", code=USAGE, value=self.max_tokens)
+
+
+@dataclass(frozen=True)
+class Written:
+    """One token that was written, and whether it is the last of its sequence."""
+
+    ticket: int
+    token: int
+    last: bool
+
+
+@dataclass
+class _Sequence:
+    ticket: int
+    request: Request
+    slot: int = -1
+    unread: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.request.prompt)
+        self.chances = np.random.default_rng(self.request.seed)
+
+    @property
+    def written(self) -> int:
+        return len(self.ids) - len(self.request.prompt)
+
+
+class Batch:
+    """Sequences that are written together, in the slots that `steps` has reserved."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._waiting: deque[_Sequence] = deque()
+        self._running: list[_Sequence] = []
+        self._remembered: list[list[int]] = [[] for _ in range(steps.slots)]
+        self._tickets = 0
+
+    def add(self, request: Request) -> int:
+        """Let a sequence join at the next step that has a slot for it; returns its ticket."""
+        self._tickets += 1
+        self._waiting.append(_Sequence(self._tickets, request))
+        return self._tickets
+
+    def cancel(self, ticket: int) -> None:
+        """Let a sequence leave now; its slot is free at the next step. One that has left already is no error."""
+        self._waiting = deque(sequence for sequence in self._waiting if sequence.ticket != ticket)
+        self._running = [sequence for sequence in self._running if sequence.ticket != ticket]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything left to write."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more sequences could be written at once."""
+        return self._steps.slots - len(self._running)
+
+    def step(self) -> list[Written]:
+        """Read what is due and write one token of each sequence whose prompt was read."""
+        while self._waiting and self.free_slots:
+            self._seat(self._waiting.popleft())
+        budget = PROMPT_ROWS
+        tokens: list[int] = []
+        slots: list[int] = []
+        positions: list[int] = []
+        ready: list[_Sequence] = []
+        wanted: list[int] = []
+        for sequence in self._running:
+            now = sequence.unread[: 1 if len(sequence.unread) == 1 else budget]
+            if len(sequence.unread) > 1:
+                budget -= len(now)
+            remembered = self._remembered[sequence.slot]
+            tokens += now
+            slots += [sequence.slot] * len(now)
+            positions += range(len(remembered), len(remembered) + len(now))
+            remembered += now
+            del sequence.unread[: len(now)]
+            if not sequence.unread:
+                ready.append(sequence)
+                wanted.append(len(tokens) - 1)
+        if not tokens:
+            return []
+        logits = self._steps.step(
+            *(np.array(numbers, dtype=np.int32) for numbers in (tokens, slots, positions, wanted))
+        )
+        return self._write(ready, torch.from_numpy(logits))
+
+    def _write(self, ready: list[_Sequence], logits: torch.Tensor) -> list[Written]:
+        written = []
+        for sequence, token in zip(ready, _choose_all(ready, logits), strict=True):
+            sequence.ids.append(token)
+            request = sequence.request
+            last = token in request.ends or sequence.written == request.max_tokens
+            written.append(Written(sequence.ticket, token, last))
+            if last:
+                self._running.remove(sequence)
+            else:
+                self._go_on(sequence)
+        return written
+
+    def _go_on(self, sequence: _Sequence) -> None:
+        """The token just written is read next. When the context is full, its second half is read again first."""
+        sequence.unread = [sequence.ids[-1]]
+        if len(self._remembered[sequence.slot]) == self._steps.positions:
+            self._remembered[sequence.slot] = []
+            sequence.unread = sequence.ids[-max(1, self._steps.positions // 2) :]
+
+    def _seat(self, sequence: _Sequence) -> None:
+        """Give a sequence a free slot: one that remembers how its prompt begins, else a copy of such a one."""
+        ids = sequence.ids[-self._steps.positions :]
+        taken = {other.slot for other in self._running}
+        free = [slot for slot in range(self._steps.slots) if slot not in taken]
+        # Of the last token the logits are needed, so it is read in any case.
+        shared = [_common(kept, ids[:-1]) for kept in self._remembered]
+        best = max(range(self._steps.slots), key=lambda slot: (shared[slot], slot in free))
+        # Where nothing is shared, the slot that forgets least.
+        slot = best if best in free else min(free, key=lambda slot: len(self._remembered[slot]))
+        if slot != best:
+            self._steps.copy(best, slot, shared[best])
+        self._remembered[slot] = ids[: shared[best]]
+        sequence.slot, sequence.unread = slot, ids[shared[best] :]
+        self._running.append(sequence)
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _choose_all(sequences: list[_Sequence], logits: torch.Tensor) -> list[int]:
+    """The next id of each sequence from logits [B, V]; those who choose alike choose together."""
+    chosen = [0] * len(sequences)
+    groups: dict[Sampling, list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        groups.setdefault(sequence.request.sampling, []).append(row)
+    for sampling, rows in groups.items():
+        chances = torch.tensor([sequences[row].chances.random() for row in rows], dtype=torch.float64)
+        # The token that begins the document does not count as written, or a penalty would keep it from ending.
+        seen = [sequences[row].ids[1:] for row in rows]
+        for row, token in zip(rows, choose(logits[rows], seen, sampling, chances).tolist(), strict=True):
+            chosen[row] = token
+    return chosen
+
+
+def complete(steps: Steps, requests: Iterable[Request]) -> list[list[int]]:
+    """What each request is answered with, in their order, the end token included where one was met."""
+    batch = Batch(steps)
+    answers: dict[int, list[int]] = {batch.add(request): [] for request in requests}
+    while batch.busy:
+        for written in batch.step():
+            answers[written.ticket].append(written.token)
+    return list(answers.values())
