@@ -1,0 +1,155 @@
+"""Records of benchmarks, the turns that contestants take, and the page that is made of results."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = ("record", "turns", "nanogpt", "performance_page")
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a file of `benchmarks/`, as if it were run from there."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def example(record, **changes):
+    """A record with one of everything."""
+    comparison = record.Comparison(
+        title="A model",
+        unit="tokens/s",
+        rounds={"bimo": [30.0, 44.0, 36.0], "peer": [10.0, 11.0, 18.0]},
+        limit="peak",
+        limits={"bimo": 72.0},
+    )
+    curves = record.Curves(
+        "Loss", "seconds", "nats", {"bimo": [(1.0, 2.0)], "peer": [(1.0, 3.0), (2.0, 2.5)]}, {"n": 2.2}
+    )
+    machine = {"processor": "One <fast> processor", "cores": 2, "threads": 2, "matrix_flops": {"float32": 2e11}}
+    values = {
+        "subject": "train",
+        "settings": {"rounds": 3, "recipe": {"batch": 8}},
+        "comparisons": [comparison],
+        "curves": [curves],
+        "facts": {"equal": "3 of 3"},
+        "machine": machine,
+        "versions": {"bimo": "0.1"},
+        "commit": "abc1234",
+        "date": "2026-01-02T03:04:05+00:00",
+    }
+    return record.Record(**{**values, **changes})
+
+
+def test_records_come_back_as_they_were(benchmark, tmp_path):
+    record = benchmark("record")
+    path = tmp_path / "results.jsonl"
+    assert record.read_records(path) == []
+    written = [example(record), example(record, subject="generate", comparisons=[], curves=[])]
+    for one in written:
+        record.append(path, one)
+    assert record.read_records(path) == written
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_each_round(benchmark):
+    record = benchmark("record")
+    (comparison,) = example(record).comparisons
+    assert comparison.advantage("peer") == 3.0  # of 3, 4 and 2; the ratio of the medians is 36 / 11
+    assert comparison.share("bimo") == 0.5
+    assert comparison.share("peer") is None
+    seconds = record.Comparison("", "seconds", {"bimo": [2.0], "peer": [8.0]}, less_is_better=True)
+    assert seconds.advantage("peer") == 4.0
+    assert comparison.rows()[2] == ["peer", "11", "10 - 18", "3.00", ""]
+
+
+def test_page_shows_the_newest_run_and_what_ours_reached_before(benchmark):
+    record, page = benchmark("record"), benchmark("performance_page")
+    slower = record.Comparison("A model", "tokens/s", {"bimo": [12.5], "peer": [1.0]})
+    old = example(record, comparisons=[slower], date="2025-12-31T00:00:00+00:00", commit="0ld")
+    files = page.performance_pages([old, example(record)])
+    text = files.pop("performance.md")
+    assert "| bimo | 36 | 30 - 44 |  | 50% |" in text
+    assert "| peer | 11 | 10 - 18 | 3.00 |  |" in text
+    assert "| 2025-12-31, 0ld, One <fast> processor | 12.5 tokens/s |" in text
+    assert "- equal: 3 of 3" in text
+    assert sorted(files) == ["performance/train-1.svg", "performance/train-2.svg"]
+    for name, drawing in files.items():
+        assert f"({name})" in text
+        assert ElementTree.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
+    assert files == {
+        name: drawing for name, drawing in page.performance_pages([example(record)]).items() if name in files
+    }
+
+
+def test_page_is_what_the_results_say(benchmark):
+    record, page = benchmark("record"), benchmark("performance_page")
+    files = page.performance_pages(record.read_records(record.RESULTS))
+    docs = page.PAGE.parent
+    there = {page.PAGE.name, *(path.relative_to(docs).as_posix() for path in docs.glob("performance/*"))}
+    assert there == set(files), "run: python benchmarks/performance_page.py"
+    for name, text in files.items():
+        assert (docs / name).read_text(encoding="utf-8") == text, "run: python benchmarks/performance_page.py"
+
+
+class ListedTurns:
+    """Turns whose tasks are a list."""
+
+    def __init__(self, *tasks):
+        self.tasks, self.results = [*tasks], []
+
+    def wait(self):
+        return self.tasks.pop(0) if self.tasks else None
+
+    def report(self, result):
+        self.results.append(result)
+
+
+def test_bursts_are_as_long_as_asked_and_end_the_loop(benchmark):
+    turns = ListedTurns({"seconds": 0, "steps": 3}, {"seconds": 0, "steps": 1})
+    bursts = benchmark("turns").Bursts(turns)
+    steps = 1
+    while bursts.go_on():
+        steps += 1
+    assert steps == 4
+    assert [result["steps"] for result in turns.results] == [3, 1]
+
+
+def double(turns, offset):
+    """A worker."""
+    for task in turns:
+        turns.report(2 * task + offset)
+
+
+def fail(turns):
+    """A worker that does not last."""
+    for task in turns:
+        raise ValueError(f"cannot {task}")
+
+
+def test_contestants_take_turns_in_their_own_processes(benchmark):
+    turns = benchmark("turns")
+    with turns.contestants({"a": (double, 0), "b": (double, 1)}, threads=1) as everyone:
+        assert turns.interleave(everyone, [1, 2]) == {"a": [2, 4], "b": [3, 5]}
+    with turns.contestants({"c": (fail,)}, threads=1) as (contestant,), pytest.raises(RuntimeError, match="cannot 7"):
+        contestant.take_turn(7)
+
+
+def test_nanogpt_time_leaves_evaluation_out(benchmark):
+    log = benchmark("nanogpt").Log.read(
+        "step 0: train loss 4.2, val loss 4.1000\niter 0: loss 4.2, time 9000.00ms, mfu -100.00%\n"
+        "iter 1: loss 4.0, time 40.00ms, mfu -100.00%\nstep 2: train loss 3.9, val loss 3.8000\n"
+        "iter 2: loss 3.9, time 7000.00ms, mfu 0.1%\niter 3: loss 3.7, time 40.00ms, mfu 0.1%\n"
+        "iter 4: loss 3.7, time 40.00ms, mfu 0.1%\n"
+    )
+    assert log.validations == [(0, 4.1), (2, 3.8)]
+    assert log.curve == [(0, 4.1), (pytest.approx(0.08), 3.8)]
+    assert log.seconds_until(4) == pytest.approx(0.16)
