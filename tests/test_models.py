@@ -25,6 +25,7 @@ from bimo.models.layers import (
     rms_norm_reference,
     rotary_tables,
     rotate,
+    rotate_reference,
 )
 from bimo.models.scoring import Window, rolling_losses, rolling_windows, score_windows
 from bimo.models.transformer import Decoder
@@ -214,6 +215,15 @@ def test_rotation_is_multiplication_by_complex_numbers() -> None:
     torch.testing.assert_close(
         rotate(x, cos, sin), torch.cat([turned.real, turned.imag], -1).float(), atol=1e-5, rtol=1e-5
     )
+
+
+def test_fast_rotation_agrees() -> None:
+    cos, sin = rotary_tables(9, 10, 100.0)
+    x = torch.randn(2, 9, 3, 10, requires_grad=True)
+    fast, slow = (turn(x.transpose(1, 2), cos, sin) for turn in (rotate, rotate_reference))
+    torch.testing.assert_close(fast, slow)
+    toward = torch.randn_like(slow)
+    torch.testing.assert_close(torch.autograd.grad(fast, x, toward), torch.autograd.grad(slow, x, toward))
 
 
 def test_rotated_products_depend_on_the_distance_alone() -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.generate.sample import Sampling, choose, keep_min_p, keep_top_k, keep_top_p, penalise_repetition
 from bimo.runtime import USAGE, UserError
 
-NOTHING = torch.zeros(1, 1, dtype=torch.long)
 finite = st.floats(-20, 20, width=32)
 rows = st.lists(finite, min_size=1, max_size=30)
 distinct = st.lists(st.integers(-400, 400), min_size=1, max_size=30, unique=True).map(lambda row: [n / 20 for n in row])
 
 
-def kept(logits: torch.Tensor, before: list[float]) -> set[int]:
+def logits_of(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, dtype=np.float32)
+
+
+def kept(logits: np.ndarray, before: list[float]) -> set[int]:
     """Which places of one row are not hidden; those must stand as before."""
     places = {index for index, value in enumerate(logits[0].tolist()) if value > -math.inf}
-    assert all(logits[0, place] == torch.tensor(before[place]) for place in places)
+    assert all(logits[0, place] == before[place] for place in places)
     return places
 
 
@@ -33,12 +36,12 @@ def probabilities(row: list[float]) -> list[float]:
 @given(rows, st.integers(1, 40))
 def test_top_k_keeps_the_k_best_and_their_equals(row: list[float], k: int) -> None:
     kth_best = sorted(row, reverse=True)[min(k, len(row)) - 1]
-    assert kept(keep_top_k(torch.tensor([row]), k), row) == {i for i, value in enumerate(row) if value >= kth_best}
+    assert kept(keep_top_k(logits_of(row), k), row) == {i for i, value in enumerate(row) if value >= kth_best}
 
 
 @given(distinct, st.floats(0.001, 0.999))
 def test_top_p_keeps_the_fewest_that_reach_p(row: list[float], p: float) -> None:
-    places = kept(keep_top_p(torch.tensor([row]), p), row)
+    places = kept(keep_top_p(logits_of(row), p), row)
     best_first = sorted(range(len(row)), key=lambda index: -row[index])
     assert places == set(best_first[: len(places)])
     share = probabilities(row)
@@ -49,7 +52,7 @@ def test_top_p_keeps_the_fewest_that_reach_p(row: list[float], p: float) -> None
 
 @given(rows, st.floats(0.001, 0.999))
 def test_min_p_keeps_those_near_the_best(row: list[float], p: float) -> None:
-    places = kept(keep_min_p(torch.tensor([row]), p), row)
+    places = kept(keep_min_p(logits_of(row), p), row)
     share = probabilities(row)
     assert {i for i, each in enumerate(share) if each > 1.0001 * p * max(share)} <= places
     assert {i for i, each in enumerate(share) if each >= 0.9999 * p * max(share)} >= places
@@ -61,25 +64,25 @@ def test_repetition_makes_less_likely_once(row: list[float], data: st.DataObject
     expected = list(row)
     for index in set(seen):
         expected[index] = row[index] / penalty if row[index] > 0 else row[index] * penalty
-    found = penalise_repetition(torch.tensor([row]), torch.tensor([seen]), penalty)
-    torch.testing.assert_close(found, torch.tensor([expected]))
+    found = penalise_repetition(logits_of(row), [seen], penalty)
+    np.testing.assert_allclose(found, [expected], rtol=1e-5, atol=1e-6)
 
 
 def test_filters_look_at_each_row_alone_and_keep_what_is_hidden_hidden() -> None:
-    logits = torch.tensor([[1.0, 5.0, -math.inf, 3.0], [4.0, -2.0, 4.0, -math.inf]])
+    logits = logits_of([1.0, 5.0, -math.inf, 3.0], [4.0, -2.0, 4.0, -math.inf])
     for filter_, value in ((keep_top_k, 2), (keep_top_p, 0.9), (keep_min_p, 0.1)):
         together = filter_(logits, value)
         for row in (0, 1):
-            assert torch.equal(filter_(logits[row : row + 1], value)[0], together[row])
-        assert torch.isneginf(together[0, 2])
-        assert torch.isneginf(together[1, 3])
+            assert np.array_equal(filter_(logits[row : row + 1], value)[0], together[row])
+        assert np.isneginf(together[0, 2])
+        assert np.isneginf(together[1, 3])
 
 
-def draw(row: list[float], sampling: Sampling, seen: torch.Tensor = NOTHING, draws: int = 20_000) -> torch.Tensor:
+def draw(row: list[float], sampling: Sampling, seen: tuple[int, ...] = (), draws: int = 20_000) -> np.ndarray:
     """How often each token was chosen."""
-    chance = torch.rand(draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tokens = choose(torch.tensor([row]).expand(draws, -1), seen.expand(draws, -1), sampling, chance)
-    return torch.bincount(tokens, minlength=len(row))
+    chance = np.random.default_rng(0).random(draws).tolist()
+    tokens = choose(logits_of(row).repeat(draws, axis=0), [seen] * draws, sampling, chance)
+    return np.bincount(tokens, minlength=len(row))
 
 
 @pytest.mark.parametrize(
@@ -106,46 +109,42 @@ def test_draws_follow_the_distribution(sampling: Sampling, expected: list[float]
 
 def test_the_penalty_shifts_draws() -> None:
     sampling = Sampling(1.0, top_p=1.0, repetition_penalty=2.0)
-    found = draw([2.0, 2.0], sampling, seen=torch.tensor([[0, 0]])) / 20_000
-    assert found[0].item() == pytest.approx(math.exp(1) / (math.exp(1) + math.exp(2)), abs=0.02)
+    found = draw([2.0, 2.0], sampling, seen=(0, 0)) / 20_000
+    assert found[0] == pytest.approx(math.exp(1) / (math.exp(1) + math.exp(2)), abs=0.02)
 
 
 @given(rows)
 def test_temperature_zero_takes_the_likeliest(row: list[float]) -> None:
-    logits = torch.tensor([row, row])
-    chance = torch.tensor([0.0, 0.999])
-    greedy = choose(logits, NOTHING.expand(2, -1), Sampling(0.0, top_k=1, min_p=0.5), chance)
-    assert greedy.tolist() == [row.index(max(row))] * 2
+    greedy = choose(logits_of(row, row), [(), ()], Sampling(0.0, top_k=1, min_p=0.5), [0.0, 0.999])
+    assert greedy == [row.index(max(row))] * 2
 
 
 @pytest.mark.parametrize(
     "sampling", [Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(1e-3), Sampling(1e-45), Sampling(5e-324)]
 )
 def test_narrow_settings_take_the_likeliest(sampling: Sampling) -> None:
-    logits = torch.tensor([[3.0, 9.0, -4.0], [-20.0, -30.0, -25.0]]).repeat(50, 1)
-    chance = torch.linspace(0, 0.999999, 100, dtype=torch.float64)
-    assert choose(logits, NOTHING.expand(100, -1), sampling, chance).tolist() == [1, 0] * 50
+    logits = np.tile(logits_of([3.0, 9.0, -4.0], [-20.0, -30.0, -25.0]), (50, 1))
+    assert choose(logits, [()] * 100, sampling, np.linspace(0, 0.999999, 100).tolist()) == [1, 0] * 50
 
 
 @given(st.lists(finite, min_size=2, max_size=10), st.data())
 def test_what_is_hidden_is_never_chosen(row: list[float], data: st.DataObject) -> None:
     hidden = data.draw(st.sets(st.integers(0, len(row) - 1), max_size=len(row) - 1))
-    logits = torch.tensor([[-math.inf if i in hidden else value for i, value in enumerate(row)]])
+    logits = logits_of([-math.inf if i in hidden else value for i, value in enumerate(row)])
     largest = math.nextafter(1.0, 0.0)
-    chance = torch.tensor([0.0, 1e-300, 0.5, 1 - 1e-9, largest], dtype=torch.float64)
-    chosen = choose(logits.expand(5, -1), NOTHING.expand(5, -1), Sampling(1.0, top_p=1.0), chance)
-    assert hidden.isdisjoint(chosen.tolist())
+    chance = [0.0, 1e-300, 0.5, 1 - 1e-9, largest]
+    assert hidden.isdisjoint(choose(logits.repeat(5, axis=0), [()] * 5, Sampling(1.0, top_p=1.0), chance))
 
 
 def test_rows_do_not_depend_on_their_neighbours() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(40, 50, generator=generator)
-    chance = torch.rand(40, generator=generator, dtype=torch.float64)
-    seen = torch.randint(50, (40, 6), generator=generator)
+    random = np.random.default_rng(0)
+    logits = (3 * random.standard_normal((40, 50))).astype(np.float32)
+    chance = random.random(40).tolist()
+    seen = random.integers(50, size=(40, 6)).tolist()
     sampling = Sampling(0.9, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.2)
     together = choose(logits, seen, sampling, chance)
-    alone = [choose(logits[i : i + 1], seen[i : i + 1], sampling, chance[i : i + 1]).item() for i in range(40)]
-    assert together.tolist() == alone
+    alone = [choose(logits[i : i + 1], seen[i : i + 1], sampling, chance[i : i + 1])[0] for i in range(40)]
+    assert together == alone
     assert len(set(alone)) > 10
 
 

@@ -269,7 +269,7 @@ def evaluate(
 
 @verb(t("Let a model write what follows a prompt."))
 def generate(
-    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
+    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))],
     prompt: Annotated[str, typer.Argument(help=t("Where to begin; nothing begins a new document."))] = "",
     max_tokens: Annotated[int, typer.Option("--max-tokens", help=t("At most so many tokens."))] = 200,
     temperature: Annotated[float, typer.Option("--temperature", help=t("0 takes the likeliest token always."))] = 0.8,

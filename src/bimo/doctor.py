@@ -8,20 +8,29 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import bimo
-from bimo.machine import measure_machine
-from bimo.models.config import load_presets
+from bimo.generate.native import best_instructions, read_bandwidth
+from bimo.machine import Machine, measure_machine
+from bimo.models.config import ModelConfig, load_presets
+from bimo.plan import USUAL_SHARE_OF_PEAK
 from bimo.runtime import pick_device, t
 
 __all__ = ["doctor", "doctor_lines"]
 
 REQUIRED = ("torch", "numpy", "tokenizers", "safetensors", "rjieba", "pyarrow", "ftfy", "trafilatura", "pypdf")
+USUAL_VOCABULARY, USUAL_CONTEXT = 8192, 256
+USUAL_SHARE_OF_BANDWIDTH = 0.7
+"""Of the rate at which memory is read, what writing one token after the other reaches (docs/performance.md)."""
+
 OPTIONAL = {"transformers": "to load model folders elsewhere and to compare: pip install transformers"}
 
 
 def doctor(folder: str | Path = ".") -> dict[str, Any]:
     """Facts about this machine, its disk at `folder`, and the packages; measures for about a second."""
     machine = measure_machine(pick_device())
+    bandwidth = read_bandwidth(torch.get_num_threads())
     return {
         "bimo": bimo.__version__,
         "python": platform.python_version(),
@@ -29,7 +38,23 @@ def doctor(folder: str | Path = ".") -> dict[str, Any]:
         "machine": machine.facts(),
         "disk_free_bytes": shutil.disk_usage(folder).free,
         "packages": {name: _version(name) for name in (*REQUIRED, *OPTIONAL)},
-        "presets": list(load_presets()),
+        "kernel": best_instructions(),
+        "read_bytes_per_second": bandwidth,
+        "presets": {name: _expected_rates(fields, machine, bandwidth) for name, fields in load_presets().items()},
+    }
+
+
+def _expected_rates(
+    fields: dict[str, int | bool], machine: Machine, bandwidth: float | None
+) -> dict[str, float | None]:
+    """Tokens a second that a size can be expected to train and to write at, within a factor of two."""
+    shape = ModelConfig(vocabulary=USUAL_VOCABULARY, context=USUAL_CONTEXT, **fields)  # type: ignore[arg-type]
+    flops = machine.matrix_flops[machine.dtype]
+    weights = 4 * (shape.matrix_parameters + shape.vocabulary * shape.width)
+    return {
+        "parameters": shape.parameters,
+        "training_tokens_per_second": USUAL_SHARE_OF_PEAK * flops / shape.flops_per_token,
+        "writing_tokens_per_second": USUAL_SHARE_OF_BANDWIDTH * bandwidth / weights if bandwidth else None,
     }
 
 
@@ -50,6 +75,7 @@ def doctor_lines(facts: dict[str, Any]) -> list[str]:
             bf16=rates["bfloat16"] / 1e9,
             dtype=machine["dtype"],
         ),
+        _writing_line(facts),
         t("Disk: {free:.1f} GB free here", free=facts["disk_free_bytes"] / 1e9),
         t(
             "Packages: {packages}",
@@ -60,10 +86,32 @@ def doctor_lines(facts: dict[str, Any]) -> list[str]:
     lines += [
         t("Missing: {name}, {remedy}", name=name, remedy=t(OPTIONAL[name])) for name in missing if name in OPTIONAL
     ]
+    lines += [
+        t(
+            "“{name}”, {parameters:.1f} M parameters: trains at about {training:,.0f} tokens/s, writes at {writing}",
+            name=name,
+            parameters=rates["parameters"] / 1e6,
+            training=rates["training_tokens_per_second"],
+            writing=f"{rates['writing_tokens_per_second']:,.0f}" if rates["writing_tokens_per_second"] else "?",
+        )
+        for name, rates in facts["presets"].items()
+    ]
     broken = [name for name in missing if name in REQUIRED]
     if broken:
         lines.append(t("Missing and needed: {names}. Install again: pip install bimo", names=", ".join(broken)))
     return lines
+
+
+def _writing_line(facts: dict[str, Any]) -> str:
+    if facts["kernel"] is None:
+        return t(
+            "Writing: in torch, for the kernel is not built, or BIMO_KERNEL is torch. It is built by a C++ compiler."
+        )
+    return t(
+        "Writing: in the kernel with {kernel}; memory is read at {bandwidth:.0f} GB/s",
+        kernel=facts["kernel"],
+        bandwidth=facts["read_bytes_per_second"] / 1e9,
+    )
 
 
 def _version(package: str) -> str | None:

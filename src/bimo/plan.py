@@ -17,7 +17,7 @@ from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.models.transformer import Decoder
-from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, pick_device, t
+from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
 from bimo.train.losses import next_token_loss
 from bimo.train.optim import build_optimizers
@@ -217,6 +217,7 @@ def _fits(shape: ModelConfig, batch: int, machine: Machine) -> bool:
 
 def _tokens_per_second(shape: ModelConfig, batch: int, dtype: str, device: torch.device, seconds: float = 1.5) -> float:
     """Real training steps on random tokens, for about so many seconds; the median step counts."""
+    keep_freed_memory()
     model = Decoder(shape, compute_dtype=getattr(torch, dtype)).initialise(0).to(device)
     optimizers = build_optimizers(model, muon_rate=1e-3, adam_rate=1e-3, weight_decay=0.0)
     windows = torch.randint(shape.vocabulary, (batch, shape.context + 1)).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import locale
 import os
@@ -21,6 +22,7 @@ __all__ = [
     "USAGE",
     "UserError",
     "choose_waiting",
+    "keep_freed_memory",
     "language",
     "pick_device",
     "seed_everything",
@@ -33,6 +35,9 @@ FAILED, USAGE, DATA_REFUSED, NO_ROOM, INTERRUPTED = 1, 2, 3, 4, 5
 
 BUSY_SHARE = 0.3
 """Of all processors: above this the machine is busy with something else."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of mallopt in glibc's malloc.h."""
 
 _language: str | None = None
 
@@ -89,6 +94,21 @@ def choose_waiting(*, seconds: float = 0.1) -> None:
     ticks, total = (after - earlier for after, earlier in zip(_busy_ticks(), before, strict=True))
     if total and ticks / total > BUSY_SHARE:
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def keep_freed_memory() -> None:
+    """From now on, let what this process frees stay with it, where the C library is glibc; elsewhere nothing changes.
+
+    A training step frees and asks for the same large tensors again and again. By itself glibc hands each back to the
+    system, which must empty every page anew: with 30 M parameters that was a third of the step (docs/log.md).
+    """
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018  (only glibc has it)
+    except (OSError, TypeError, AttributeError):
+        return
+    library.mallopt(M_MMAP_MAX, 0)
+    library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _busy_ticks() -> tuple[int, int]:

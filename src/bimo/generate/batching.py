@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import Steps
@@ -126,9 +125,9 @@ class Batch:
         logits = self._steps.step(
             *(np.array(numbers, dtype=np.int32) for numbers in (tokens, slots, positions, wanted))
         )
-        return self._write(ready, torch.from_numpy(logits))
+        return self._write(ready, logits)
 
-    def _write(self, ready: list[_Sequence], logits: torch.Tensor) -> list[Written]:
+    def _write(self, ready: list[_Sequence], logits: np.ndarray) -> list[Written]:
         written = []
         for sequence, token in zip(ready, _choose_all(ready, logits), strict=True):
             sequence.ids.append(token)
@@ -170,17 +169,17 @@ def _common(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _choose_all(sequences: list[_Sequence], logits: torch.Tensor) -> list[int]:
+def _choose_all(sequences: list[_Sequence], logits: np.ndarray) -> list[int]:
     """The next id of each sequence from logits [B, V]; those who choose alike choose together."""
     chosen = [0] * len(sequences)
     groups: dict[Sampling, list[int]] = {}
     for row, sequence in enumerate(sequences):
         groups.setdefault(sequence.request.sampling, []).append(row)
     for sampling, rows in groups.items():
-        chances = torch.tensor([sequences[row].chances.random() for row in rows], dtype=torch.float64)
+        chances = [sequences[row].chances.random() for row in rows]
         # The token that begins the document does not count as written, or a penalty would keep it from ending.
         seen = [sequences[row].ids[1:] for row in rows]
-        for row, token in zip(rows, choose(logits[rows], seen, sampling, chances).tolist(), strict=True):
+        for row, token in zip(rows, choose(logits[rows], seen, sampling, chances), strict=True):
             chosen[row] = token
     return chosen
 

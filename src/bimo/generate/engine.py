@@ -155,9 +155,8 @@ def write_reference(model: Decoder, request: Request) -> list[int]:
     while len(ids) - len(request.prompt) < request.max_tokens:
         if len(ids) - start > context:
             start = len(ids) - max(1, context // 2)
-        logits = model(torch.tensor([ids[start:]]))[:, -1]
-        chance = torch.tensor([chances.random()], dtype=torch.float64)
-        ids.append(int(choose(logits, [ids[1:]], request.sampling, chance)))
+        logits = model(torch.tensor([ids[start:]]))[:, -1].float().numpy()
+        ids += choose(logits, [ids[1:]], request.sampling, [chances.random()])
         if ids[-1] in request.ends:
             break
     return ids[len(request.prompt) :]

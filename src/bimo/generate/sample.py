@@ -1,4 +1,7 @@
-"""From logits to the next token: plain functions, applied one after the other. B batch, V vocabulary."""
+"""From logits to the next token: plain functions, applied one after the other. B batch, V vocabulary.
+
+In numpy, which stays on one thread: threads of torch that wait awake would take the kernel's processors from it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from bimo.runtime import USAGE, UserError, t
 
 __all__ = ["Sampling", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "penalise_repetition"]
+
+Array = np.ndarray
 
 LEAST_TEMPERATURE = 1e-30
 """Below this only the likeliest token is left anyway, and float32 comes to its end."""
@@ -54,61 +58,64 @@ class Sampling:
                 )
 
 
-def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make ids that stand in seen [B, T] less likely (Keskar et al. 2019, section 4.1). logits [B, V]."""
-    scores = logits.gather(1, seen)
-    scores = torch.where(scores > 0, scores / penalty, scores * penalty)
-    return logits.scatter(1, seen, scores)
+def penalise_repetition(logits: Array, seen: Sequence[Sequence[int]], penalty: float) -> Array:
+    """Make ids less likely that stand in the row's seen ids (Keskar et al. 2019, section 4.1). logits [B, V]."""
+    logits = logits.copy()
+    for row, ids in zip(logits, seen, strict=True):
+        met = np.unique(np.asarray(ids, dtype=np.int64))
+        scores = row[met]
+        row[met] = np.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
+def keep_top_k(logits: Array, k: int) -> Array:
     """Hide all but the k best (Fan et al. 2018). logits [B, V]."""
-    kth_best = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < kth_best, -math.inf)
+    place = max(0, logits.shape[-1] - k)
+    kth_best = np.partition(logits, place, axis=-1)[:, place, None]
+    return np.where(logits < kth_best, -np.inf, logits)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
+def keep_top_p(logits: Array, p: float) -> Array:
     """Hide all but the fewest whose probabilities reach p (Holtzman et al. 2020). logits [B, V]."""
-    probability = logits.softmax(dim=-1)
+    probability = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probability /= probability.sum(axis=-1, keepdims=True)
     # All that are less likely than this hold less than 1 - p together, so p is reached before any of them is needed.
     needless = probability < (1 - p) / logits.shape[-1]
-    kept = logits.masked_fill(needless, -math.inf)
+    kept = np.where(needless, -np.inf, logits)
     for row in range(len(logits)):
-        places = (~needless[row]).nonzero()[:, 0]
-        ordered, order = probability[row, places].sort(descending=True, stable=True)
-        before = ordered.cumsum(dim=-1) - ordered
-        kept[row, places[order[before >= p]]] = -math.inf
+        places = np.flatnonzero(~needless[row])
+        order = np.argsort(-probability[row, places], kind="stable")
+        ordered = probability[row, places[order]]
+        before = np.cumsum(ordered, dtype=np.float64) - ordered
+        kept[row, places[order[before >= p]]] = -np.inf
     return kept
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
+def keep_min_p(logits: Array, p: float) -> Array:
     """Hide those less likely than p times the likeliest (Nguyen et al. 2024). logits [B, V]."""
-    return logits.masked_fill(logits < logits.max(dim=-1, keepdim=True).values + math.log(p), -math.inf)
+    return np.where(logits < logits.max(axis=-1, keepdims=True) + math.log(p), -np.inf, logits)
 
 
-def choose(logits: Tensor, seen: Sequence[Sequence[int]], sampling: Sampling, chance: Tensor) -> Tensor:
-    """One id a row [B], from logits [B, V], the ids that each row has seen and a number in [0, 1) a row, chance [B]."""
-    logits = logits.float()
+def choose(logits: Array, seen: Sequence[Sequence[int]], sampling: Sampling, chance: Sequence[float]) -> list[int]:
+    """One id a row, from float32 logits [B, V], the ids that each row has seen and a number in [0, 1) a row."""
     if sampling.repetition_penalty != 1.0:
-        rows = zip(logits.split(1), seen, strict=True)
-        penalty = sampling.repetition_penalty
-        logits = torch.cat([penalise_repetition(row, torch.as_tensor(ids).long()[None], penalty) for row, ids in rows])
+        logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0.0:
-        return logits.argmax(dim=-1)
+        return logits.argmax(axis=-1).tolist()
     # With 0 for the likeliest, no temperature is so low that the quotient is no number.
-    logits = (logits - logits.max(dim=-1, keepdim=True).values) / max(sampling.temperature, LEAST_TEMPERATURE)
+    logits = (logits - logits.max(axis=-1, keepdims=True)) / np.float32(max(sampling.temperature, LEAST_TEMPERATURE))
     if sampling.top_k:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.min_p:
         logits = keep_min_p(logits, sampling.min_p)
     if sampling.top_p < 1.0:
         logits = keep_top_p(logits, sampling.top_p)
-    return torch.tensor([_draw(row, float(number)) for row, number in zip(logits, chance, strict=True)])
+    return [_draw(row, number) for row, number in zip(logits, chance, strict=True)]
 
 
-def _draw(logits: Tensor, chance: float) -> int:
+def _draw(logits: Array, chance: float) -> int:
     """Invert the distribution function of logits [V]: one number a row keeps rows independent of their neighbours."""
-    left = (logits > -math.inf).nonzero()[:, 0]
-    cumulative = (logits[left].double() - logits.max().double()).exp().cumsum(dim=-1)
-    place = int(torch.searchsorted(cumulative, chance * cumulative[-1], right=True))
+    left = np.flatnonzero(logits > -np.inf)
+    cumulative = np.cumsum(np.exp(logits[left].astype(np.float64) - logits.max()))
+    place = int(np.searchsorted(cumulative, chance * cumulative[-1], side="right"))
     return int(left[min(place, len(left) - 1)])

@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Cache", "Linear", "RMSNorm", "attend", "attend_reference", "rms_norm_reference", "rotary_tables", "rotate"]
+__all__ = [
+    "Cache",
+    "Linear",
+    "RMSNorm",
+    "attend",
+    "attend_reference",
+    "rms_norm_reference",
+    "rotary_tables",
+    "rotate",
+    "rotate_reference",
+]
 
 WRITTEN_OUT_CONTEXT = 512
 """Up to here attention as plain matrix products beats the fused kernel on a CPU in bfloat16 (docs/log.md)."""
@@ -93,8 +103,35 @@ def rotary_tables(positions: int, head_width: int, theta: float) -> tuple[Tensor
     return angles.cos(), angles.sin()
 
 
+class _Rotated(torch.autograd.Function):
+    """`rotate_reference` without its copies; the gradient is the turn back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(gradients[0], cos, sin, -1), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    half = x.shape[-1] // 2
+    turned = x * cos
+    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
+    turned[..., half:].addcmul_(x[..., :half], sin[..., :half], value=direction)
+    return turned
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + K/2) of x [B, H, T, K] by the angle of their position; cos, sin [..., T, K]."""
+    return _Rotated.apply(x, cos, sin)
+
+
+def rotate_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same, as Llama writes it."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bimo.runtime import INTERRUPTED, UserError
+from bimo.runtime import INTERRUPTED, UserError, keep_freed_memory
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
 from bimo.train.health import Health
 
@@ -97,6 +97,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end. Raises UserError with code INTERRUPTED, all saved, when asked to stop by a signal."""
+        keep_freed_memory()
         if self.restore():
             self.progress.resumed += 1
             self.on_event({"event": "resumed", "step": self.progress.step})
