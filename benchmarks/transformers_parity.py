@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import bimo
-from bimo.generate.batching import Request, complete
+from bimo.generate.batching import Request
 from bimo.generate.sample import Sampling
 from bimo.text.store import read_stored
 
@@ -44,8 +44,7 @@ def compare(folder: Path) -> dict:
         with torch.no_grad():
             difference = (ours.model(inputs) - theirs(inputs).logits).abs().max().item()
         largest = max(largest, difference)
-        steps = ours.steps(slots=1, positions=len(ids) + NEW_TOKENS)
-        mine = complete(steps, [Request(ids, NEW_TOKENS, Sampling(temperature=0.0))])[0]
+        (mine,) = ours.answers([Request(ids, NEW_TOKENS, Sampling(temperature=0.0))])
         expected = theirs.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=settings)
         same_tokens += mine == expected[0, len(ids) :].tolist()
     return {

@@ -139,6 +139,24 @@ def test_a_sample_of_many_is_the_sample_alone(language_model: LanguageModel, sam
     assert (len(set(together)) == 1) is (sampling is GREEDY)
 
 
+def test_streams_that_are_read_by_turns_do_not_meet(language_model: LanguageModel) -> None:
+    """Among them one that is begun while another is under way and needs more room, and one that is given up."""
+    settings = {"max_tokens": 30, "sampling": WIDE}
+    alone = ["".join(language_model.generate(prompt, seed=9, **settings)) for prompt in ("The", "会议", "She said")]
+    fresh = LanguageModel(language_model.model, language_model.tokenizer)
+    first, second, third = (fresh.generate(prompt, seed=9, **settings) for prompt in ("The", "会议", "She said"))
+    given_up = fresh.generate("山里", max_tokens=3, sampling=WIDE)
+    found = [next(first), "", ""]
+    next(given_up)
+    for _ in range(4):
+        found[1] += next(second)
+        found[0] += next(first)
+    given_up.close()
+    found[2] = "".join(third)
+    assert [found[0] + "".join(first), found[1] + "".join(second), found[2]] == alone
+    assert not fresh._unread
+
+
 def test_writing_stops_at_the_end_token(tiny_tokenizer: Tokenizer, make_model: MakeModel) -> None:
     model = make_model(vocabulary=tiny_tokenizer.vocabulary)
     end = tiny_tokenizer.end

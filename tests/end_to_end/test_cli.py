@@ -21,6 +21,7 @@ from stories import write_stories
 
 from bimo.config import read_toml
 from bimo.files import digest_file, read_json
+from bimo.generate.native import best_instructions
 from bimo.train.metrics import read_metrics
 
 VERBS = ("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs")
@@ -305,8 +306,13 @@ def test_doctor_knows_the_machine(home):
     assert facts["machine"]["matrix_flops"]["float32"] > 10**8
     assert facts["machine"]["dtype"] in ("float32", "bfloat16")
     assert facts["packages"]["torch"]
-    assert facts["presets"][0] == "dust"
-    assert "GFLOP/s" in ends_well(warm_bimo("doctor", cwd=home)).out
+    assert next(iter(facts["presets"])) == "dust"
+    rates = [preset["training_tokens_per_second"] for preset in facts["presets"].values()]
+    assert rates == sorted(rates, reverse=True)
+    assert (facts["kernel"] is None) is (best_instructions() is None)
+    lines = ends_well(warm_bimo("doctor", cwd=home)).out
+    assert "GFLOP/s" in lines
+    assert f"in the kernel with {facts['kernel']}" in lines or "Writing: in torch" in lines
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ class _Sequence:
 
 
 class Batch:
-    """Sequences that are written together, in the slots that `steps` has reserved."""
+    """Sequences that are written together, in the slots that `steps` has or that are reserved."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -75,6 +75,22 @@ class Batch:
         self._running: list[_Sequence] = []
         self._remembered: list[list[int]] = [[] for _ in range(steps.slots)]
         self._tickets = 0
+
+    @property
+    def slots(self) -> int:
+        """How many sequences can be written at once."""
+        return self._steps.slots
+
+    @property
+    def positions(self) -> int:
+        """How many tokens of each sequence are remembered."""
+        return self._steps.positions
+
+    def reserve(self, slots: int, positions: int) -> None:
+        """Make room, while nothing is being written; what was remembered is forgotten."""
+        assert not self.busy
+        self._steps.reserve(slots, positions)
+        self._remembered = [[] for _ in range(slots)]
 
     def add(self, request: Request) -> int:
         """Let a sequence join at the next step that has a slot for it; returns its ticket."""
@@ -95,7 +111,7 @@ class Batch:
     @property
     def free_slots(self) -> int:
         """How many more sequences could be written at once."""
-        return self._steps.slots - len(self._running)
+        return self.slots - len(self._running)
 
     def step(self) -> list[Written]:
         """Read what is due and write one token of each sequence whose prompt was read."""

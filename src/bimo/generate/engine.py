@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bimo.generate.batching import Batch, Request, complete
+from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.sample import Sampling, choose
-from bimo.generate.stepping import Steps, open_steps
+from bimo.generate.stepping import open_steps
 from bimo.models.config import ModelConfig
 from bimo.models.scoring import Window, rolling_losses, score_windows
 from bimo.models.transformer import Decoder
@@ -45,6 +46,7 @@ class LanguageModel:
             # What ends an answer need not be what stands between documents.
             ends |= {source.metadata[key] for key in GGUF_ENDS if key in source.metadata}
         self._ends = frozenset(ends)
+        self._unread: dict[int, deque[Written]] = {}
 
     @functools.cached_property
     def model(self) -> Decoder:
@@ -52,16 +54,9 @@ class LanguageModel:
         return self._source if isinstance(self._source, Decoder) else self._source.decoder(device=self._device)
 
     @functools.cached_property
-    def _steps(self) -> Steps:
+    def _batch(self) -> Batch:
         on_cpu = self._device is None or self._device.type == "cpu"
-        return open_steps(self._source if on_cpu else self.model)
-
-    def steps(self, *, slots: int, positions: int) -> Steps:
-        """What writes, with room for at least `slots` sequences of `positions` tokens or as many as the model reads."""
-        positions = min(positions, self.config.context)
-        if self._steps.slots < slots or self._steps.positions < positions:
-            self._steps.reserve(max(slots, self._steps.slots), max(positions, self._steps.positions))
-        return self._steps
+        return Batch(open_steps(self._source if on_cpu else self.model))
 
     def generate(
         self,
@@ -72,28 +67,61 @@ class LanguageModel:
         seed: int = 0,
         stop: tuple[str, ...] = (),
     ) -> Iterator[str]:
-        """Stream what follows `prompt`, piece by piece, up to the end of the text, a stop string or max_tokens."""
-        request = self._request(prompt, max_tokens, sampling, seed)
-        batch = Batch(self.steps(slots=1, positions=len(request.prompt) + max_tokens))
-        batch.add(request)
-        return _until(stop, self._pieces(batch))
+        """Stream what follows `prompt`, piece by piece, up to the end of the text, a stop string or max_tokens.
 
-    def _pieces(self, batch: Batch) -> Iterator[str]:
+        Several streams of one model may be read by turns; they are then written together.
+        """
+        return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed)))
+
+    def _pieces(self, request: Request) -> Iterator[str]:
         pieces = StreamDecoder(self.tokenizer)
-        while batch.busy:
-            for written in batch.step():
+        self._make_room(slots=1, positions=len(request.prompt) + request.max_tokens)
+        ticket = self._batch.add(request)
+        mine = self._unread[ticket] = deque[Written]()
+        try:
+            last = False
+            while not last:
+                while not mine:
+                    self._write()
+                written = mine.popleft()
+                last = written.last
                 if written.token not in self._ends:
                     yield pieces.push(written.token)
-        yield pieces.finish()
+            yield pieces.finish()
+        finally:
+            self._batch.cancel(ticket)
+            del self._unread[ticket]
+
+    def _write(self) -> None:
+        """One step of all streams; each finds its token when it is read next."""
+        for written in self._batch.step():
+            self._unread[written.ticket].append(written)
+
+    def _make_room(self, *, slots: int, positions: int) -> None:
+        """At least so much, or as many positions as the model reads. Streams that are under way are written first."""
+        positions = min(positions, self.config.context)
+        if self._batch.slots < slots or self._batch.positions < positions:
+            while self._batch.busy:
+                self._write()
+            self._batch.reserve(max(slots, self._batch.slots), max(positions, self._batch.positions))
 
     def samples(
         self, prompt: str = "", *, count: int, max_tokens: int = 200, sampling: Sampling = USUAL, seed: int = 0
     ) -> list[str]:
         """What follows `prompt`, `count` times, computed together. Sample i is that of seed + i alone."""
         requests = [self._request(prompt, max_tokens, sampling, seed + i) for i in range(count)]
-        steps = self.steps(slots=count, positions=len(requests[0].prompt) + max_tokens)
-        answers = complete(steps, requests)
-        return [self.tokenizer.decode(ids[:-1] if ids[-1] in self._ends else ids) for ids in answers]
+        return [self.tokenizer.decode(ids[:-1] if ids[-1] in self._ends else ids) for ids in self.answers(requests)]
+
+    def answers(self, requests: list[Request]) -> list[list[int]]:
+        """The ids that each request is answered with, in their order, the end token included where one was met."""
+        longest = max(len(request.prompt) + request.max_tokens for request in requests)
+        self._make_room(slots=len(requests), positions=longest)
+        tickets = [self._batch.add(request) for request in requests]
+        for ticket in tickets:
+            self._unread[ticket] = deque()
+        while self._batch.busy:
+            self._write()
+        return [[written.token for written in self._unread.pop(ticket)] for ticket in tickets]
 
     def _request(self, prompt: str, max_tokens: int, sampling: Sampling, seed: int) -> Request:
         return Request(self._prompt_ids(prompt), max_tokens, sampling, seed, self._ends)
@@ -145,7 +173,7 @@ def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
 
 @torch.inference_mode()
 def write_reference(model: Decoder, request: Request) -> list[int]:
-    """The slow twin of `complete`: reads everything again for each token, without a cache.
+    """The slow twin of a Batch: reads everything again for each token, without a cache.
 
     When the context is full, its second half is read and writing goes on from there.
     """
