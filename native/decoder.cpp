@@ -49,23 +49,19 @@ bool Decoder::complete() const {
 
 namespace {
 
-using ForwardFunction = void (*)(Decoder &, const Chunk &, int);
-using ReadFunction = double (*)(const float *, std::size_t);
+// What is compiled for each instruction set.
+struct Functions {
+    void (*forward)(Decoder &, const Chunk &, int member);
+    double (*read)(const float *, std::size_t);
+};
 
-ForwardFunction forward_of(int instructions) {
+Functions functions_for(int instructions) {
 #if defined(BIMO_HAS_AVX)
-    if (instructions == BIMO_AVX512) return avx512::forward;
-    if (instructions == BIMO_AVX2) return avx2::forward;
+    if (instructions == BIMO_AVX512) return {avx512::forward, avx512::read};
+    if (instructions == BIMO_AVX2) return {avx2::forward, avx2::read};
 #endif
-    return plain::forward;
-}
-
-ReadFunction read_of(int instructions) {
-#if defined(BIMO_HAS_AVX)
-    if (instructions == BIMO_AVX512) return avx512::read;
-    if (instructions == BIMO_AVX2) return avx2::read;
-#endif
-    return plain::read;
+    (void)instructions;
+    return {plain::forward, plain::read};
 }
 
 // A few rows of one slot in a row; not too many, so that the work can be shared out.
@@ -177,7 +173,7 @@ int bimo_step(bimo_decoder *decoder, int rows, const int32_t *tokens, const int3
     for (int i = 0; i < wanted; i++)
         if (!fits(wanted_rows[i], rows)) return BIMO_WRONG_ARGUMENT;
     try {
-        const ForwardFunction forward = forward_of(d.instructions);
+        const auto forward = functions_for(d.instructions).forward;
         for (int first = 0; first < rows; first += CHUNK) {
             Chunk chunk{std::min(CHUNK, rows - first), tokens + first, slots + first, positions + first, {}, {}, {}};
             chunk.segments = segments_of(chunk);
@@ -221,7 +217,7 @@ double bimo_read_bandwidth(int threads) {
     constexpr int ROUNDS = 5;
     try {
         const Buffer<float> numbers = allocate<float>(NUMBERS);
-        const ReadFunction read = read_of(bimo_best_instructions());
+        const auto read = functions_for(bimo_best_instructions()).read;
         Team team(threads);
         std::vector<double> results(std::size_t(threads) * 8);
         double best = 0;
