@@ -136,7 +136,10 @@ def run_training(checkout: Path, work: Path, arguments: Sequence[str], *, data: 
 
 
 def load_checkpoint(checkout: Path, checkpoint: Path) -> nn.Module:
-    """The model of a checkpoint as ids [B, T] -> logits [B, T, V], in float32, with as much of a config as ours has."""
+    """The model of a checkpoint as ids [B, T] -> logits [B, T, V], in float32, with as much of a config as ours has.
+
+    nanoGPT saves no other way than torch's; of that, `weights_only` lets tensors and plain values in and no code.
+    """
     stored: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     file = load_model_file(checkout)
     model = file.GPT(file.GPTConfig(**stored["model_args"]))

@@ -124,8 +124,13 @@ def write_with_ours(turns: Turns, file: Path, threads: int) -> None:
     facts = {"weight_bytes": getattr(decoder, "matrix_bytes", None), "system": best_instructions() or "torch"}
     # The two processors of a shared machine may come to stand nearer or farther from each other and from the memory
     # within minutes, so the limit is measured beside what it limits.
-    beside = lambda: {"bandwidth": read_bandwidth(threads)}  # noqa: E731
-    serve(turns, decoder, lambda: None, {"facts": lambda task: facts}, beside=beside)
+    serve(
+        turns,
+        decoder,
+        lambda: None,
+        {"facts": lambda task: facts},
+        beside=lambda: {"bandwidth": read_bandwidth(threads)},
+    )
 
 
 def read_exactly(turns: Turns, file: Path, threads: int) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from writing import WAYS, open_way
+from writing import WAYS, complete, open_way
 
-from bimo.generate.batching import PROMPT_ROWS, Batch, Request, complete
+from bimo.generate.batching import PROMPT_ROWS, Batch, Request
 from bimo.generate.engine import write_reference
 from bimo.generate.sample import Sampling
 from bimo.generate.stepping import Steps, TorchSteps
@@ -99,6 +99,17 @@ def test_what_another_slot_knows_is_copied(counted: Callable[..., Counted]) -> N
     assert [written.ticket for written in batch.step()] == [1, 2]
     assert steps.copies == [(0, 1, 12)]
     assert steps.rows == [20, 3]
+
+
+def test_a_stranger_takes_the_slot_that_forgets_least(counted: Callable[..., Counted]) -> None:
+    steps = counted(2)
+    long, short = list(range(30)), [50, 51, 52]
+    complete(steps, [Request(long, 1, GREEDY), Request(short, 1, GREEDY)])
+    batch = Batch(steps)
+    for prompt, rows in ((long, 30), (short, 3), ([70, 71], 2), (long, 1)):
+        batch.add(Request(prompt, 1, GREEDY))
+        batch.step()
+        assert steps.rows[-1] == rows
 
 
 def test_the_last_token_is_always_read(counted: Callable[..., Counted]) -> None:

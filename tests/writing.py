@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import numpy as np
 import pytest
 import torch
 
-from bimo.generate.batching import Request, complete
+from bimo.generate.batching import Batch, Request
 from bimo.generate.native import INSTRUCTIONS, NativeDecoder, best_instructions
 from bimo.generate.sample import Sampling
-from bimo.generate.stepping import Steps, TorchSteps
+from bimo.generate.stepping import Steps, TorchSteps, stored_weights
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf_blocks import StoredMatrix
 
 WAYS = ("torch", *INSTRUCTIONS)
 """What computes: torch, or the kernel with one of its instruction sets."""
-
-
-def stored(model: Decoder) -> dict[str, StoredMatrix]:
-    """The weights of a model as the kernel takes them, in float32."""
-    matrices = {name: np.atleast_2d(weight.detach().numpy()) for name, weight in model.named_parameters()}
-    return {name: StoredMatrix(*matrix.shape, "F32", matrix.view(np.uint8)) for name, matrix in matrices.items()}
 
 
 def ways_here() -> Iterator[str]:
@@ -38,7 +31,17 @@ def open_way(way: str, model: Decoder, weights: dict[str, StoredMatrix] | None =
         return TorchSteps(model)
     if way not in ways_here():
         pytest.skip(f"the kernel with {way} is not here, or BIMO_KERNEL forbids it")
-    return NativeDecoder(model.config, weights or stored(model), threads=threads, instructions=way)
+    return NativeDecoder(model.config, weights or stored_weights(model), threads=threads, instructions=way)
+
+
+def complete(steps: Steps, requests: Iterable[Request]) -> list[list[int]]:
+    """What each request is answered with, in their order, the end token included where one was met."""
+    batch = Batch(steps)
+    answers: dict[int, list[int]] = {batch.add(request): [] for request in requests}
+    while batch.busy:
+        for written in batch.step():
+            answers[written.ticket].append(written.token)
+    return list(answers.values())
 
 
 def write(

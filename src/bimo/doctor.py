@@ -44,11 +44,9 @@ def doctor(folder: str | Path = ".") -> dict[str, Any]:
     }
 
 
-def _expected_rates(
-    fields: dict[str, int | bool], machine: Machine, bandwidth: float | None
-) -> dict[str, float | None]:
+def _expected_rates(fields: dict[str, Any], machine: Machine, bandwidth: float | None) -> dict[str, float | None]:
     """Tokens a second that a size can be expected to train and to write at, within a factor of two."""
-    shape = ModelConfig(vocabulary=USUAL_VOCABULARY, context=USUAL_CONTEXT, **fields)  # type: ignore[arg-type]
+    shape = ModelConfig(vocabulary=USUAL_VOCABULARY, context=USUAL_CONTEXT, **fields)
     flops = machine.matrix_flops[machine.dtype]
     weights = 4 * (shape.matrix_parameters + shape.vocabulary * shape.width)
     return {

@@ -194,7 +194,7 @@ def _affordable(corpus: _Corpus, machine: Machine, preset: str) -> list[tuple[st
         context //= 2
     batch = max(1, TOKENS_PER_STEP // context)
     shapes = [
-        (name, ModelConfig(vocabulary=corpus.vocabulary, context=context, **fields), batch)  # type: ignore[arg-type]
+        (name, ModelConfig(vocabulary=corpus.vocabulary, context=context, **fields), batch)
         for name, fields in load_presets().items()
         if preset in ("", name)
     ]

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import locale
 import os
+import platform
 import time
 import tomllib
 from importlib import resources
@@ -102,11 +103,9 @@ def keep_freed_memory() -> None:
     A training step frees and asks for the same large tensors again and again. By itself glibc hands each back to the
     system, which must empty every page anew: with 30 M parameters that was a third of the step (docs/log.md).
     """
-    try:
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018  (only glibc has it)
-    except (OSError, TypeError, AttributeError):
+    if platform.libc_ver()[0] != "glibc":
         return
+    library = ctypes.CDLL(None)
     library.mallopt(M_MMAP_MAX, 0)
     library.mallopt(M_TRIM_THRESHOLD, -1)
 

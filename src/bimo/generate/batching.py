@@ -7,7 +7,6 @@ slot remembers stays when its sequence has left, so that a prompt which begins a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +15,7 @@ from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import Steps
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["Batch", "Request", "Written", "complete"]
+__all__ = ["Batch", "Request", "Written"]
 
 PROMPT_ROWS = 256
 """Tokens of prompts that one step reads at most, so that those who write do not wait long for those who come."""
@@ -170,9 +169,10 @@ class Batch:
         free = [slot for slot in range(self._steps.slots) if slot not in taken]
         # Of the last token the logits are needed, so it is read in any case.
         shared = [_common(kept, ids[:-1]) for kept in self._remembered]
-        best = max(range(self._steps.slots), key=lambda slot: (shared[slot], slot in free))
-        # Where nothing is shared, the slot that forgets least.
-        slot = best if best in free else min(free, key=lambda slot: len(self._remembered[slot]))
+        # Among those that share as much, a free one, and of these the one that forgets least.
+        forgets_least = [-len(kept) for kept in self._remembered]
+        best = max(range(self._steps.slots), key=lambda slot: (shared[slot], slot in free, forgets_least[slot]))
+        slot = best if best in free else max(free, key=forgets_least.__getitem__)
         if slot != best:
             self._steps.copy(best, slot, shared[best])
         self._remembered[slot] = ids[: shared[best]]
@@ -198,13 +198,3 @@ def _choose_all(sequences: list[_Sequence], logits: np.ndarray) -> list[int]:
         for row, token in zip(rows, choose(logits[rows], seen, sampling, chances), strict=True):
             chosen[row] = token
     return chosen
-
-
-def complete(steps: Steps, requests: Iterable[Request]) -> list[list[int]]:
-    """What each request is answered with, in their order, the end token included where one was met."""
-    batch = Batch(steps)
-    answers: dict[int, list[int]] = {batch.add(request): [] for request in requests}
-    while batch.busy:
-        for written in batch.step():
-            answers[written.ticket].append(written.token)
-    return list(answers.values())

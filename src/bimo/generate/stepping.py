@@ -18,7 +18,7 @@ from bimo.models.transformer import Decoder
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
 
-__all__ = ["Steps", "TorchSteps", "open_steps"]
+__all__ = ["Steps", "TorchSteps", "open_steps", "stored_weights"]
 
 
 class Steps(Protocol):
@@ -90,11 +90,13 @@ def open_steps(model: Decoder | GGUFModel) -> Steps:
         return NativeDecoder(model.config, model.weights, threads=threads, instructions=instructions)
     if instructions is None or next(model.parameters()).device.type != "cpu":
         return TorchSteps(model)
-    weights = {name: _stored(weight.detach()) for name, weight in model.named_parameters()}
-    return NativeDecoder(model.config, weights, threads=threads, instructions=instructions)
+    return NativeDecoder(model.config, stored_weights(model), threads=threads, instructions=instructions)
 
 
-def _stored(weight: torch.Tensor) -> StoredMatrix:
-    numbers = np.atleast_2d(weight.numpy())
-    rows, columns = numbers.shape
-    return StoredMatrix(rows, columns, "F32", numbers.view(np.uint8))
+def stored_weights(model: Decoder) -> dict[str, StoredMatrix]:
+    """The weights of a model on the CPU as the kernel takes them: float32, sharing the model's memory."""
+    matrices = {name: np.atleast_2d(weight.detach().numpy()) for name, weight in model.named_parameters()}
+    return {
+        name: StoredMatrix(matrix.shape[0], matrix.shape[1], "F32", matrix.view(np.uint8))
+        for name, matrix in matrices.items()
+    }

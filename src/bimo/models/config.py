@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, replace
 from importlib import resources
+from typing import Any
 
 from bimo.runtime import USAGE, UserError
 
@@ -92,7 +93,7 @@ class ModelConfig:
         return replace(self, vocabulary=vocabulary)
 
 
-def load_presets() -> dict[str, dict[str, int | bool]]:
+def load_presets() -> dict[str, dict[str, Any]]:
     """The named shapes of `assets/presets.toml`, smallest first, without vocabulary and context."""
     text = (resources.files("bimo.assets") / "presets.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)["decoder"]
