@@ -38,7 +38,7 @@ SHAPE: dict[str, Any] = {
 """As many weights as nanoGPT's four plain blocks of width 128."""
 
 RECIPE: dict[str, Any] = {
-    "steps": 160,
+    "steps": 180,
     "batch": 24,
     "muon_rate": 0.02,
     "adam_rate": 0.03,

@@ -42,6 +42,11 @@ USUAL_SHARE_OF_PEAK = 0.3
 PROCESS_BYTES = 900_000_000
 """What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""
 
+BEST_ADAM_RATE = 0.012
+"""Of a text that is read once or twice."""
+
+MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
+
 CANDIDATES = 3
 RANGE = 0.10
 """Expected bits per byte are given as a range of this share on both sides (docs/log.md: plan against actual)."""
@@ -252,16 +257,17 @@ def _settle(
     shape, batch = best.shape, best.batch
     while tokens / (batch * shape.context) > MOST_STEPS and _fits(shape, 2 * batch, machine):
         batch *= 2
+    epochs = tokens / corpus.tokens
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),
         batch=batch,
+        **_against_repetition(epochs),
         minutes=minutes,
         validations=round(min(max(minutes, 4), 10)),
         seed=seed,
         device=device,
     )
     middle = best.expected(corpus, seconds)
-    epochs = tokens / corpus.tokens
     facts = {
         "minutes": minutes,
         "preset": best.name,
@@ -291,6 +297,16 @@ def _settle(
         "reasons": _reasons(best, measured, corpus, machine, epochs=epochs, seconds=seconds),
     }
     return Plan(shape, settings, facts)
+
+
+def _against_repetition(epochs: float) -> dict[str, float]:
+    """What keeps a text that is read so many times from being learned by heart (docs/log.md: small texts)."""
+    share = 0.05 * math.log2(max(1.0, epochs))
+    return {
+        "adam_rate": BEST_ADAM_RATE / max(1.0, epochs / 2) ** 0.5,
+        "dropout": min(MOST_DROPOUT, share),
+        "noise": min(MOST_NOISE, share),
+    }
 
 
 def _reasons(

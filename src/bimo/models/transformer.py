@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models.config import ModelConfig
-from bimo.models.layers import Cache, Linear, RMSNorm, attend, rotary_tables, rotate
+from bimo.models.layers import Cache, DropColumns, Linear, RMSNorm, attend, rotary_tables, rotate
 
 __all__ = ["Decoder"]
 
@@ -63,33 +63,39 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each added to what came in."""
+    """Attention, then feed-forward, each added to what came in but for the share `dropout` of it in training."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
         self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
+        self.drop = DropColumns(dropout)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
         """[B, T, D] -> [B, T, D]"""
-        x = x + self.attention(self.attention_norm(x), cos, sin, cache, layer)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        x = x + self.drop(self.attention(self.attention_norm(x), cos, sin, cache, layer))
+        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class Decoder(nn.Module):
-    """A Llama- or Qwen3-shaped language model. Weights stay fp32; `compute_dtype` is what the products run in."""
+    """A Llama- or Qwen3-shaped language model. Weights stay fp32; `compute_dtype` is what the products run in.
+
+    `dropout` is the share of the columns that layers leave out while training; it is no part of the shape.
+    """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: ModelConfig, *, compute_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, config: ModelConfig, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
         self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         self.head = Linear(config.width, config.vocabulary)
         if config.tied:

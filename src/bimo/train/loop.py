@@ -19,7 +19,11 @@ from bimo.runtime import INTERRUPTED, UserError, keep_freed_memory
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
 from bimo.train.health import Health
 
-__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "rate_at"]
+__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "momentum_at", "rate_at"]
+
+MOMENTUM_RISE = 0.1
+MOMENTUM_WARMUP = 300
+"""Steps, whatever the length of the run."""
 
 
 class StepSource(Protocol):
@@ -65,6 +69,11 @@ def rate_at(step: int, steps: int, *, warmup: float, decay: float) -> float:
     return min(1.0, (steps - step) / max(1.0, decay * steps))
 
 
+def momentum_at(step: int, last: float) -> float:
+    """Momentum of Muon: up to `last` over MOMENTUM_WARMUP steps. While the loss falls fast, old gradients mislead."""
+    return max(0.0, last - MOMENTUM_RISE * max(0.0, 1 - step / MOMENTUM_WARMUP))
+
+
 class Trainer:
     """Runs steps until `progress.steps`, surviving bad numbers and interruptions.
 
@@ -91,7 +100,7 @@ class Trainer:
         self.on_step, self.on_event = on_step, on_event
         self.progress = Progress(steps=steps)
         self.health = Health()
-        self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self._base = [[dict(group) for group in optimizer.param_groups] for optimizer in optimizers]
         self._saved: list[int] = []
         self._stop_asked = threading.Event()
 
@@ -171,9 +180,11 @@ class Trainer:
             if self.health.must_roll_back:
                 self._roll_back()
             return None
-        for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * facts.rate
+        for optimizer, settings in zip(self.optimizers, self._base, strict=True):
+            for group, base in zip(optimizer.param_groups, settings, strict=True):
+                group["lr"] = base["lr"] * facts.rate
+                if "momentum" in group:
+                    group["momentum"] = momentum_at(progress.step, base["momentum"])
             optimizer.step()
         self._discard_gradients()
         progress.targets += counted

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bimo.models.transformer import Decoder
 
-__all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", "next_token_loss"]
+__all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", "next_token_loss", "with_noise"]
 
 IGNORED = -100
 """A target that carries no loss, as torch's cross_entropy has it."""
@@ -69,9 +69,21 @@ def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, targets: Tens
     return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), targets, ignore_index=IGNORED)
 
 
-def next_token_loss(model: Decoder, windows: np.ndarray) -> tuple[Tensor, int]:
-    """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted)."""
+def with_noise(ids: Tensor, share: float) -> Tensor:
+    """Exchange a share of ids [B, T] for others of the batch: the unigram noise of Xie et al. 2017.
+
+    It is to a neural model what smoothing is to a counting one: a text read often is not learned by heart so soon.
+    """
+    others = ids.flatten()[torch.randint(ids.numel(), ids.shape, device=ids.device)]
+    return torch.where(torch.rand(ids.shape, device=ids.device) < share, others, ids)
+
+
+def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) -> tuple[Tensor, int]:
+    """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted).
+
+    `noise` is the share of the tokens before it that are exchanged: see `with_noise`.
+    """
     ids = torch.from_numpy(windows).to(model.embedding.weight.device)
-    hidden = model.hidden_states(ids[:, :-1])
+    hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets = ids[:, 1:].flatten()
     return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()

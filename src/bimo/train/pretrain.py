@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,8 @@ class _Run:
         self.machine = measure_machine(device, seconds=0.2)
         dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
         seed_everything(settings.seed)
-        model = Decoder(self.shape, compute_dtype=getattr(torch, dtype)).initialise(settings.seed).to(device)
-        self.model = model
+        model = Decoder(self.shape, compute_dtype=getattr(torch, dtype), dropout=settings.dropout)
+        self.model = model.initialise(settings.seed).to(device)
         optimizers = build_optimizers(
             model,
             muon_rate=settings.muon_rate,
@@ -174,7 +175,7 @@ class _Run:
             model,
             optimizers,
             Batches(self.shards, batch=settings.batch, context=self.shape.context, seed=settings.seed),
-            objective=next_token_loss,
+            objective=partial(next_token_loss, noise=settings.noise),
             folder=self.home / "checkpoints",
             steps=settings.steps,
             warmup=settings.warmup,

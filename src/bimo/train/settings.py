@@ -18,6 +18,8 @@ RANGES = {
     "warmup": "from 0 to 1",
     "decay": "from 0 to 1",
     "clip": "above 0",
+    "dropout": "from 0 to below 1",
+    "noise": "from 0 to 1",
     "minutes": "0 or more",
     "validations": "0 or more",
     "seed": "0 or more, below 2^63",
@@ -30,7 +32,9 @@ class TrainConfig:
     """How to train. `minutes` moves the planned end so that training ends on time; 0 keeps `steps` as they are.
 
     `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
-    `batch` counts windows; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
+    `batch` counts windows; `dropout` is the share of the columns that layers leave out, `noise` that of the tokens read
+    that are exchanged, both against learning a small text by heart; `dtype` is float32, bfloat16 or auto (what is
+    measurably faster here).
     """
 
     steps: int
@@ -41,6 +45,8 @@ class TrainConfig:
     warmup: float = 0.02
     decay: float = 0.5
     clip: float = 1.0
+    dropout: float = 0.0
+    noise: float = 0.0
     minutes: float = 0.0
     validations: int = 8
     seed: int = 0
@@ -57,6 +63,8 @@ class TrainConfig:
             "warmup": 0 <= self.warmup <= 1,
             "decay": 0 <= self.decay <= 1,
             "clip": self.clip > 0,
+            "dropout": 0 <= self.dropout < 1,
+            "noise": 0 <= self.noise <= 1,
             "minutes": 0 <= self.minutes < math.inf,
             "validations": self.validations >= 0,
             "seed": 0 <= self.seed < 2**63,
