@@ -43,7 +43,10 @@ PROCESS_BYTES = 900_000_000
 """What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""
 
 BEST_ADAM_RATE = 0.012
-"""Of a text that is read once or twice."""
+"""Where a text cannot be learned by heart."""
+
+FREE_PRESSURE = 12.0
+"""Parameters a token times how often it is read, up to which nothing is held against memory."""
 
 MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
 
@@ -261,7 +264,7 @@ def _settle(
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),
         batch=batch,
-        **_against_repetition(epochs),
+        **_against_memory(shape.parameters * tokens / corpus.tokens**2),
         minutes=minutes,
         validations=round(min(max(minutes, 4), 10)),
         seed=seed,
@@ -299,11 +302,16 @@ def _settle(
     return Plan(shape, settings, facts)
 
 
-def _against_repetition(epochs: float) -> dict[str, float]:
-    """What keeps a text that is read so many times from being learned by heart (docs/log.md: small texts)."""
-    share = 0.05 * math.log2(max(1.0, epochs))
+def _against_memory(pressure: float) -> dict[str, float]:
+    """What keeps a text from being learned by heart; `pressure` is parameters a token times how often it is read.
+
+    Fitted to the runs in docs/log.md (small texts): with too little of it a text is learned by heart before the time is
+    over, with too much the model learns slowly.
+    """
+    excess = max(1.0, pressure / FREE_PRESSURE)
+    share = 0.05 * math.log2(excess)
     return {
-        "adam_rate": BEST_ADAM_RATE / max(1.0, epochs / 2) ** 0.5,
+        "adam_rate": BEST_ADAM_RATE / excess**0.5,
         "dropout": min(MOST_DROPOUT, share),
         "noise": min(MOST_NOISE, share),
     }
