@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.train import losses
-from bimo.train.losses import IGNORED, linear_cross_entropy, linear_cross_entropy_reference, next_token_loss
+from bimo.train.losses import IGNORED, linear_cross_entropy, linear_cross_entropy_reference, next_token_loss, with_noise
 
 
 def problem(
@@ -134,3 +135,27 @@ def test_gradients_of_a_whole_model_are_those_of_the_plain_loss(make_model: Call
     torch.nn.functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten()).backward()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(ours[name], weight.grad, atol=1e-6, rtol=1e-3)
+
+
+def test_noise_exchanges_the_share_that_was_asked_for_by_tokens_of_the_batch() -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(1000, 2000, (40, 250))
+    noisy = with_noise(ids, 0.1)
+    assert float((noisy != ids).float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert set(noisy.unique().tolist()) <= set(ids.unique().tolist())
+    assert torch.equal(with_noise(ids, 0.0), ids)
+
+
+def test_noise_touches_what_is_read_and_not_what_is_predicted() -> None:
+    """A model that knows nothing but the last token: its loss under noise is that of noisy inputs and clean targets."""
+    shape = ModelConfig(vocabulary=20, layers=1, width=8, heads=1, kv_heads=1, head_width=8, hidden=8, context=16)
+    model = Decoder(shape).initialise(0)
+    windows = torch.randint(20, (4, 17), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(5)
+    loss, counted = next_token_loss(model, windows.numpy(), noise=0.5)
+    torch.manual_seed(5)
+    logits = model(with_noise(windows[:, :-1], 0.5))
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+    assert counted == 64
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(loss, next_token_loss(model, windows.numpy())[0])

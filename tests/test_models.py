@@ -19,6 +19,7 @@ from bimo.models.config import ModelConfig, load_presets
 from bimo.models.layers import (
     QUERIES_AT_ONCE,
     WRITTEN_OUT_CONTEXT,
+    DropColumns,
     RMSNorm,
     attend,
     attend_reference,
@@ -404,3 +405,28 @@ def test_a_better_model_scores_better() -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert rolling_losses(model, [sequence[0].tolist()], context=16, stride=16)[0] < 0.2 * 16 * math.log(20)
+
+
+def test_dropped_columns_are_the_same_at_all_positions_and_means_stay():
+    torch.manual_seed(0)
+    drop = DropColumns(0.25)
+    dropped = drop(torch.ones(200, 3, 50))
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_dropout_is_for_training_alone_and_reaches_both_parts_of_a_layer():
+    shape = ModelConfig(vocabulary=20, layers=1, width=8, heads=1, kv_heads=1, head_width=8, hidden=8, context=16)
+    model, plain = Decoder(shape, dropout=0.999).initialise(0), Decoder(shape).initialise(0)
+    for each in (model, plain):
+        torch.nn.init.ones_(each.layers[0].attention.out.weight)
+        torch.nn.init.ones_(each.layers[0].feed_forward.down.weight)
+    ids = torch.arange(16)[None]
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    torch.manual_seed(0)
+    silent = plain.norm(plain.embedding(ids))
+    torch.testing.assert_close(model.train().hidden_states(ids), silent)
+    assert not torch.allclose(plain.train().hidden_states(ids), silent)
+    assert torch.equal(model.eval()(ids), plain.eval()(ids))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import asdict
 
 import pytest
 from stories import stories, write_stories
@@ -16,6 +17,7 @@ from bimo.models.scaling import expected_ratio
 from bimo.plan import PROCESS_BYTES, plan, plan_lines, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
+from bimo.train.recipe import recipe
 
 module = importlib.import_module("bimo.plan")  # bimo.plan itself is the verb
 
@@ -158,6 +160,16 @@ def test_a_text_that_is_small_for_the_time_is_said_plainly(data, machine):
     assert facts["epochs"] > 20
     assert any("The text is small for this much time" in reason for reason in facts["reasons"])
     assert "The text is small for this much time" in "\n".join(plan_lines(facts))
+
+
+def test_what_stands_against_learning_by_heart_follows_text_and_time(data, machine, monkeypatch):
+    long, short = plan(data, minutes=100), plan(data, minutes=0.5)
+    unique = round(long.facts["tokens"] / long.facts["epochs"])
+    expected = recipe(long.facts["parameters"], tokens=long.facts["tokens"], unique=unique)
+    assert asdict(long.train) | expected == asdict(long.train)
+    assert long.train.dropout >= short.train.dropout > 0
+    monkeypatch.setattr(sys.modules[__name__], "FAST", 1000.0)
+    assert plan(data, minutes=0.05, preset="dust").train.dropout == 0
 
 
 def test_a_text_that_is_large_for_the_time_is_said_plainly(data, machine, monkeypatch):

@@ -21,7 +21,7 @@ from bimo.models.transformer import Decoder
 from bimo.runtime import INTERRUPTED, UserError, set_language
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
 from bimo.train.health import FIRST_LOOK_STEPS, Health
-from bimo.train.loop import Hook, Trainer, rate_at
+from bimo.train.loop import Hook, Trainer, momentum_at, rate_at
 from bimo.train.losses import next_token_loss
 from bimo.train.metrics import Metrics, read_metrics
 from bimo.train.optim import build_optimizers
@@ -44,9 +44,8 @@ class Windows:
 
 
 def noisy_loss(model: Decoder, windows: np.ndarray) -> tuple[torch.Tensor, int]:
-    """The usual loss, with noise from torch's random numbers, which must be resumed as well."""
-    loss, counted = next_token_loss(model, windows)
-    return loss * (1 + 0.1 * torch.rand(())), counted
+    """The usual loss with exchanged tokens: they come from torch's random numbers, which must be resumed as well."""
+    return next_token_loss(model, windows, noise=0.2)
 
 
 class Killed(Exception):
@@ -71,7 +70,7 @@ def die_at(step: int) -> Hook:
 
 def make_trainer(folder: Path, *, steps: int = 12, seed: int = 0, **changes: Any) -> Trainer:
     torch.manual_seed(seed)
-    model = Decoder(SHAPE).initialise(seed)
+    model = Decoder(SHAPE, dropout=0.1).initialise(seed)
     optimizers = build_optimizers(model, muon_rate=0.02, adam_rate=0.01, weight_decay=0.1)
     usual = {"objective": noisy_loss, "on_step": [save_every(3)], "on_event": lambda event: None}
     settings = {"warmup": 0.2, "decay": 0.5, "clip": 1.0, **usual, **changes}
@@ -418,6 +417,24 @@ def test_the_rate_rises_stays_and_falls_to_nearly_nothing():
 @pytest.mark.parametrize(("steps", "warmup", "decay"), [(1, 0.02, 0.5), (2, 0.0, 0.0), (3, 1.0, 1.0), (20, 0.5, 1.0)])
 def test_the_rate_is_never_nothing_nor_more_than_full(steps, warmup, decay):
     assert all(0 < rate_at(step, steps, warmup=warmup, decay=decay) <= 1 for step in range(steps))
+
+
+def test_momentum_rises_to_its_last_value():
+    values = [momentum_at(step, 0.95) for step in range(400)]
+    assert values[0] == pytest.approx(0.85)
+    assert values == sorted(values)
+    assert values[150] == pytest.approx(0.9)
+    assert set(values[300:]) == {0.95}
+    assert momentum_at(0, 0.05) == 0.0
+
+
+def test_muon_steps_with_the_momentum_of_its_step(tmp_path):
+    seen: list[float] = []
+    trainer = make_trainer(
+        tmp_path, on_step=[lambda trainer, facts: seen.append(trainer.optimizers[0].param_groups[0]["momentum"])]
+    )
+    trainer.run()
+    assert seen == [momentum_at(step, 0.95) for step in range(1, 13)]
 
 
 def test_the_end_may_move_while_the_run_goes_on(tmp_path):

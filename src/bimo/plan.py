@@ -21,6 +21,7 @@ from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_mem
 from bimo.stages import Stages
 from bimo.train.losses import next_token_loss
 from bimo.train.optim import build_optimizers
+from bimo.train.recipe import recipe
 from bimo.train.settings import TrainConfig
 
 __all__ = ["Plan", "check_choices", "plan", "plan_lines", "stored_plan"]
@@ -41,14 +42,6 @@ USUAL_SHARE_OF_PEAK = 0.3
 
 PROCESS_BYTES = 900_000_000
 """What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""
-
-BEST_ADAM_RATE = 0.012
-"""Where a text cannot be learned by heart."""
-
-FREE_PRESSURE = 12.0
-"""Parameters a token times how often it is read, up to which nothing is held against memory."""
-
-MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
 
 CANDIDATES = 3
 RANGE = 0.10
@@ -264,7 +257,7 @@ def _settle(
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),
         batch=batch,
-        **_against_memory(shape.parameters * tokens / corpus.tokens**2),
+        **recipe(shape.parameters, tokens=tokens, unique=corpus.tokens),
         minutes=minutes,
         validations=round(min(max(minutes, 4), 10)),
         seed=seed,
@@ -300,21 +293,6 @@ def _settle(
         "reasons": _reasons(best, measured, corpus, machine, epochs=epochs, seconds=seconds),
     }
     return Plan(shape, settings, facts)
-
-
-def _against_memory(pressure: float) -> dict[str, float]:
-    """What keeps a text from being learned by heart; `pressure` is parameters a token times how often it is read.
-
-    Fitted to the runs in docs/log.md (small texts): with too little of it a text is learned by heart before the time is
-    over, with too much the model learns slowly.
-    """
-    excess = max(1.0, pressure / FREE_PRESSURE)
-    share = 0.05 * math.log2(excess)
-    return {
-        "adam_rate": BEST_ADAM_RATE / excess**0.5,
-        "dropout": min(MOST_DROPOUT, share),
-        "noise": min(MOST_NOISE, share),
-    }
 
 
 def _reasons(

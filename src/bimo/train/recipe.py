@@ -1,0 +1,34 @@
+"""The recipe: learning rates, and what keeps a text from being learned by heart, from the size of model and text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["recipe"]
+
+ADAM_RATE = 0.012
+"""Up to a pressure of ADAM_PRESSURE; beyond it falls with the square root of the excess."""
+
+ADAM_PRESSURE = 10.0
+FREE_PRESSURE = 25.0
+"""Up to here dropout and noise cost more than they bring."""
+
+SHARE_PER_DOUBLING = 0.08
+MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
+
+
+def recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
+    """Settings of `TrainConfig` for a model that reads `tokens` of a text that has `unique` ones.
+
+    The pressure to memorise is taken as parameters a unique token times how often each is read again. Fitted to the
+    runs in docs/log.md (small texts): with too little against it a text is learned by heart before the time is over,
+    with too much a model learns slowly.
+    """
+    pressure = parameters / unique * max(0.0, tokens / unique - 1)
+    share = SHARE_PER_DOUBLING * math.log2(max(1.0, pressure / FREE_PRESSURE))
+    return {
+        "adam_rate": ADAM_RATE / max(1.0, pressure / ADAM_PRESSURE) ** 0.5,
+        "dropout": min(MOST_DROPOUT, share),
+        "noise": min(MOST_NOISE, share),
+    }
