@@ -144,14 +144,13 @@ def compare(
 
     batch = chosen.batch
     measured = [turn["bandwidth"] for turn in results["one"].get(OURS, []) if turn["bandwidth"]]
-    bandwidth = statistics.median(measured) if measured else math.nan
     comparisons = [
         Comparison(
             title=f"One sequence: {chosen.tokens} tokens after {chosen.prompt}",
             unit="tokens/s",
             rounds=rates("one", chosen.tokens),
             limit="memory bandwidth",
-            limits={name: bandwidth / size for name, size in bytes_.items() if size and measured},
+            limits={name: [rate / size for rate in measured] for name, size in bytes_.items() if size and measured},
         ),
         Comparison(f"{batch} sequences: {chosen.tokens} tokens each", "tokens/s", rates("many", batch * chosen.tokens)),
         Comparison(f"Reading {chosen.fresh} fresh tokens", "tokens/s", rates("read", chosen.fresh)),

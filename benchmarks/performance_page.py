@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def _bars(comparison: Comparison) -> str:
     """A bar a contestant, with its lowest and highest round, and a stroke at the machine's limit."""
     names = list(comparison.rounds)
     reached = max(max(values) for values in comparison.rounds.values())
-    largest = max([reached, *(limit for limit in comparison.limits.values() if limit <= 1.5 * reached)])
+    limits = {name: statistics.median(values) for name, values in comparison.limits.items()}
+    largest = max([reached, *(limit for limit in limits.values() if limit <= 1.5 * reached)])
     room = WIDTH - NAMES - END
     height = ROW * len(names) + 30
 
@@ -147,7 +149,7 @@ def _bars(comparison: Comparison) -> str:
         shapes.append(element("rect", class_=own, **box))
         low, high = min(comparison.rounds[name]), max(comparison.rounds[name])
         shapes.append(_line("axis", x_of(low), middle, x_of(high), middle))
-        if (limit := comparison.limits.get(name, 0)) and limit <= largest:
+        if (limit := limits.get(name, 0)) and limit <= largest:
             shapes.append(_line("limit", x_of(limit), top + 1, x_of(limit), top + ROW - 1))
         shapes.append(_text(short(comparison.median(name)), x_of(high) + 6, middle + 4, "start", class_=own or "name"))
     return _drawing(shapes, 0, height, comparison.title)

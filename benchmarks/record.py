@@ -37,7 +37,8 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 class Comparison:
     """One quantity, measured in rounds for each contestant; the first of `rounds` is ours.
 
-    `limits` says what each contestant would reach if it used all of `limit`, such as the memory's bandwidth.
+    `limits` says what each contestant would have reached in each round if it had used all of `limit`, such as the
+    memory's bandwidth: what a shared machine gives changes from one round to the next.
     """
 
     title: str
@@ -45,7 +46,7 @@ class Comparison:
     rounds: dict[str, list[float]]
     less_is_better: bool = False
     limit: str = ""
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, list[float]] = field(default_factory=dict)
 
     def median(self, name: str) -> float:
         """Over the rounds."""
@@ -58,8 +59,11 @@ class Comparison:
         return statistics.median(1 / ratio for ratio in ratios) if self.less_is_better else statistics.median(ratios)
 
     def share(self, name: str) -> float | None:
-        """Of the machine's limit; None where there is none to compare with."""
-        return self.median(name) / self.limits[name] if name in self.limits else None
+        """Of the machine's limit, the median of the rounds; None where there is none to compare with."""
+        if name not in self.limits:
+            return None
+        pairs = zip(self.rounds[name], self.limits[name], strict=True)
+        return statistics.median(rate / limit for rate, limit in pairs)
 
     def rows(self) -> list[list[str]]:
         """Head, then a row a contestant: median, lowest to highest, how many times better ours is, share of limit."""

@@ -157,7 +157,10 @@ def compare(name: str, rates: dict[str, list[float]], peak: float, chosen: argpa
         unit="tokens/s",
         rounds=rates,
         limit="bf16 matrix peak",
-        limits={name: theirs if place else peak / shape.flops_per_token for place, name in enumerate(rates)},
+        limits={
+            name: [theirs if place else peak / shape.flops_per_token] * len(values)
+            for place, (name, values) in enumerate(rates.items())
+        },
     )
 
 
