@@ -61,14 +61,19 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+def never(*given: Any, **choices: Any) -> Any:
+    """An objective where nothing is left to train."""
+    pytest.fail("a finished training was done again")
+
+
 def run_until(data: Path, out: Path, step: int, settings: TrainConfig = SETTINGS) -> None:
     """Train and die in the middle of a step."""
     objective, calls = pretrain.next_token_loss, iter(range(step))
 
-    def dying(model: Any, windows: Any) -> Any:
+    def dying(model: Any, windows: Any, **choices: Any) -> Any:
         if next(calls, None) is None:
             raise Killed
-        return objective(model, windows)
+        return objective(model, windows, **choices)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "next_token_loss", dying)
@@ -159,7 +164,7 @@ def test_metrics_have_every_step_validation_and_sample(whole):
 
 def test_a_finished_training_is_not_done_again(whole, data, monkeypatch):
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in whole.rglob("*") if path.is_file()}
-    monkeypatch.setattr(pretrain, "next_token_loss", None)
+    monkeypatch.setattr(pretrain, "next_token_loss", never)
     assert run(data, whole) == read_json(whole / "bimo" / "training.json")
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
 
@@ -221,7 +226,7 @@ def test_a_training_killed_while_it_wrote_the_model_is_finished_by_the_next_call
         patch.setattr(pretrain, "save_model", die)
         with pytest.raises(Killed):
             run(data, out)
-    monkeypatch.setattr(pretrain, "next_token_loss", None)
+    monkeypatch.setattr(pretrain, "next_token_loss", never)
     run(data, out)
     assert digest_file(out / "model.safetensors") == digest_file(whole / "model.safetensors")
 
@@ -372,8 +377,8 @@ def test_the_weights_that_validated_best_are_kept(data, tmp_path, monkeypatch):
 def sick_at(bad: set[int]) -> Any:
     objective, calls = pretrain.next_token_loss, [0]
 
-    def sick(model: Any, windows: Any) -> Any:
-        loss, counted = objective(model, windows)
+    def sick(model: Any, windows: Any, **choices: Any) -> Any:
+        loss, counted = objective(model, windows, **choices)
         calls[0] += 1
         return (loss * math.nan if calls[0] in bad else loss), counted
 
