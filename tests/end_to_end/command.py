@@ -22,6 +22,9 @@ __all__ = ["ENTRY", "ENVIRONMENT", "Done", "bimo", "sentence_of", "start", "warm
 
 ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
 
+# A shell that runs the tests in the background has SIGINT ignored in all that they start.
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "BIMO_"))},
     "PYTHONPATH": str(Path(package.__file__).parents[1]),
@@ -63,7 +66,7 @@ class Done:
 def start(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """Begin `bimo ARGUMENTS` in the folder `cwd`."""
     return subprocess.Popen(
-        [*ENTRY, *map(str, arguments)],
+        [*ENTRY[:-1], LISTENING + ENTRY[-1], *map(str, arguments)],
         cwd=cwd,
         env={**ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
