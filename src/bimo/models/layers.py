@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 __all__ = [
     "Cache",
-    "DropColumns",
     "Linear",
     "RMSNorm",
     "attend",
     "attend_reference",
+    "drop_columns",
     "rms_norm_reference",
     "rotary_tables",
     "rotate",
@@ -55,22 +55,12 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
-class DropColumns(nn.Module):
-    """Dropout of whole columns: the same ones at all positions of a window (Gal and Ghahramani 2016), while training.
+def drop_columns(x: Tensor, share: float, *, training: bool) -> Tensor:
+    """Dropout of whole columns of x [B, T, D]: the same ones at all positions of a window (Gal and Ghahramani 2016).
 
     A random number for each column and window, not for each value, costs a CPU next to nothing.
     """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D], what is kept scaled up so that means stay."""
-        if not (self.training and self.share):
-            return x
-        kept = torch.rand(x.shape[0], 1, x.shape[2], device=x.device) >= self.share
-        return x * (kept / (1 - self.share)).to(x.dtype)
+    return F.dropout1d(x.mT, share, training).mT
 
 
 class _NormalisedRows(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models.config import ModelConfig
-from bimo.models.layers import Cache, DropColumns, Linear, RMSNorm, attend, rotary_tables, rotate
+from bimo.models.layers import Cache, Linear, RMSNorm, attend, drop_columns, rotary_tables, rotate
 
 __all__ = ["Decoder"]
 
@@ -71,12 +71,13 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
         self.feed_forward = FeedForward(config)
-        self.drop = DropColumns(dropout)
+        self.dropout = dropout
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
         """[B, T, D] -> [B, T, D]"""
-        x = x + self.drop(self.attention(self.attention_norm(x), cos, sin, cache, layer))
-        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        attended = self.attention(self.attention_norm(x), cos, sin, cache, layer)
+        x = x + drop_columns(attended, self.dropout, training=self.training)
+        return x + drop_columns(self.feed_forward(self.feed_forward_norm(x)), self.dropout, training=self.training)
 
 
 class Decoder(nn.Module):
