@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LIBRARY = "src/bimo/generate/libbimo.so"
+LIBRARY = "src/bimo/libbimo.so"
 
 
 class KernelHook(BuildHookInterface):

@@ -21,9 +21,9 @@ from generate import packaged_model
 from record import Comparison, conclude
 
 from bimo.generate.batching import Batch, Request
-from bimo.generate.native import best_instructions
 from bimo.generate.sample import Sampling
 from bimo.generate.stepping import Steps, open_steps
+from bimo.kernel import best_instructions
 from bimo.machine import measure_machine
 from bimo.weights.gguf import read_gguf
 

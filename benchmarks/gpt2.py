@@ -90,8 +90,11 @@ class StopBetweenBursts(TrainerCallback):
         control.should_training_stop = not self._bursts.go_on()
 
 
-class StopAfter(TrainerCallback):
-    """Ends the training after so many seconds."""
+class UntilTimeIsUp(TrainerCallback):
+    """Ends the training after so many seconds; until then the learning rate falls to zero in a line, as by default.
+
+    By time, not by steps: how many there will be is not known, and a guess from the first seconds is a third off.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._limit = seconds
@@ -99,6 +102,10 @@ class StopAfter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._start = time.perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        for group in rest["optimizer"].param_groups:
+            group["lr"] = args.learning_rate * max(0.0, 1 - self.spent / self._limit)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.spent = time.perf_counter() - self._start
@@ -126,17 +133,10 @@ def train_in_bursts(turns: Turns, tokens: Path, shape: Shape, batch: int, settin
 def train_for_seconds(
     tokens: Path, shape: Shape, *, seconds: float, rate: float, batch: int
 ) -> tuple[AsLogits, dict[str, float]]:
-    """Train in bfloat16 for `seconds`, the learning rate falling to zero by then. Returns the model and the facts.
-
-    How many steps that will be is measured first, on a model that is thrown away.
-    """
-    windows = Windows(tokens, shape.context)
-    settings = {"per_device_train_batch_size": batch, "learning_rate": rate, **SETTINGS["bf16"]}
+    """Train in bfloat16 for `seconds`, the learning rate falling to zero by then. Returns the model and the facts."""
+    windows, timer, model = Windows(tokens, shape.context), UntilTimeIsUp(seconds), shape.build()
+    settings = {"per_device_train_batch_size": batch, "learning_rate": rate, "lr_scheduler_type": "constant"}
     with tempfile.TemporaryDirectory() as folder:
-        trial = StopAfter(min(20.0, seconds / 4))
-        steps = trainer(shape.build(), windows, Path(folder), trial, max_steps=FOREVER, **settings).train().global_step
-        planned = max(1, round(steps * seconds / trial.spent))
-        model = shape.build()
-        timer = StopAfter(seconds)
-        done = trainer(model, windows, Path(folder), timer, max_steps=planned, **settings).train().global_step
-    return AsLogits(model), {"seconds": timer.spent, "steps": done, "tokens": done * batch * shape.context}
+        done = trainer(model, windows, Path(folder), timer, max_steps=FOREVER, **settings, **SETTINGS["bf16"]).train()
+    steps = done.global_step
+    return AsLogits(model), {"seconds": timer.spent, "steps": steps, "tokens": steps * batch * shape.context}

@@ -114,8 +114,8 @@ def write_with_ours(turns: Turns, file: Path, threads: int) -> None:
     """A worker: ours, with the kernel where there is one. A slot is begun anew by writing to its position 0."""
     import torch
 
-    from bimo.generate.native import best_instructions, read_bandwidth
     from bimo.generate.stepping import open_steps
+    from bimo.kernel import best_instructions, read_bandwidth
     from bimo.weights.gguf import read_gguf
 
     torch.set_num_threads(threads)

@@ -65,6 +65,27 @@ int64_t bimo_matrix_bytes(const bimo_decoder *decoder);
 /* Bytes a second that `threads` read together from memory, best of a few rounds over more than any cache holds. */
 double bimo_read_bandwidth(int threads);
 
+/* What a training step does between matrix products. All return void and take `threads` first; T is float or, for
+   BIMO_BF16, the upper half of one. A toward_weight [threads, width] is added to: a row for each thread. */
+enum {
+    BIMO_NORM,                  /* int64 rows, int width, float epsilon, T *x, float *weight, T *out */
+    BIMO_NORM_BACKWARD,         /* int64 rows, int width, float epsilon, T *x, float *weight, T *gradient, T *toward_x,
+                                   float *toward_weight */
+    BIMO_TURNED_HEADS,          /* int64 sequences, int positions, int heads, int head_width, float epsilon, T *x,
+                                   float *weight or NULL, float *cosines, float *sines, T *out */
+    BIMO_TURNED_HEADS_BACKWARD, /* the same up to sines, T *gradient, T *toward_x, float *toward_weight or NULL */
+    BIMO_GATED,                 /* int64 count, T *gate, T *up, T *out */
+    BIMO_GATED_BACKWARD,        /* int64 count, T *gate, T *up, T *gradient, T *toward_gate, T *toward_up */
+    BIMO_CAUSAL_SOFTMAX,        /* int64 matrices, int queries, int columns, int start, float scale, T *scores */
+    BIMO_SOFTMAX_BACKWARD,      /* int64 rows, int columns, float scale, T *weights, T *gradient */
+    BIMO_CROSS_ENTROPY,         /* int64 rows, int vocabulary, int64 *targets, T *logits, float *losses */
+    BIMO_OPERATIONS
+};
+
+/* The function of an operation for numbers in `format`; NULL where the kernel was compiled without OpenMP, whose threads
+   training shares with torch. */
+const void *bimo_training(int instructions, int format, int operation);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

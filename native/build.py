@@ -13,17 +13,27 @@ from pathlib import Path
 
 NATIVE = Path(__file__).parent
 OPTIONS = ["-std=c++20", "-O3", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
+# Neither is looked at here, and without them more loops go over several numbers at once.
+OPTIONS += ["-fno-math-errno", "-fno-trapping-math"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 # Ordered for processors that run 512 bits at once; those that do not lose nothing by it.
-AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mtune=icelake-server"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni"]
+AVX512 += ["-mtune=icelake-server", "-mprefer-vector-width=512"]
 
 
 def sources() -> dict[str, list[str]]:
     """Every file of the kernel for this processor, with the options that are its own."""
-    files: dict[str, list[str]] = {"matrix.cpp": [], "decoder.cpp": [], "forward_plain.cpp": []}
+    files: dict[str, list[str]] = {"matrix.cpp": [], "decoder.cpp": [], "plain.cpp": []}
     if platform.machine().lower() in ("x86_64", "amd64"):
-        files |= {"decoder.cpp": ["-DBIMO_HAS_AVX"], "forward_avx2.cpp": AVX2, "forward_avx512.cpp": AVX512}
+        files |= {"decoder.cpp": ["-DBIMO_HAS_AVX"], "avx2.cpp": AVX2, "avx512.cpp": AVX512}
     return files
+
+
+def shared_threads(compiler: str) -> list[str]:
+    """The option for OpenMP, where it comes with GCC's library: threads that torch has as well, not a second team."""
+    probe = "#if defined(__clang__)\n#error other threads\n#endif\n#include <omp.h>\n"
+    command = [compiler, "-fopenmp", "-fsyntax-only", "-x", "c++", "-"]
+    return ["-fopenmp"] if subprocess.run(command, input=probe, text=True, capture_output=True).returncode == 0 else []
 
 
 def build(library: Path, options: list[str]) -> None:
@@ -31,6 +41,7 @@ def build(library: Path, options: list[str]) -> None:
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         raise FileNotFoundError("no C++ compiler")
+    options = [*options, *shared_threads(compiler)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def compile_file(name: str, own: list[str]) -> str:

@@ -53,15 +53,16 @@ namespace {
 struct Functions {
     void (*forward)(Decoder &, const Chunk &, int member);
     double (*read)(const float *, std::size_t);
+    const void *(*training)(int format, int operation);
 };
 
 Functions functions_for(int instructions) {
 #if defined(BIMO_HAS_AVX)
-    if (instructions == BIMO_AVX512) return {avx512::forward, avx512::read};
-    if (instructions == BIMO_AVX2) return {avx2::forward, avx2::read};
+    if (instructions == BIMO_AVX512) return {avx512::forward, avx512::read, avx512::training};
+    if (instructions == BIMO_AVX2) return {avx2::forward, avx2::read, avx2::training};
 #endif
     (void)instructions;
-    return {plain::forward, plain::read};
+    return {plain::forward, plain::read, plain::training};
 }
 
 // A few rows of one slot in a row; not too many, so that the work can be shared out.
@@ -210,6 +211,16 @@ int64_t bimo_matrix_bytes(const bimo_decoder *decoder) {
     for (const Layer &layer : decoder->layers)
         for (const Matrix &matrix : layer.matrices) bytes += matrix.size();
     return int64_t(bytes);
+}
+
+const void *bimo_training(int instructions, int format, int operation) {
+#if defined(_OPENMP)
+    const bool known = fits(instructions, bimo_best_instructions() + 1) && fits(operation, BIMO_OPERATIONS);
+    if (known && (format == BIMO_F32 || format == BIMO_BF16)) return functions_for(instructions).training(format, operation);
+#else
+    (void)instructions, (void)format, (void)operation;
+#endif
+    return nullptr;
 }
 
 double bimo_read_bandwidth(int threads) {

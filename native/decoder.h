@@ -90,9 +90,15 @@ struct Decoder {
     bool complete() const;
 };
 
-// One chunk through the whole model, as one member of the team; the same code for each instruction set.
-namespace plain { void forward(Decoder &decoder, const Chunk &chunk, int member); double read(const float *p, std::size_t n); }
-namespace avx2 { void forward(Decoder &decoder, const Chunk &chunk, int member); double read(const float *p, std::size_t n); }
-namespace avx512 { void forward(Decoder &decoder, const Chunk &chunk, int member); double read(const float *p, std::size_t n); }
+// One chunk through the whole model, as one member of the team; something that depends on n numbers that were read; and the
+// function of an operation of training. The same code for each instruction set.
+#define BIMO_FUNCTIONS                                              \
+    void forward(Decoder &decoder, const Chunk &chunk, int member); \
+    double read(const float *p, std::size_t n);                     \
+    const void *training(int format, int operation);
+namespace plain { BIMO_FUNCTIONS }
+namespace avx2 { BIMO_FUNCTIONS }
+namespace avx512 { BIMO_FUNCTIONS }
+#undef BIMO_FUNCTIONS
 
 } // namespace bimo

@@ -17,8 +17,9 @@ from writing import open_way, ways_here
 
 from bimo.generate import native
 from bimo.generate.cache import KeyValueCache
-from bimo.generate.native import FORMATS, LIBRARY, NativeDecoder, best_instructions
+from bimo.generate.native import FORMATS, NativeDecoder
 from bimo.generate.stepping import TorchSteps, open_steps
+from bimo.kernel import LIBRARY, best_instructions
 from bimo.models.config import ModelConfig
 from bimo.models.layers import Linear
 from bimo.models.transformer import Decoder
@@ -361,13 +362,14 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
     subprocess.run([sys.executable, str(ROOT / "native" / "build.py"), str(library), *options], check=True)
     script = (
-        "import sys, test_native, torch; from pathlib import Path\n"
+        "import sys, test_fused, test_native, torch; from pathlib import Path\n"
         "torch.set_num_threads(1)\n"
-        "from bimo.generate import native\n"
-        "native.LIBRARY = Path(sys.argv[1])\n"
-        "ways = native.INSTRUCTIONS[: native.INSTRUCTIONS.index(native.best_instructions()) + 1]\n"
+        "from bimo import kernel\n"
+        "kernel.LIBRARY = Path(sys.argv[1])\n"
+        "ways = kernel.INSTRUCTIONS[: kernel.INSTRUCTIONS.index(kernel.best_instructions()) + 1]\n"
         "for kind in test_native.KINDS:\n"
         "    test_native.check_models(kind, range(15), list(ways))\n"
+        "test_fused.check_operations(ways, range(5))\n"
         "print('nothing found')\n"
     )
     environment = {

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "bimo"
 
 STEPS = (
     ("runtime",),
-    ("files", "console", "machine"),
+    ("files", "console", "kernel", "machine"),
     ("config", "stages"),
     ("text",),
     ("tokens", "report"),

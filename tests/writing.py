@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from bimo.generate.batching import Batch, Request
-from bimo.generate.native import INSTRUCTIONS, NativeDecoder, best_instructions
+from bimo.generate.native import NativeDecoder
 from bimo.generate.sample import Sampling
 from bimo.generate.stepping import Steps, TorchSteps, stored_weights
+from bimo.kernel import INSTRUCTIONS, best_instructions
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf_blocks import StoredMatrix
 

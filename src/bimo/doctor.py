@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import bimo
-from bimo.generate.native import best_instructions, read_bandwidth
+from bimo.kernel import best_instructions, read_bandwidth
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.plan import USUAL_SHARE_OF_PEAK

@@ -21,7 +21,7 @@ from stories import write_stories
 
 from bimo.config import read_toml
 from bimo.files import digest_file, read_json
-from bimo.generate.native import best_instructions
+from bimo.kernel import best_instructions
 from bimo.train.metrics import read_metrics
 
 VERBS = ("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs")

@@ -12,8 +12,8 @@ import torch
 from writing import write
 
 from bimo.generate.engine import load
-from bimo.generate.native import best_instructions
 from bimo.generate.sample import Sampling
+from bimo.kernel import best_instructions
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer

@@ -5,25 +5,17 @@ R rows (tokens of a step), V vocabulary. Its slow twin is `generate/stepping.py`
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
+from bimo.kernel import COUNTS, INSTRUCTIONS, Shape, load_library
 from bimo.models.config import ModelConfig
 from bimo.models.layers import rotary_tables
 from bimo.runtime import NO_ROOM, UserError
 from bimo.weights.gguf_blocks import StoredMatrix
 
-__all__ = ["FORMATS", "NativeDecoder", "best_instructions", "read_bandwidth"]
-
-LIBRARY = Path(__file__).with_name("libbimo.so")
-INSTRUCTIONS = ("plain", "avx2", "avx512")
-"""Instruction sets by their number in bimo.h, best last."""
+__all__ = ["FORMATS", "NativeDecoder"]
 
 FORMATS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K")
 """Formats that the kernel takes, by their number in bimo.h."""
@@ -49,62 +41,6 @@ VECTORS = (
 )
 
 
-COUNTS = ("vocabulary", "layers", "width", "heads", "kv_heads", "head_width", "hidden", "qk_norm")
-
-
-class _Shape(ctypes.Structure):
-    _fields_: ClassVar = [*((name, ctypes.c_int32) for name in COUNTS), ("norm_epsilon", ctypes.c_float)]
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """The kernel, or None where it was not built."""
-    if not LIBRARY.is_file():
-        return None
-    library = ctypes.CDLL(str(LIBRARY))
-    pointer, number = ctypes.c_void_p, ctypes.c_int
-    library.bimo_best_instructions.restype = number
-    library.bimo_new.restype = pointer
-    library.bimo_new.argtypes = [ctypes.POINTER(_Shape), number, number]
-    library.bimo_free.argtypes = [pointer]
-    library.bimo_free.restype = None
-    library.bimo_set_matrix.argtypes = [pointer, number, number, number, pointer, number, number]
-    library.bimo_set_vector.argtypes = [pointer, number, number, pointer, number]
-    library.bimo_reserve.argtypes = [pointer, number, number, number, pointer, pointer]
-    library.bimo_step.argtypes = [pointer, number, pointer, pointer, pointer, number, pointer, pointer]
-    library.bimo_copy.argtypes = [pointer, number, number, number]
-    library.bimo_matrix_bytes.argtypes = [pointer]
-    library.bimo_matrix_bytes.restype = ctypes.c_int64
-    library.bimo_read_bandwidth.argtypes = [number]
-    library.bimo_read_bandwidth.restype = ctypes.c_double
-    return library
-
-
-def best_instructions() -> str | None:
-    """The instruction set that steps run with: the best of this processor, or what BIMO_KERNEL names.
-
-    None where the kernel was not built, or BIMO_KERNEL is `torch`. Raises UserError for one that is not there.
-    """
-    library = _library()
-    there = INSTRUCTIONS[: library.bimo_best_instructions() + 1] if library else ()
-    wanted = os.environ.get("BIMO_KERNEL")
-    if wanted == "torch" or (not wanted and not there):
-        return None
-    if wanted and wanted not in there:
-        raise UserError(
-            "BIMO_KERNEL asks for {wanted}, but here there is: {there}.",
-            wanted=wanted,
-            there=", ".join((*there, "torch")),
-        )
-    return wanted or there[-1]
-
-
-def read_bandwidth(threads: int) -> float | None:
-    """Bytes a second that so many threads read from memory together; None without the kernel."""
-    library = _library()
-    return library.bimo_read_bandwidth(threads) if library else None
-
-
 class NativeDecoder:
     """A decoder in the kernel's memory, on `threads` threads. Call `reserve` before the first `step`.
 
@@ -116,13 +52,13 @@ class NativeDecoder:
     def __init__(
         self, config: ModelConfig, weights: Mapping[str, StoredMatrix], *, threads: int, instructions: str
     ) -> None:
-        library = _library()
+        library = load_library()
         assert library is not None, "best_instructions() says whether there is a kernel"
         self.config = config
         self.slots = self.positions = 0
         self._native = library
         self._cache_bits = 32 if all(matrix.format == "F32" for matrix in weights.values()) else 16
-        shape = _Shape(*(getattr(config, name) for name in (*COUNTS, "norm_epsilon")))
+        shape = Shape(*(getattr(config, name) for name in (*COUNTS, "norm_epsilon")))
         self._decoder = library.bimo_new(shape, threads, INSTRUCTIONS.index(instructions))
         if not self._decoder:
             raise _no_memory()

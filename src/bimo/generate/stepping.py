@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from bimo.generate.cache import KeyValueCache
-from bimo.generate.native import FORMATS, NativeDecoder, best_instructions
+from bimo.generate.native import FORMATS, NativeDecoder
+from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf import GGUFModel

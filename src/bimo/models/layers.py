@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimo.models import fused
+
 __all__ = [
     "Cache",
     "Linear",
@@ -18,10 +20,11 @@ __all__ = [
     "attend",
     "attend_reference",
     "drop_columns",
+    "gated",
     "rms_norm_reference",
     "rotary_tables",
     "rotate",
-    "rotate_reference",
+    "turned_heads",
 ]
 
 WRITTEN_OUT_CONTEXT = 512
@@ -63,26 +66,6 @@ def drop_columns(x: Tensor, share: float, *, training: bool) -> Tensor:
     return F.dropout1d(x.mT, share, training).mT
 
 
-class _NormalisedRows(torch.autograd.Function):
-    """`rms_norm_reference` with its gradient written out: torch's own backward takes eight times as long on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_().div_(x.shape[-1])
-        unit = x * mean_square.add_(epsilon).rsqrt_().to(x.dtype)
-        ctx.save_for_backward(unit, mean_square.to(x.dtype), weight)
-        return unit * weight
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        unit, scale, weight = ctx.saved_tensors
-        gradient = gradients[0]
-        toward_weight = (gradient * unit).flatten(0, -2).sum(dim=0)
-        gradient = gradient * weight
-        along = (gradient * unit).mean(dim=-1, keepdim=True)
-        return gradient.addcmul_(unit, along, value=-1).mul_(scale), toward_weight, None
-
-
 def rms_norm_reference(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension (Zhang and Sennrich 2019, eq. 4)."""
     return F.rms_norm(x, (x.shape[-1],), weight, epsilon)
@@ -98,10 +81,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]"""
-        weight = self.weight.to(x.dtype)
-        if torch.is_grad_enabled() and x.device.type == "cpu":
-            return _NormalisedRows.apply(x, weight, self.epsilon)
-        return rms_norm_reference(x, weight, self.epsilon)
+        if fused.fusible(x):
+            return fused.rms_norm(x, self.weight, self.epsilon)
+        return rms_norm_reference(x, self.weight.to(x.dtype), self.epsilon)
 
 
 def rotary_tables(positions: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -112,92 +94,77 @@ def rotary_tables(positions: int, head_width: int, theta: float) -> tuple[Tensor
     return angles.cos(), angles.sin()
 
 
-class _Rotated(torch.autograd.Function):
-    """`rotate_reference` without its copies; the gradient is the turn back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _turn(gradients[0], cos, sin, -1), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    half = x.shape[-1] // 2
-    turned = x * cos
-    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
-    turned[..., half:].addcmul_(x[..., :half], sin[..., :half], value=direction)
-    return turned
-
-
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + K/2) of x [B, H, T, K] by the angle of their position; cos, sin [..., T, K]."""
-    return _Rotated.apply(x, cos, sin)
-
-
-def rotate_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The same, as Llama writes it."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def turned_heads(x: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor) -> Tensor:
+    """Heads of x [B, T, H, K], normalised if there is a norm, then turned; cos, sin [..., T, K] -> [B, H, T, K]."""
+    if cos.ndim == 2 and fused.fusible(x):
+        weight, epsilon = (norm.weight, norm.epsilon) if norm is not None else (None, 0.0)
+        return fused.turned_heads(x, weight, cos, sin, epsilon)
+    if norm is not None:
+        x = norm(x)
+    return rotate(x.transpose(1, 2), cos.to(x.dtype), sin.to(x.dtype))
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up (Shazeer 2020)."""
+    return fused.gated(gate, up) if fused.fusible(gate) else F.silu(gate) * up
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Attention to what is `allowed` [B, 1, T, S], or to oneself and what came before.
 
-    q [B, H, T, K], k and v [B, G, S, K], where T = S without `allowed` -> [B, H, T, K].
+    q [B, H, T, K], k and v [B, G, S, K], where T = S without `allowed` -> [B, T, H, K].
     """
     H = q.shape[1]
     if k.shape[1] != H:
         k = k.repeat_interleave(H // k.shape[1], dim=1)
         v = v.repeat_interleave(H // v.shape[1], dim=1)
     if allowed is not None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-    if q.device.type == "cpu" and k.shape[2] <= WRITTEN_OUT_CONTEXT:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
+    if k.shape[2] <= WRITTEN_OUT_CONTEXT and fused.fusible(q):
         return _AttentionInBlocks.apply(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
 
 class _AttentionInBlocks(torch.autograd.Function):
     """`attend_reference` for a block of queries at a time, with its gradient written out.
 
-    Products of matrices that do not lie in one piece are slow on a CPU: the copies pay for themselves.
+    A CPU is slow to multiply with the transpose of matrices that lie apart: a copy pays for itself.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         B, H, T, K = q.shape
-        q, k, v = (q * K**-0.5).reshape(-1, T, K), k.reshape(-1, T, K), v.reshape(-1, T, K)
-        out = torch.empty_like(q)
-        hidden = torch.full((QUERIES_AT_ONCE, QUERIES_AT_ONCE), float("-inf"), dtype=q.dtype).triu(1)
+        q, k, v = (x.reshape(-1, T, K) for x in (q, k, v))
+        out = q.new_empty(B, T, H, K)
         weights = []
         for start, end in _blocks(T):
             scores = q[:, start:end].contiguous() @ k[:, :end].contiguous().mT
-            scores[:, :, start:] += hidden[: end - start, : end - start]
-            weights.append(scores.softmax(dim=-1))
-            out[:, start:end] = weights[-1] @ v[:, :end].contiguous()
+            fused.causal_softmax_(scores, start=start, scale=K**-0.5)
+            weights.append(scores)
+            out[:, start:end] = (scores @ v[:, :end]).view(B, H, -1, K).transpose(1, 2)
         ctx.save_for_backward(q, k, v, *weights)
-        return out.view(B, H, T, K)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, *weights = ctx.saved_tensors
-        shape = gradients[0].shape
-        T, K = shape[-2:]
-        toward_out = gradients[0].reshape(-1, T, K)
+        B, T, H, K = gradients[0].shape
         toward_q, toward_k, toward_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for (start, end), weight in zip(_blocks(T), weights, strict=True):
-            part = toward_out[:, start:end].contiguous()
+            part = gradients[0][:, start:end].transpose(1, 2).reshape(-1, end - start, K)
             toward_v[:, :end] += weight.mT @ part
-            toward_weight = part @ v[:, :end].contiguous().mT
-            # The derivative of softmax: w (dw - sum(w dw)), in one pass.
-            toward_scores = torch._softmax_backward_data(toward_weight, weight, -1, weight.dtype)
-            toward_q[:, start:end] = toward_scores @ k[:, :end].contiguous()
+            toward_scores = part @ v[:, :end].contiguous().mT
+            fused.softmax_backward_(weight, toward_scores, scale=K**-0.5)
+            toward_q[:, start:end] = toward_scores @ k[:, :end]
             toward_k[:, :end] += toward_scores.mT @ q[:, start:end].contiguous()
-        return toward_q.mul_(K**-0.5).view(shape), toward_k.view(shape), toward_v.view(shape)
+        shape = (B, H, T, K)
+        return toward_q.view(shape), toward_k.view(shape), toward_v.view(shape)
 
 
 def _blocks(positions: int) -> list[tuple[int, int]]:
@@ -211,4 +178,4 @@ def attend_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     T = q.shape[2]
     hidden = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT + hidden
-    return scores.softmax(dim=-1) @ v
+    return (scores.softmax(dim=-1) @ v).transpose(1, 2)

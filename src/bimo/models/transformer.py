@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models.config import ModelConfig
-from bimo.models.layers import Cache, Linear, RMSNorm, attend, drop_columns, rotary_tables, rotate
+from bimo.models.layers import Cache, Linear, RMSNorm, attend, drop_columns, gated, rotary_tables, turned_heads
 
 __all__ = ["Decoder"]
 
@@ -26,26 +26,21 @@ class Attention(nn.Module):
         self.key = Linear(config.width, config.kv_heads * K)
         self.value = Linear(config.width, config.kv_heads * K)
         self.out = Linear(config.heads * K, config.width)
-        if config.qk_norm:
-            self.query_norm = RMSNorm(K, config.norm_epsilon)
-            self.key_norm = RMSNorm(K, config.norm_epsilon)
+        self.query_norm = RMSNorm(K, config.norm_epsilon) if config.qk_norm else None
+        self.key_norm = RMSNorm(K, config.norm_epsilon) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
         """[B, T, D] -> [B, T, D]; cos, sin [..., T, K] of the positions of x."""
         B, T, _ = x.shape
         K = self.config.head_width
-        q = self.query(x).view(B, T, -1, K)
-        k = self.key(x).view(B, T, -1, K)
-        v = self.value(x).view(B, T, -1, K)
-        if self.config.qk_norm:
-            q, k = self.query_norm(q), self.key_norm(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q = turned_heads(self.query(x).view(B, T, -1, K), self.query_norm, cos, sin)
+        k = turned_heads(self.key(x).view(B, T, -1, K), self.key_norm, cos, sin)
+        v = self.value(x).view(B, T, -1, K).transpose(1, 2)
         allowed = None
         if cache is not None:
             k, v = cache.update(layer, k, v)
             allowed = cache.allowed(T)
-        return self.out(attend(q, k, v, allowed).transpose(1, 2).reshape(B, T, -1))
+        return self.out(attend(q, k, v, allowed).reshape(B, T, -1))
 
 
 class FeedForward(nn.Module):
@@ -59,7 +54,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]"""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(gated(self.gate(x), self.up(x)))
 
 
 class Layer(nn.Module):
@@ -127,7 +122,6 @@ class Decoder(nn.Module):
         else:
             positions = cache.positions(ids.shape[1])[:, None]
             cos, sin = self.cos[positions], self.sin[positions]
-        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         for index, layer in enumerate(self.layers):
             x = layer(x, cos, sin, cache, index)
         return self.norm(x)
