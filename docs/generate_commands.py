@@ -6,6 +6,7 @@ python docs/generate_commands.py
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,21 @@ def commands_page() -> str:
     """The page as Markdown."""
     group: Any = typer.main.get_command(app)
     parts = ["# Commands\n\nMade from the code by `python docs/generate_commands.py`.\n"]
-    parts += [_command(name, command) for name, command in group.commands.items()]
+    parts += [_command(name, command) for name, command in _commands(group)]
     parts.append(
         "## Exit codes\n\n0 done · 1 failed · 2 wrong usage · 3 the data was refused · 4 not enough memory, disk or "
         "time · 5 interrupted, and the same command continues\n"
     )
     return "\n".join(parts)
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and commands, those of groups after the name of their group."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def _command(name: str, command: Any) -> str:

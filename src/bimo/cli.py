@@ -44,14 +44,16 @@ TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of 
 TokenizerPath = Annotated[str, typer.Option("--tokenizer", help=t("Use this tokenizer.json instead of training one."))]
 Vocabulary = Annotated[int, typer.Option("--vocabulary", help=t("Tokens of the tokenizer; 0 chooses by the text."))]
 
+words = typer.Typer(help=t("Words of a text, Chinese or English."), rich_markup_mode=None, no_args_is_help=True)
+
 Verb = Callable[..., None]
 
 
-def verb(help_: str) -> Callable[[Verb], Verb]:
+def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
     """Register a command whose errors reach the user as a sentence and an exit code, never as a traceback."""
 
     def register(function: Verb) -> Verb:
-        @app.command(help=help_)
+        @of.command(help=help_)
         @functools.wraps(function)
         def guarded(*arguments: Any, **options: Any) -> None:
             try:
@@ -311,6 +313,37 @@ def generate(
         print("\n" if number + 1 < samples else "")
     if json:
         show({"prompt": prompt, "texts": texts}, as_json=True)
+
+
+app.add_typer(words, name="words")
+
+
+@verb(t("Cut text into words: for each line, its words with something between them."), of=words)
+def segment(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", readable=False, help=t("Text files; none reads stdin."))
+    ] = None,
+    separator: Annotated[str, typer.Option("--separator", help=t("What to put between words."))] = " ",
+    word_list: Annotated[
+        Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole, one a line."))
+    ] = None,
+    sentences: Annotated[bool, typer.Option("--sentences", help=t("A line for each sentence."))] = False,
+    json: Annotated[bool, typer.Option("--json", help=t("Print each line as a JSON list of words."))] = False,
+) -> None:
+    from bimo.text.segment import WordList, segment_lines
+
+    kept = WordList.read(word_list) if word_list else None
+    # Bytes that are no text come out as they went in.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+        inputs: list[Path] | list[int] = files or [sys.stdin.fileno()]
+        for file in inputs:
+            with open(file, encoding="utf-8", errors="surrogateescape", newline="", closefd=bool(files)) as lines:
+                for found in segment_lines(lines, words=kept, sentences=sentences):
+                    out.write(_one_line(found, separator, as_json=json))
+
+
+def _one_line(words: list[str], separator: str, *, as_json: bool) -> str:
+    return (json.dumps(words, ensure_ascii=False) if as_json else separator.join(words)) + "\n"
 
 
 def _is_text(argument: str) -> bool:

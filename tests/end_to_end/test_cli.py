@@ -24,7 +24,7 @@ from bimo.files import digest_file, read_json
 from bimo.kernel import best_instructions
 from bimo.train.metrics import read_metrics
 
-VERBS = ("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs")
+VERBS = ("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs", "words")
 
 
 def stamps(folder: Path) -> dict[str, str]:
@@ -288,6 +288,23 @@ def test_generate_survives_a_reader_that_goes_away(home):
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.startswith("The")
+
+
+def test_words_are_cut_line_by_line_from_anywhere(tmp_path):
+    (tmp_path / "words.txt").write_text("卡拉OK\n", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("去卡拉OK唱歌。好！\n\nfine \N{SNOWMAN}\n", encoding="utf-8")
+    given = (tmp_path / "text.txt").read_bytes() + b"bad \xff byte"
+    command = [*ENTRY, "words", "segment"]
+    done = subprocess.run(command, input=given, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, check=True)
+    assert done.stdout == "去 卡拉 OK 唱歌 。 好 ！\n\nfine ☃\n".encode() + b"bad \xff byte\n"
+    options = ["--words", "words.txt", "--sentences", "--json"]
+    lines = ends_well(bimo("words", "segment", "text.txt", *options, cwd=tmp_path)).out.splitlines()
+    assert [json.loads(line) for line in lines[:2]] == [["去", "卡拉OK", "唱歌", "。"], ["好", "！"]]
+    piped = ends_well(bimo("words", "segment", "text.txt", "--separator", "/", cwd=tmp_path)).out
+    assert piped.startswith("去/卡拉/OK/唱歌/。/好/！\n\n")
+    missing = bimo("words", "segment", "nowhere.txt", cwd=tmp_path)
+    assert missing.code == 1
+    assert "nowhere.txt cannot be used" in missing.err
 
 
 def test_runs_lists_and_compares(steps, home):

@@ -2,7 +2,7 @@
 
 from bimo.text.collect import TextOptions, collect_documents
 from bimo.text.documents import Document, Rejected, describe_reason
-from bimo.text.segment import iter_words, mark_words, segment
+from bimo.text.segment import WordList, iter_words, mark_words, segment, split_sentences, word_offsets
 from bimo.text.sources import find_sources, source_digest
 from bimo.text.store import DocumentWriter, read_rejected, read_stored
 
@@ -11,6 +11,7 @@ __all__ = [
     "DocumentWriter",
     "Rejected",
     "TextOptions",
+    "WordList",
     "collect_documents",
     "describe_reason",
     "find_sources",
@@ -20,4 +21,6 @@ __all__ = [
     "read_stored",
     "segment",
     "source_digest",
+    "split_sentences",
+    "word_offsets",
 ]

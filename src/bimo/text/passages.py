@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from bimo.text.segment import split_sentences
 
 __all__ = ["LONGEST_TARGET", "passage_characters", "split_passages"]
 
@@ -14,8 +15,6 @@ SHORTEST_TARGET = 300
 LONGEST_TARGET = 4000
 _WANTED_PASSAGES = 400
 _BYTES_PER_CHARACTER = 3  # of Han in UTF-8; English then gives three times as many passages, which does no harm
-
-_SENTENCE = re.compile(r""".+?(?:[。！？!?…；]+[”’」』）)"']*|\.[”’"')]*\s+|$)""", re.DOTALL)
 
 
 class _Piece(NamedTuple):
@@ -117,8 +116,7 @@ def _sentences(number: int, line: str, target: int) -> Iterator[_Piece]:
     if len(line) <= target:
         yield _piece(number, line + "\n")
         return
-    for match in _SENTENCE.finditer(line):
-        sentence = match.group()
+    for sentence in split_sentences(line):
         for start in range(0, len(sentence), target):
             yield _piece(number, sentence[start : start + target])
     yield _Piece(number, "\n", float("inf"))

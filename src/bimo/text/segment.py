@@ -1,46 +1,148 @@
-"""Words: Chinese cut by a dictionary, everything else by its script; nothing is lost or changed."""
+"""Words and sentences: Chinese cut by a dictionary, everything else by its script; nothing is lost or changed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, islice, pairwise
+from pathlib import Path
 
-__all__ = ["iter_words", "mark_words", "segment"]
+from bimo.runtime import USAGE, UserError
+
+__all__ = [
+    "WordList",
+    "iter_words",
+    "mark_words",
+    "segment",
+    "segment_lines",
+    "split_sentences",
+    "word_offsets",
+]
 
 _HAN = "々〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _BETWEEN = "\t"  # is no Han, so no run holds it
 _HAN_RUN = re.compile(f"[{_HAN}]+")
-# A Han run; white space; a word with inner apostrophes or hyphens; a number; or any other single character.
-_TOKEN = re.compile(rf"([{_HAN}]+)|\s+|[^\W\d_{_HAN}]+(?:['’-][^\W\d_{_HAN}]+)*|\d+(?:[.,]\d+)*|.", re.DOTALL)
+_MATCHES_AT_ONCE = 5_000
+
+_LETTER = rf"[^\W\d_{_HAN}]"
+_LETTER_OR_DIGIT = rf"(?:[^\W_{_HAN}][\u0300-\u036f]*)"
+_URL = r"(?:https?|ftp)://[!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]*[#$%&*+\-/0-9=@A-Z_a-z~]"
+_ADDRESS = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
+# Pictures as Unicode TS 51 puts them together: flags, keycaps, and pictures with colours, joined to one by U+200D.
+_PICTURE = (
+    r"(?:[©®‼⁉™ℹ\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff㊗㊙"
+    r"\U0001f000-\U0001f1e5\U0001f200-\U0001faff])[\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
+)
+_EMOJI = rf"[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_PICTURE}(?:\u200d{_PICTURE})*"
+# A number with what belongs to it: a sign of its own, dates, times, versions, shares, and units in letters.
+_NUMBER = (
+    rf"\d+(?:(?:[.,:/·\-]|(?<=[０-９])[．，：／－](?=[０-９]))\d+)*"
+    rf"(?:[%％‰℃°]|{_LETTER_OR_DIGIT}+)?"
+)
+_WORD = rf"{_LETTER}[\u0300-\u036f]*{_LETTER_OR_DIGIT}*(?:(?:['’\-]|(?<=\d)\.(?=\d)){_LETTER_OR_DIGIT}+)*"
+_OTHERS = rf"\s+|{_URL}|{_ADDRESS}|{_EMOJI}|{_NUMBER}|{_WORD}|(?P<again>[…—.·!！?？~～\-=*_])(?P=again)+|."
+"""Blanks; what is whole although there are marks in it; the same mark again and again; any other character."""
+
+_TOKEN = re.compile(rf"(?P<han>[{_HAN}]+)|{_OTHERS}", re.DOTALL)
+# A sentence ends with its marks and what closes behind them. In letters blanks must follow, then no small letter; and
+# an initial, or an abbreviation that stands before names and numbers, is no end.
+_ABBREVIATION = r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No|vs|cf))(?<!\b(?:Mrs|Fig))(?<!\bProf)"
+_SENTENCE = re.compile(
+    rf""".+?(?:[。！？…；]+[”’」』）)"']*\s*|(?:{_ABBREVIATION}\.|[!?])[.!?]*[”’"')\]]*\s++(?![a-z])|\Z)""", re.DOTALL
+)
+_JIEBA_LINE = re.compile(rf"([{_HAN}]+) +\d+(?: +[a-z]+)?")
 
 
-def segment(text: str) -> list[str]:
-    """The words, numbers, marks and blanks of a text in order; joined they give the text again."""
-    words: list[str] = []
-    runs = iter(_cut_runs(_HAN_RUN.findall(text)))
-    for match in _TOKEN.finditer(text):
-        if match.lastindex:
-            words.extend(next(runs).split(_BETWEEN))
-        else:
-            words.append(match.group())
-    return words
+class WordList:
+    """Words that are kept whole: `segment(text, WordList(["云原生", "卡拉OK", "New York"]))`.
+
+    Chinese ones weigh as much as it takes to keep the word by itself whole; where two overlap, the likelier wins.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        import rjieba
+
+        words = [word for word in dict.fromkeys(words) if word]
+        self._cutter = rjieba.Jieba()
+        for word in filter(_HAN_RUN.fullmatch, words):
+            self._cutter.add_word(word, self._cutter.suggest_freq(word), "n")
+        self.token = _TOKEN
+        if mixed := sorted((word for word in words if not _HAN_RUN.fullmatch(word)), key=len, reverse=True):
+            # Letters are not looked for inside a word, and a Han run ends where a mixed word begins.
+            either = "|".join(
+                rf"(?<!{_LETTER}){word}(?!{_LETTER})" if word[0].isascii() else word for word in map(re.escape, mixed)
+            )
+            self.token = re.compile(rf"{either}|(?P<han>(?:(?!{either})[{_HAN}])+)|{_OTHERS}", re.DOTALL)
+
+    @classmethod
+    def read(cls, path: Path) -> WordList:
+        """A text file with a word on each line, or a dictionary of jieba's: word, frequency, part of speech."""
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UserError("The word list {path} is not in UTF-8.", code=USAGE, path=path) from None
+        matches = ((line.strip(), _JIEBA_LINE.fullmatch(line.strip())) for line in lines)
+        return cls(match[1] if match else line for line, match in matches)
+
+    def cut(self, han: str) -> list[str]:
+        """The words of Han runs that stand on lines of their own."""
+        return self._cutter.cut(han)
 
 
-def _cut_runs(runs: list[str], between: str = _BETWEEN, longest: int | None = None) -> list[str]:
+def segment(text: str, words: WordList | None = None) -> list[str]:
+    """The words, numbers, marks and blanks of a text in order; joined they give the text again.
+
+    Web and mail addresses, numbers with their marks, and emoji are whole, and so are `words`.
+    """
+    found: list[str] = []
+    matches = (words.token if words else _TOKEN).finditer(text)
+    # Few enough at a time to stay in the processor's cache.
+    while block := list(islice(matches, _MATCHES_AT_ONCE)):
+        cut = iter(_cut_runs([run for match in block if (run := match["han"])], words=words))
+        for match in block:
+            if match["han"]:
+                found.extend(next(cut).split(_BETWEEN))
+            else:
+                found.append(match[0])
+    return found
+
+
+def word_offsets(words: Iterable[str]) -> list[tuple[int, int]]:
+    """Where each word of `segment` begins and ends in its text, in characters."""
+    return list(pairwise(accumulate(map(len, words), initial=0)))
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, Chinese or English, with the marks and blanks after them; joined they give it again."""
+    return [match[0] for line in text.splitlines(keepends=True) for match in _SENTENCE.finditer(line) if match[0]]
+
+
+def segment_lines(
+    lines: Iterable[str], *, words: WordList | None = None, sentences: bool = False
+) -> Iterator[list[str]]:
+    """The words of each line, or of each of its sentences, without blanks."""
+    for line in lines:
+        for part in split_sentences(line) if sentences else [line]:
+            yield [word for word in segment(part, words) if not word.isspace()]
+
+
+def _cut_runs(
+    runs: list[str], between: str = _BETWEEN, longest: int | None = None, words: WordList | None = None
+) -> list[str]:
     """Each Han run with `between` put between its words. One call for all runs, since calls cost more than cutting."""
     import rjieba
 
     if not runs:
         return []
-    words = rjieba.cut("\n".join(runs))
-    if longest is not None and max(map(len, words)) > longest:
-        words = [word[start : start + longest] for word in words for start in range(0, len(word), longest)]
-    return between.join(words).split(f"{between}\n{between}")
+    found = (words or rjieba).cut("\n".join(runs))
+    if longest is not None and max(map(len, found)) > longest:
+        found = [word[start : start + longest] for word in found for start in range(0, len(word), longest)]
+    return between.join(found).split(f"{between}\n{between}")
 
 
-def iter_words(text: str) -> Iterator[str]:
-    """The words and numbers of a text, without punctuation and blanks."""
-    return (word for word in segment(text) if word[0].isalnum())
+def iter_words(text: str, words: WordList | None = None) -> Iterator[str]:
+    """The words and numbers of a text, without punctuation, pictures and blanks."""
+    return (word for word in segment(text, words) if word[0].isalnum())
 
 
 def mark_words(text: str, mark: str, *, longest: int = 4) -> str:
