@@ -68,6 +68,13 @@ def test_addresses_numbers_and_pictures_are_never_split(before, item, after):
     assert not borders & set(range(start + 1, end))
 
 
+@pytest.mark.parametrize("text", ["a." * 100_000, "." * 200_000, "1" * 200_000, "\N{GRINNING FACE}\u200d" * 50_000])
+def test_a_long_run_takes_no_longer_than_its_length(text):
+    """Were each place in it searched to the end, this would take hours."""
+    assert "".join(segment(text)) == text
+    assert split_sentences(text) == [text]
+
+
 def test_a_word_list_keeps_words_whole():
     words = WordList(["云原生数据湖", "卡拉OK", "New York", "C++", "", "云原生数据湖"])
     text = "去卡拉OK唱，New York和NewYorker学C++与云原生数据湖。OK"

@@ -27,7 +27,8 @@ _MATCHES_AT_ONCE = 5_000
 _LETTER = rf"[^\W\d_{_HAN}]"
 _LETTER_OR_DIGIT = rf"(?:[^\W_{_HAN}][\u0300-\u036f]*)"
 _URL = r"(?:https?|ftp)://[!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]*[#$%&*+\-/0-9=@A-Z_a-z~]"
-_ADDRESS = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
+# What stands before the @ has at most 64 characters (RFC 5321), so that no long run is searched again and again for it.
+_ADDRESS = r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
 # Pictures as Unicode TS 51 puts them together: flags, keycaps, and pictures with colours, joined to one by U+200D.
 _PICTURE = (
     r"(?:[©®‼⁉™ℹ\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff㊗㊙"
@@ -48,7 +49,8 @@ _TOKEN = re.compile(rf"(?P<han>[{_HAN}]+)|{_OTHERS}", re.DOTALL)
 # an initial, or an abbreviation that stands before names and numbers, is no end.
 _ABBREVIATION = r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No|vs|cf))(?<!\b(?:Mrs|Fig))(?<!\bProf)"
 _SENTENCE = re.compile(
-    rf""".+?(?:[。！？…；]+[”’」』）)"']*\s*|(?:{_ABBREVIATION}\.|[!?])[.!?]*[”’"')\]]*\s++(?![a-z])|\Z)""", re.DOTALL
+    rf""".+?(?:[。！？…；]+[”’」』）)"']*\s*|(?<![.!?])(?:{_ABBREVIATION}\.|[!?])[.!?]*+[”’"')\]]*+\s++(?![a-z])|\Z)""",
+    re.DOTALL,
 )
 _JIEBA_LINE = re.compile(rf"([{_HAN}]+) +\d+(?: +[a-z]+)?")
 
