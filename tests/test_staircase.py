@@ -24,7 +24,7 @@ STEPS = (
     ("baselines",),
     ("plan",),
     ("evaluate",),
-    ("prepare", "doctor", "runs"),
+    ("prepare", "doctor", "runs", "words"),
     ("run",),
     ("demo",),
     ("cli",),

@@ -96,8 +96,10 @@ def test_word_lists_are_read_from_files(tmp_path):
     assert segment("云原生数据湖，New York，分布式训练框架", WordList.read(file))[::2] == [
         *("云原生数据湖", "New York", "分布式训练框架")
     ]
-    file.write_bytes("中文".encode("gb18030"))
-    with pytest.raises(UserError, match=r"words\.txt is not in UTF-8"):
+    file.write_bytes("# 词表\r\n云原生数据湖\r\n".encode("gb18030"))
+    assert "云原生数据湖" in segment("建云原生数据湖吧", WordList.read(file))
+    file.write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match=r"words\.txt is not a text file"):
         WordList.read(file)
 
 

@@ -43,6 +43,9 @@ Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file
 TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of tables that holds the text."))]
 TokenizerPath = Annotated[str, typer.Option("--tokenizer", help=t("Use this tokenizer.json instead of training one."))]
 Vocabulary = Annotated[int, typer.Option("--vocabulary", help=t("Tokens of the tokenizer; 0 chooses by the text."))]
+Words = Annotated[
+    Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole, one a line."))
+]
 
 words = typer.Typer(help=t("Words of a text, Chinese or English."), rich_markup_mode=None, no_args_is_help=True)
 
@@ -324,9 +327,7 @@ def segment(
         list[Path] | None, typer.Argument(metavar="FILE...", readable=False, help=t("Text files; none reads stdin."))
     ] = None,
     separator: Annotated[str, typer.Option("--separator", help=t("What to put between words."))] = " ",
-    word_list: Annotated[
-        Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole, one a line."))
-    ] = None,
+    word_list: Words = None,
     sentences: Annotated[bool, typer.Option("--sentences", help=t("A line for each sentence."))] = False,
     json: Annotated[bool, typer.Option("--json", help=t("Print each line as a JSON list of words."))] = False,
 ) -> None:
@@ -340,6 +341,38 @@ def segment(
             with open(file, encoding="utf-8", errors="surrogateescape", newline="", closefd=bool(files)) as lines:
                 for found in segment_lines(lines, words=kept, sentences=sentences):
                     out.write(_one_line(found, separator, as_json=json))
+
+
+@verb(t("Count words: the commonest but for stop words, and which words here seem to be stop words too."), of=words)
+def count(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", readable=False, help=t("Prepared data, or files and folders of text.")),
+    ],
+    most: Annotated[int, typer.Option("--most", help=t("How many words to show."))] = 50,
+    word_list: Words = None,
+    without: Annotated[
+        Path | None, typer.Option("--stop-words", readable=False, help=t("A file of more stop words, one a line."))
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option("--keep", help=t("A word that is no stop word."))] = None,
+    every: Annotated[bool, typer.Option("--all", help=t("Leave no stop word out."))] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    from bimo.text.encodings import read_word_list
+    from bimo.text.segment import WordList
+    from bimo.words import count_lines, count_words
+
+    facts = count_words(
+        sources,
+        most=most,
+        words=WordList.read(word_list) if word_list else None,
+        without=read_word_list(without) if without else (),
+        keep=keep or (),
+        every=every,
+        console=Console(quiet=quiet),
+    )
+    show(facts, as_json=json, lines=lambda: count_lines(facts))
 
 
 def _one_line(words: list[str], separator: str, *, as_json: bool) -> str:

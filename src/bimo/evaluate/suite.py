@@ -17,10 +17,7 @@ from bimo.generate.sample import Sampling
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
-from bimo.text.opening import Reading
-from bimo.text.passages import passage_characters
-from bimo.text.readers import read_file
-from bimo.text.sources import estimate_bytes, find_sources
+from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
@@ -80,13 +77,7 @@ def _write_pages(model: Path) -> None:
 
 def _read_texts(source: Path, console: Console) -> list[str]:
     """Whatever text stands in a file or folder, as it is."""
-    files = find_sources([source])
-    reading = Reading(
-        lambda rejected: console.warn(f"{rejected.source}:{rejected.line} {rejected.detail}"),
-        passage_characters(estimate_bytes(files)),
-        None,
-    )
-    texts = [document.text for file in files for document in read_file(file, reading) if document.text.strip()]
+    texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
     if not texts:
         raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
     return texts

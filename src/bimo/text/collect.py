@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bimo.text.sources import SourceFile, estimate_bytes, find_sources
 from bimo.text.split import split_position, validation_share
 from bimo.text.store import DocumentWriter
 
-__all__ = ["TextOptions", "collect_documents"]
+__all__ = ["TextOptions", "collect_documents", "read_texts"]
 
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 160
@@ -48,6 +48,13 @@ class TextOptions:
 
 def _no_progress(done: float, text: str) -> None:
     pass
+
+
+def read_texts(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> Iterator[str]:
+    """Whatever text stands in files and folders, as it is, in passages; `unread` gets what cannot be read."""
+    files = find_sources(sources)
+    reading = Reading(unread, passage_characters(estimate_bytes(files)), None)
+    return (document.text for file in files for document in read_file(file, reading) if document.text.strip())
 
 
 def collect_documents(

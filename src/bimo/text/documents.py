@@ -29,6 +29,9 @@ class Rejected:
     detail: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line} {self.detail}"
+
 
 REASONS = {
     "unknown_format": "the format is not one that Bimo reads",

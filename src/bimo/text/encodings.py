@@ -7,10 +7,19 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from bimo.runtime import t
+from bimo.runtime import USAGE, UserError, t
 
-__all__ = ["LONGEST_LINE", "SAMPLE_BYTES", "Refuse", "decode_blocks", "decode_lines", "find_encoding"]
+__all__ = [
+    "LONGEST_LINE",
+    "SAMPLE_BYTES",
+    "Refuse",
+    "decode_blocks",
+    "decode_lines",
+    "find_encoding",
+    "read_word_list",
+]
 
 Refuse = Callable[[int, str, str, str], None]
 """`refuse(line, reason, detail, text)`: report a piece that is kept out."""
@@ -135,6 +144,19 @@ def decode_blocks(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
     for block in blocks:
         yield decoder.decode(block).replace(_BAD, "\ufffd")
     yield decoder.decode(b"", final=True).replace(_BAD, "\ufffd")
+
+
+def read_word_list(path: Path) -> list[str]:
+    """The lines of a small file of somebody's own words, in any encoding that texts may have, without blanks around.
+
+    Empty lines, and those that begin with #, are left out.
+    """
+    data = path.read_bytes()
+    encoding = find_encoding(data[:SAMPLE_BYTES])
+    if encoding is None:
+        raise UserError("The word list {path} is not a text file.", code=USAGE, path=path)
+    lines = (line.strip() for line in "".join(decode_blocks(iter([data]), encoding)).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def decode_lines(blocks: Iterator[bytes], encoding: str, refuse: Refuse) -> Iterator[tuple[int, str]]:

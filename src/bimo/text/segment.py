@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
-from bimo.runtime import USAGE, UserError
+from bimo.text.encodings import read_word_list
 
 __all__ = [
     "WordList",
@@ -79,11 +79,7 @@ class WordList:
     @classmethod
     def read(cls, path: Path) -> WordList:
         """A text file with a word on each line, or a dictionary of jieba's: word, frequency, part of speech."""
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise UserError("The word list {path} is not in UTF-8.", code=USAGE, path=path) from None
-        matches = ((line.strip(), _JIEBA_LINE.fullmatch(line.strip())) for line in lines)
+        matches = ((line, _JIEBA_LINE.fullmatch(line)) for line in read_word_list(path))
         return cls(match[1] if match else line for line, match in matches)
 
     def cut(self, han: str) -> list[str]:

@@ -1,0 +1,29 @@
+"""Stop words: those that hold a sentence together and say little of what it is about.
+
+They are left out where words are counted or compared by their number (counts, keywords, word vectors' windows, linear
+classifiers). A language model needs every one of them, so no text that is trained on ever loses a word to this list.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from importlib import resources
+
+__all__ = ["LANGUAGES", "stop_words"]
+
+LANGUAGES = ("en", "zh")
+"""Those with a list, in `assets/stop_words.*.txt`: words between blanks, lines that begin with # are comments."""
+
+
+def stop_words(*, add: Iterable[str] = (), remove: Iterable[str] = ()) -> frozenset[str]:
+    """The words of all lists, small letters only, with some more or less."""
+    return (_listed() | {word.lower() for word in add}) - {word.lower() for word in remove}
+
+
+@functools.cache
+def _listed() -> frozenset[str]:
+    assets = resources.files("bimo") / "assets"
+    texts = [(assets / f"stop_words.{language}.txt").read_text(encoding="utf-8") for language in LANGUAGES]
+    lines = [line for text in texts for line in text.splitlines() if not line.startswith("#")]
+    return frozenset(word for line in lines for word in line.split())
