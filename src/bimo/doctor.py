@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import bimo
-from bimo.kernel import best_instructions, read_bandwidth
+from bimo.kernel import best_instructions, read_bandwidth, training_function
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.plan import USUAL_SHARE_OF_PEAK
@@ -39,6 +39,7 @@ def doctor(folder: str | Path = ".") -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(folder).free,
         "packages": {name: _version(name) for name in (*REQUIRED, *OPTIONAL)},
         "kernel": best_instructions(),
+        "kernel_trains": training_function("norm", machine.dtype) is not None,
         "read_bytes_per_second": bandwidth,
         "presets": {name: _expected_rates(fields, machine, bandwidth) for name, fields in load_presets().items()},
     }
@@ -74,6 +75,9 @@ def doctor_lines(facts: dict[str, Any]) -> list[str]:
             dtype=machine["dtype"],
         ),
         _writing_line(facts),
+        t("Training: between matrix products in the kernel, too")
+        if facts["kernel_trains"]
+        else t("Training: in torch alone, which is slower; the kernel takes part where GCC has built it."),
         t("Disk: {free:.1f} GB free here", free=facts["disk_free_bytes"] / 1e9),
         t(
             "Packages: {packages}",

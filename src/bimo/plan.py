@@ -38,7 +38,7 @@ MOST_STEPS = 6_000
 OVERHEAD = 0.05
 """The share of the time that validations, samples and checkpoints take."""
 
-USUAL_SHARE_OF_PEAK = 0.3
+USUAL_SHARE_OF_PEAK = 0.4
 
 PROCESS_BYTES = 900_000_000
 """What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""

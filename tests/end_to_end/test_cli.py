@@ -327,8 +327,10 @@ def test_doctor_knows_the_machine(home):
     rates = [preset["training_tokens_per_second"] for preset in facts["presets"].values()]
     assert rates == sorted(rates, reverse=True)
     assert (facts["kernel"] is None) is (best_instructions() is None)
+    assert facts["kernel_trains"] <= (facts["kernel"] is not None)
     lines = ends_well(warm_bimo("doctor", cwd=home)).out
     assert "GFLOP/s" in lines
+    assert ("in the kernel, too" in lines) is facts["kernel_trains"]
     assert f"in the kernel with {facts['kernel']}" in lines or "Writing: in torch" in lines
 
 
