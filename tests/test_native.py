@@ -15,7 +15,6 @@ import pytest
 import torch
 from writing import open_way, ways_here
 
-from bimo.generate import native
 from bimo.generate.cache import KeyValueCache
 from bimo.generate.native import FORMATS, NativeDecoder
 from bimo.generate.stepping import TorchSteps, open_steps
@@ -299,7 +298,7 @@ def test_what_does_not_fit_is_not_computed() -> None:
         steps.step([0], [0], [0], [0])
 
 
-@pytest.mark.skipif(not native.LIBRARY.is_file(), reason="the kernel is not built")
+@pytest.mark.skipif(not LIBRARY.is_file(), reason="the kernel is not built")
 def test_memory_that_is_not_there_is_said() -> None:
     config = random_config(np.random.default_rng(4), 32)
     steps = NativeDecoder(config, {}, threads=1, instructions="plain")
@@ -362,10 +361,11 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     options = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
     subprocess.run([sys.executable, str(ROOT / "native" / "build.py"), str(library), *options], check=True)
     script = (
-        "import sys, test_fused, test_native, torch; from pathlib import Path\n"
-        "torch.set_num_threads(1)\n"
+        "import sys; from pathlib import Path\n"
         "from bimo import kernel\n"
         "kernel.LIBRARY = Path(sys.argv[1])\n"
+        "import test_fused, test_native, torch\n"
+        "torch.set_num_threads(1)\n"
         "ways = kernel.INSTRUCTIONS[: kernel.INSTRUCTIONS.index(kernel.best_instructions()) + 1]\n"
         "for kind in test_native.KINDS:\n"
         "    test_native.check_models(kind, range(15), list(ways))\n"
