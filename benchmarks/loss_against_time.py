@@ -120,7 +120,11 @@ def compare_passages(chosen: argparse.Namespace, machine: dict[str, Any]) -> Non
     }
     conclude(
         f"loss_against_time {chosen.source.stem}, {chosen.minutes:g} minutes",
-        settings={"minutes": chosen.minutes, "nanoGPT": NANOGPT_SETTINGS, "GPT-2 rates": GPT2_RATES},
+        settings={
+            "minutes": chosen.minutes,
+            "nanoGPT": {name: text for name, text in NANOGPT_SETTINGS.items() if f"nanoGPT {name}" in results},
+            "GPT-2 rates": [rate for rate in GPT2_RATES if f"GPT-2 {rate:g}" in results],
+        },
         machine=machine,
         packages=("torch", "transformers", "accelerate", "tokenizers"),
         versions={"nanoGPT": shakespeare.nanogpt.version(chosen.nanogpt)},
