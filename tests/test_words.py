@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stories import write_stories
 
@@ -52,6 +52,7 @@ def test_counts_documents_and_evenness_by_hand():
 
 
 @given(st.lists(st.text(alphabet="ab 我们学习\n"), min_size=1, max_size=8))
+@example(["a习a们a们习a习a习a们a们习a习a a们们a"])
 def test_it_counts_what_is_cut(texts):
     counts = WordCounts()
     for text in texts:
@@ -59,6 +60,12 @@ def test_it_counts_what_is_cut(texts):
     expected = Counter(word for text in texts for word in iter_words(text))
     assert {facts.word: facts.count for facts in counts.most_common(1000)} == dict(expected)
     assert all(facts.evenness >= 0 and 0 < facts.documents <= 1 for facts in counts.most_common(1000))
+
+
+def test_in_a_single_document_every_word_is_as_even_as_the_text():
+    counts = WordCounts()
+    counts.add("a习a们a们习a习a习a们a们习a习a a们们a")
+    assert {facts.evenness for facts in counts.most_common(9)} == {1.0}
 
 
 def test_words_that_are_everywhere_alike_are_proposed():

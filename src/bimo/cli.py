@@ -43,9 +43,7 @@ Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file
 TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of tables that holds the text."))]
 TokenizerPath = Annotated[str, typer.Option("--tokenizer", help=t("Use this tokenizer.json instead of training one."))]
 Vocabulary = Annotated[int, typer.Option("--vocabulary", help=t("Tokens of the tokenizer; 0 chooses by the text."))]
-Words = Annotated[
-    Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole, one a line."))
-]
+Words = Annotated[Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole."))]
 
 words = typer.Typer(help=t("Words of a text, Chinese or English."), rich_markup_mode=None, no_args_is_help=True)
 

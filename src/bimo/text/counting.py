@@ -13,6 +13,7 @@ __all__ = ["WordCounts", "WordFacts"]
 
 EVEN = 0.9
 EVERYWHERE = 0.3
+ROUNDING = 1e-9
 LEAST_DOCUMENTS = 20
 """With fewer documents, words that all of them share may be what the text is about."""
 
@@ -96,4 +97,6 @@ def _n_log_n(count: int) -> float:
 
 def _entropy(total: int, spread: float) -> float:
     """In nats, of shares n / total, given the sum of n ln n."""
-    return math.log(total) - spread / total if total else 0.0
+    entropy = math.log(total) - spread / total if total else 0.0
+    # What rounding leaves of a single document's would be neither zero nor something to divide by.
+    return entropy if entropy > ROUNDING else 0.0
