@@ -157,6 +157,7 @@ def test_what_the_core_cannot_do_is_left_to_torch(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("BIMO_KERNEL", "torch")
     assert not fused.fusible(torch.zeros(1))
     monkeypatch.delenv("BIMO_KERNEL")
-    assert fused.fusible(torch.zeros(1)) is bool(WAYS)
+    if WAYS:
+        assert fused.fusible(torch.zeros(1))
     assert not fused.fusible(torch.zeros(1, dtype=torch.float64))
     assert not fused.fusible(torch.zeros(1, device="meta"))

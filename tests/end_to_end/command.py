@@ -26,7 +26,11 @@ ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
 LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "BIMO_"))},
+    **{
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LC_", "LANG", "BIMO_")) or name == "BIMO_KERNEL"
+    },
     "PYTHONPATH": str(Path(package.__file__).parents[1]),
     "PYTHONUTF8": "1",
     "BIMO_LANGUAGE": "en",

@@ -126,7 +126,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Te
         v = v.repeat_interleave(H // v.shape[1], dim=1)
     if allowed is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
-    if k.shape[2] <= WRITTEN_OUT_CONTEXT and fused.fusible(q):
+    if q.device.type == "cpu" and k.shape[2] <= WRITTEN_OUT_CONTEXT:
         return _AttentionInBlocks.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
@@ -145,9 +145,8 @@ class _AttentionInBlocks(torch.autograd.Function):
         weights = []
         for start, end in _blocks(T):
             scores = q[:, start:end].contiguous() @ k[:, :end].contiguous().mT
-            fused.causal_softmax_(scores, start=start, scale=K**-0.5)
-            weights.append(scores)
-            out[:, start:end] = (scores @ v[:, :end]).view(B, H, -1, K).transpose(1, 2)
+            weights.append(_causal_softmax(scores, start, K**-0.5))
+            out[:, start:end] = (weights[-1] @ v[:, :end]).view(B, H, -1, K).transpose(1, 2)
         ctx.save_for_backward(q, k, v, *weights)
         return out
 
@@ -159,12 +158,29 @@ class _AttentionInBlocks(torch.autograd.Function):
         for (start, end), weight in zip(_blocks(T), weights, strict=True):
             part = gradients[0][:, start:end].transpose(1, 2).reshape(-1, end - start, K)
             toward_v[:, :end] += weight.mT @ part
-            toward_scores = part @ v[:, :end].contiguous().mT
-            fused.softmax_backward_(weight, toward_scores, scale=K**-0.5)
+            toward_scores = _softmax_backward(weight, part @ v[:, :end].contiguous().mT, K**-0.5)
             toward_q[:, start:end] = toward_scores @ k[:, :end]
             toward_k[:, :end] += toward_scores.mT @ q[:, start:end].contiguous()
         shape = (B, H, T, K)
         return toward_q.view(shape), toward_k.view(shape), toward_v.view(shape)
+
+
+def _causal_softmax(scores: Tensor, start: int, scale: float) -> Tensor:
+    """Weights from scores [N, T, S] of queries from position `start` on, in whose place they may stand."""
+    if fused.fusible(scores):
+        fused.causal_softmax_(scores, start=start, scale=scale)
+        return scores
+    hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(start + 1)
+    return scores.mul_(scale).masked_fill_(hidden, float("-inf")).softmax(dim=-1)
+
+
+def _softmax_backward(weights: Tensor, gradient: Tensor, scale: float) -> Tensor:
+    """The gradient of scores from that of their weights [N, T, S], in whose place it may stand."""
+    if fused.fusible(weights):
+        fused.softmax_backward_(weights, gradient, scale=scale)
+        return gradient
+    # The derivative of softmax: w (dw - sum(w dw)), in one pass.
+    return torch._softmax_backward_data(gradient, weights, -1, weights.dtype).mul_(scale)
 
 
 def _blocks(positions: int) -> list[tuple[int, int]]:
