@@ -14,7 +14,7 @@ from bimo.models.config import ModelConfig
 from bimo.prepare import PrepareConfig
 from bimo.run import RunConfig
 from bimo.runtime import USAGE, UserError
-from bimo.text.collect import TextOptions
+from bimo.text.options import TextOptions
 from bimo.train.settings import TrainConfig
 
 SHAPE = ModelConfig(

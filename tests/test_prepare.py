@@ -20,7 +20,7 @@ import bimo
 from bimo.files import locked, read_json
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import DATA_REFUSED, NO_ROOM, UserError
-from bimo.text.collect import TextOptions
+from bimo.text.options import TextOptions
 from bimo.text.store import read_rejected, read_stored
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import load_tokenizer

@@ -42,6 +42,19 @@ DOCUMENTS: dict[str, Any] = {
     "train": {"documents": 9321, "characters": 12_600_000, "bytes": 29_600_000},
     "validation": {"documents": 491, "characters": 700_000, "bytes": 1_600_000},
     "rejected": {"duplicate": 1031, "repetition": 140, "too_short": 72},
+    "near_duplicates": {
+        "clusters": 37,
+        "examples": [
+            {
+                "documents": 3,
+                "kept": "新稿/一.txt:4",
+                "text": "会议决定",
+                "other": "旧稿/四.txt:9",
+                "other_text": "会议定",
+            }
+        ],
+    },
+    "repeated_paragraphs": {"removed": 61, "examples": [["版权所有，未经许可不得转载。", 58]]},
     "rejected_examples": [
         {"source": "旧稿/一.txt", "line": 12, "reason": "duplicate", "detail": "", "text": "会议决定提交。"},
         {"source": "旧稿/二.txt", "line": 3, "reason": "too_short", "detail": "7 < 20", "text": "目录 第一章"},
@@ -281,6 +294,11 @@ def test_hostile_text_stays_text(tmp_path):
     documents = DOCUMENTS | {
         "rejected": {HOSTILE: 2},
         "rejected_examples": [{"source": HOSTILE, "line": 1, "reason": HOSTILE, "detail": HOSTILE, "text": HOSTILE}],
+        "near_duplicates": {
+            "clusters": 1,
+            "examples": [{"documents": 2, "kept": HOSTILE, "text": HOSTILE, "other": HOSTILE, "other_text": HOSTILE}],
+        },
+        "repeated_paragraphs": {"removed": 1, "examples": [[HOSTILE, 1]]},
         "encodings": {HOSTILE: 1},
         "languages": {HOSTILE: {"documents": 1, "characters": 1, "bytes": 1}},
         "common_characters": [[HOSTILE, 1]],
@@ -541,3 +559,17 @@ def test_contrast_in_both_themes():
         for front, back, least in pairs:
             lighter, darker = sorted((_luminance(theme[front]), _luminance(theme[back])), reverse=True)
             assert (lighter + 0.05) / (darker + 0.05) >= least, (front, back)
+
+
+def test_what_repeats_is_shown(tmp_path):
+    html = report_of(write_facts(tmp_path / "model"))
+    for said in (
+        "37 groups",
+        "新稿/一.txt:4",
+        "旧稿/四.txt:9 · set aside",
+        "61 paragraphs",
+        "版权所有，未经许可不得转载。",
+    ):
+        assert said in html
+    without = DOCUMENTS | {"near_duplicates": {"clusters": 0, "examples": []}, "repeated_paragraphs": {"removed": 0}}
+    assert "What was said twice" not in report_of(write_facts(tmp_path / "other", documents=without))

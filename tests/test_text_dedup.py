@@ -14,16 +14,16 @@ from bimo.text.split import is_validation, split_position, validation_share
 
 def test_a_text_is_new_once(tmp_path):
     with SeenTexts(tmp_path) as seen:
-        assert seen.add("天下大势")
-        assert not seen.add("天下大势")
-        assert not seen.add(" 天下\n大势\u3000")
-        assert seen.add("天下大事")
+        assert seen.add(text_digest("天下大势"))
+        assert not seen.add(text_digest("天下大势"))
+        assert not seen.add(text_digest(" 天下\n大势\u3000"))
+        assert seen.add(text_digest("天下大事"))
 
 
 def test_nothing_is_left_behind(tmp_path):
     with SeenTexts(tmp_path / "out") as seen:
         for number in range(1000):
-            assert seen.add(f"text {number}")
+            assert seen.add(text_digest(f"text {number}"))
         assert list((tmp_path / "out").iterdir())
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(ZeroDivisionError), SeenTexts(tmp_path / "out"):
@@ -33,9 +33,9 @@ def test_nothing_is_left_behind(tmp_path):
 
 def test_what_a_killed_run_left_is_forgotten(tmp_path):
     left = SeenTexts(tmp_path)
-    left.add("once")
+    left.add(text_digest("once"))
     with SeenTexts(tmp_path) as seen:
-        assert seen.add("once")
+        assert seen.add(text_digest("once"))
     left.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
 
@@ -44,7 +44,7 @@ def test_digests_lie_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("bimo.text.dedup._CACHE_KILOBYTES", 100)
     with SeenTexts(tmp_path) as seen:
         for number in range(30_000):
-            seen.add(str(number))
+            seen.add(text_digest(str(number)))
         size = sum(path.stat().st_size for path in Path(tmp_path).rglob("*.sqlite3"))
     assert size > 30_000 * 16 / 2
 

@@ -108,7 +108,7 @@ def show(facts: Any, *, as_json: bool, lines: Callable[[], list[str]] = list) ->
 
 def _prepare_settings(lang: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int, seed: int) -> Any:
     from bimo.prepare import PrepareConfig
-    from bimo.text.collect import TextOptions
+    from bimo.text.options import TextOptions
 
     languages = tuple(code.strip() for code in lang.split(",") if code.strip()) or None
     options = TextOptions(languages=languages, strict=strict, text_column=text_column or None, seed=seed)

@@ -15,7 +15,8 @@ from bimo.files import digest_file, digest_json, locked, replacing_folder, requi
 from bimo.report.data_report import write_data_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
-from bimo.text.collect import TextOptions, collect_documents
+from bimo.text.collect import collect_documents
+from bimo.text.options import TextOptions
 from bimo.text.sources import estimate_bytes, find_sources, source_digest
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
@@ -31,7 +32,7 @@ from bimo.tokens.tokenizer import (
 
 __all__ = ["PrepareConfig", "prepare"]
 
-VERSION = 1
+VERSION = 2
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENIZER_CHARACTERS = 20_000_000
@@ -73,7 +74,7 @@ def prepare(
     brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
     paths = [Path(source) for source in sources]
     files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
-    require_room(out, 2 * estimate_bytes(files))
+    require_room(out, 3 * estimate_bytes(files))
     with locked(out):
         stages = Stages(out)
         stages.begin()
@@ -96,7 +97,7 @@ def _documents(
     facts = stages.facts("documents", key)
     if facts is None:
         with console.progress("Read", 1.0) as update:
-            facts = collect_documents(paths, out, settings.text, progress=update)
+            facts = collect_documents(paths, out, settings.text, key=key, progress=update)
         files = sorted([*(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")])
         stages.record("documents", key, facts, files)
     _say_documents(facts, out, console)
@@ -119,7 +120,7 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
         text += t("; {files:,} could not be read ({where})", files=facts["files_unreadable"], where=out / "rejected")
     console.say("Read", text)
     kept = facts["train"]["documents"] + facts["validation"]["documents"]
-    duplicates = facts["rejected"].get("duplicate", 0)
+    duplicates = sum(facts["rejected"].get(reason, 0) for reason in ("duplicate", "near_duplicate"))
     console.say(
         "Cleaned",
         t(

@@ -36,7 +36,7 @@ from bimo.report.page import (
 from bimo.runtime import t
 from bimo.text.documents import REASONS, describe_reason
 
-__all__ = ["rejected", "sources", "tokenizer", "write_data_report"]
+__all__ = ["rejected", "repeated", "sources", "tokenizer", "write_data_report"]
 
 EXCERPT_LIMIT = 300
 """Characters shown of a text that was kept out."""
@@ -55,7 +55,7 @@ def write_data_report(data_folder: Path) -> Path:
             (t("Vocabulary"), number(facts, "tokenizer", "vocabulary"), count),
         ]
     )
-    sections = [sources(facts), rejected(facts), tokenizer(facts)]
+    sections = [sources(facts), rejected(facts), repeated(facts), tokenizer(facts)]
     return write_page(data_folder / "report.html", facts["name"], _headline(documents), figures, sections)
 
 
@@ -219,6 +219,35 @@ def rejected(facts: Facts) -> Section | None:
     )
     content = [element("p", total), table([t("Reason"), t("Pieces"), ""], rows, class_="bars"), *folded]
     return "rejected", t("What was kept out"), content
+
+
+def repeated(facts: Facts) -> Section | None:
+    """What stood there more than once without being equal: near-duplicates, and paragraphs of many documents."""
+    near, paragraphs = part(facts, "documents", "near_duplicates"), part(facts, "documents", "repeated_paragraphs")
+    content: list[Node] = []
+    if number(near, "clusters"):
+        content.append(
+            element(
+                "p",
+                t("{n} groups of texts are nearly the same; of each the longest is kept.", n=count(near["clusters"])),
+            )
+        )
+        for example in near.get("examples") or []:
+            kept = {"source": example.get("kept"), "detail": t("kept"), "text": example.get("text")}
+            other = {"source": example.get("other"), "detail": t("set aside"), "text": example.get("other_text")}
+            summary = t("{n} texts like {place}", n=count(example.get("documents") or 0), place=str(kept["source"]))
+            content.append(element("details", element("summary", summary), _excerpts([kept, other])))
+    if number(paragraphs, "removed"):
+        removed = t(
+            "{n} paragraphs of many documents, such as headers and licences, were left out of all but the first.",
+            n=count(paragraphs["removed"]),
+        )
+        rows = [
+            [element("span", shorten(str(text), EXCERPT_LIMIT), dir="auto"), count(times)]
+            for text, times in paragraphs.get("examples") or []
+        ]
+        content += [element("p", removed), table([t("Paragraph"), t("Left out")], rows)]
+    return ("repeated", t("What was said twice"), content) if content else None
 
 
 def _excerpts(examples: list[Facts]) -> list[Node]:

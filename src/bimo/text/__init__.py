@@ -1,7 +1,8 @@
-"""Characters -> clean documents: read files of any kind, clean, de-duplicate, split and store them; cut words."""
+"""Characters -> clean documents: read files of any kind, clean, drop repeats, split and store; cut words."""
 
-from bimo.text.collect import TextOptions, collect_documents
+from bimo.text.collect import collect_documents
 from bimo.text.documents import Document, Rejected, describe_reason
+from bimo.text.options import TextOptions
 from bimo.text.segment import WordList, iter_words, mark_words, segment, split_sentences, word_offsets
 from bimo.text.sources import find_sources, source_digest
 from bimo.text.store import DocumentWriter, read_rejected, read_stored

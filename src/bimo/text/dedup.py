@@ -25,7 +25,7 @@ def text_digest(text: str) -> bytes:
 
 
 class SeenTexts:
-    """Remembers which texts there were. `with SeenTexts(folder) as seen: new = seen.add(text)`"""
+    """Remembers which texts there were. `with SeenTexts(folder) as seen: new = seen.add(text_digest(text))`"""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,6 @@ class SeenTexts:
         self._table.close()
         self._path.unlink(missing_ok=True)
 
-    def add(self, text: str) -> bool:
-        """True if this text is new; white space makes no difference."""
-        return self._table.execute("INSERT OR IGNORE INTO seen VALUES (?)", (text_digest(text),)).rowcount == 1
+    def add(self, digest: bytes) -> bool:
+        """True if the text of this digest is new."""
+        return self._table.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1

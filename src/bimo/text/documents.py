@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bimo.runtime import t
 
-__all__ = ["REASONS", "Document", "Rejected", "describe_reason"]
+__all__ = ["REASONS", "Document", "Piece", "Rejected", "describe_reason"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,10 @@ class Document:
     source: str
     line: int
     language: str = ""
+
+    def rejected(self, reason: str, detail: str) -> Rejected:
+        """The same text, set aside."""
+        return Rejected(self.source, self.line, reason, detail, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Rejected:
     def __str__(self) -> str:
         return f"{self.source}:{self.line} {self.detail}"
 
+
+Piece = Document | Rejected
 
 REASONS = {
     "unknown_format": "the format is not one that Bimo reads",
@@ -51,6 +57,7 @@ REASONS = {
     "boilerplate": "nothing but page furniture, such as copyright lines",
     "language": "not in a language that was asked for",
     "duplicate": "the same text was there before",
+    "near_duplicate": "nearly the same as another text, which is longer or came first",
 }
 
 

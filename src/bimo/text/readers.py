@@ -21,19 +21,26 @@ from bimo.text.passages import LONGEST_TARGET
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Columns, Layout, choose_columns, find_layout, mend_row, objects_in, row_text, texts_in
 
-__all__ = ["ENDINGS", "SEPARATOR", "read_file"]
+__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "read_file"]
 
 SEPARATOR = "<|endoftext|>"
+_PACKED = (".gz", ".zst")
 _FIRST_ROWS = 100
 _FIRST_CHARACTERS = 1 << 22
 _JSON_GAP = (re.compile(r"\s*"), re.compile(r"[\s,]*"))
 
 
+def ending_of(file: SourceFile) -> str:
+    """What says the format: `.html` of `page.html` and of `page.html.gz`."""
+    outer = file.path.suffix.lower()
+    return Path(file.path.stem).suffix.lower() if outer in _PACKED else outer
+
+
 def read_file(file: SourceFile, reading: Reading) -> Iterator[Document]:
     """Yields the documents of one file. What it refuses goes to `reading.refuse`; never raises for bad content."""
     reading.position = 0
-    packed = file.path.suffix.lower() if file.path.suffix.lower() in (".gz", ".zst") else ""
-    ending = Path(file.path.stem).suffix.lower() if packed else file.path.suffix.lower()
+    packed = file.path.suffix.lower() if file.path.suffix.lower() in _PACKED else ""
+    ending = ending_of(file)
     read = _READERS.get(ending) or (_read_text if file.chosen else None)
     if read is None:
         detail = t("the ending {ending!r} is not one of {known}", ending=ending, known=" ".join(ENDINGS))
@@ -267,3 +274,6 @@ _READERS: dict[str, Callable[[OpenFile], Iterator[Document]]] = {
 }
 ENDINGS = tuple(_READERS)
 """Endings that are read, each also with .gz or .zst behind it."""
+
+READ_APART = (".html", ".htm", ".xhtml", ".pdf")
+"""Endings of formats that take longer to read than to clean."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 from bimo.text.dedup import text_digest
+from bimo.text.documents import Document
+from bimo.text.measure import Sizes
+from bimo.text.store import DocumentWriter
 
-__all__ = ["is_validation", "split_position", "validation_share"]
+__all__ = ["SplitWriter", "is_validation", "split_position", "validation_share"]
 
 _MOST = 0.1
 _LEAST_FOR_SMALL = 0.05
@@ -33,3 +38,51 @@ def split_position(text: str, seed: int) -> float:
 def is_validation(text: str, share: float, seed: int) -> bool:
     """Whether a text belongs to validation: its position lies below `share`."""
     return split_position(text, seed) < share
+
+
+class SplitWriter:
+    """Writes the documents of train and validation. Of each side the document nearest to the other is held back to
+    the end, so that it can change sides when the other one stayed empty; which one depends on contents alone.
+    """
+
+    def __init__(self, folder: Path, share: float, seed: int) -> None:
+        self._share, self._seed = share, seed
+        self._writers = {
+            False: DocumentWriter(folder, "train"),
+            True: DocumentWriter(folder, "validation"),
+        }
+        self._held: dict[bool, tuple[float, Document]] = {}
+        self.sizes = {False: Sizes(), True: Sizes()}
+        self.kept = 0
+
+    def __enter__(self) -> SplitWriter:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for writer in self._writers.values():
+            writer.__exit__(*error)
+
+    def add(self, document: Document) -> None:
+        """Put a document on its side."""
+        self.kept += 1
+        position = split_position(document.text, self._seed)
+        side = position < self._share
+        distance = abs(position - self._share)
+        if side not in self._held:
+            self._held[side] = (distance, document)
+        elif distance < self._held[side][0]:
+            self._write(side, self._held[side][1])
+            self._held[side] = (distance, document)
+        else:
+            self._write(side, document)
+
+    def finish(self) -> None:
+        """Write what was held back; with two documents or more both sides get one, and a single one is trained on."""
+        for side, (_, document) in sorted(self._held.items()):
+            alone = (not side) not in self._held
+            self._write(not side if alone and (side or self.kept >= 2) else side, document)
+        self._held = {}
+
+    def _write(self, side: bool, document: Document) -> None:
+        self._writers[side].write(document)
+        self.sizes[side].add(document)

@@ -1,0 +1,73 @@
+"""Sources in batches, the same however many work at them: pieces that were read, or files still to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from bimo.text.documents import Piece, Rejected
+from bimo.text.opening import Reading
+from bimo.text.readers import READ_APART, ending_of, read_file
+from bimo.text.sources import SourceFile
+
+__all__ = ["Batch", "make_batches", "read_pieces"]
+
+BATCH_CHARACTERS = 2_000_000
+BATCH_ROWS = 10_000
+BATCH_FILE_BYTES = 8_000_000
+BATCH_FILES = 64
+
+
+@dataclass
+class Batch:
+    """Either `pieces` or `files`. `bytes` is how much of the sources on disk is in it, `last` the file it ends in."""
+
+    number: int
+    pieces: list[Piece] = field(default_factory=list)
+    files: list[SourceFile] = field(default_factory=list)
+    bytes: int = 0
+    last: str = ""
+
+
+def read_pieces(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Piece]:
+    """All documents of all files and, where they stood, the pieces that `reading` put into `refused`."""
+    for file in files:
+        for document in read_file(file, reading):
+            while refused:
+                yield refused.pop(0)
+            yield document
+        while refused:
+            yield refused.pop(0)
+
+
+def make_batches(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Batch]:
+    """Light formats are read here, one file after the other; what takes long to read is left to who gets the batch."""
+    number = before = covered = characters = 0
+    pieces: list[Piece] = []
+    apart: list[SourceFile] = []
+    name = ""
+    for file in files:
+        if ending_of(file) in READ_APART:
+            apart.append(file)
+            if len(apart) >= BATCH_FILES or sum(one.size for one in apart) >= BATCH_FILE_BYTES:
+                yield _of_files(number, apart)
+                number, apart = number + 1, []
+            continue
+        name = file.name
+        for piece in read_pieces([file], reading, refused):
+            pieces.append(piece)
+            characters += len(piece.text)
+            if characters >= BATCH_CHARACTERS or len(pieces) >= BATCH_ROWS:
+                position = before + min(reading.position, file.size)
+                yield Batch(number, pieces, bytes=position - covered, last=name)
+                number, pieces, characters, covered = number + 1, [], 0, position
+        before += file.size
+    if pieces:
+        yield Batch(number, pieces, bytes=before - covered, last=name)
+        number += 1
+    if apart:
+        yield _of_files(number, apart)
+
+
+def _of_files(number: int, files: list[SourceFile]) -> Batch:
+    return Batch(number, files=files, bytes=sum(file.size for file in files), last=files[-1].name)

@@ -1,0 +1,110 @@
+"""Documents as they were read -> documents as they are kept, a batch at a time; batches need nothing of each other."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from bimo.runtime import t
+from bimo.text.batches import Batch, read_pieces
+from bimo.text.boilerplate import drop_boilerplate
+from bimo.text.clean import normalize
+from bimo.text.dedup import text_digest
+from bimo.text.documents import Document, Piece, Rejected
+from bimo.text.faults import find_fault
+from bimo.text.language import script_of
+from bimo.text.measure import count_kinds
+from bimo.text.near_duplicates import band_keys
+from bimo.text.opening import Reading
+from bimo.text.options import TextOptions
+from bimo.text.paragraphs import paragraph_hashes
+
+__all__ = ["clean_batch", "clean_documents"]
+
+
+def clean_documents(pieces: Iterable[Piece], options: TextOptions, counts: Counter[str]) -> Iterator[Piece]:
+    """Normalised documents with their language; Rejected for what a rule or `options` keep out."""
+    for piece in pieces:
+        if isinstance(piece, Rejected):
+            yield piece
+            continue
+        text, removed = drop_boilerplate(normalize(piece.text))
+        counts["boilerplate_lines"] += removed
+        if removed and not text.strip():
+            yield piece.rejected("boilerplate", t("{lines} such lines and nothing else", lines=removed))
+            continue
+        kinds = count_kinds(text)
+        fault = find_fault(text, kinds)
+        if fault is not None:
+            yield piece.rejected(*fault)
+            continue
+        language = script_of(text, kinds)
+        if options.languages is not None and language not in options.languages:
+            yield piece.rejected("language", language)
+            continue
+        # A few damaged characters in a good text say nothing, and a model should not learn to write them.
+        counts["damaged_characters"] += text.count("\ufffd")
+        yield Document(text.replace("\ufffd", ""), piece.source, piece.line, language)
+
+
+def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> bytes:
+    """Clean a batch and pack it as an Arrow file: its pieces in order, the kept ones with what repeats are found by.
+
+    What was counted, and the first piece that could not be read, stand as JSON in the metadata of its schema.
+    """
+    import pyarrow as pa
+
+    refused: list[Rejected] = []
+    reading = Reading(refused.append, passage_characters, options.text_column)
+    counts: Counter[str] = Counter()
+    pieces = list(read_pieces(batch.files, reading, refused)) if batch.files else batch.pieces
+    unread = next((piece for piece in pieces if isinstance(piece, Rejected)), None)
+    rows = list(clean_documents(pieces, options, counts))
+    facts = {
+        "counts": counts,
+        "pieces": len(pieces),
+        "unread": [unread.source, unread.line, unread.reason, unread.detail] if unread else None,
+        "encodings": reading.encodings,
+        "columns": reading.columns,
+        "bytes_read": reading.bytes_read,
+    }
+    documents = [row for row in rows if isinstance(row, Document)]
+    keys = iter(band_keys([one.text for one in documents], [one.language for one in documents]))
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    for row in rows:
+        kept = isinstance(row, Document)
+        values = (
+            row.text.encode("utf-8", "replace"),
+            row.source,
+            row.line,
+            row.language if isinstance(row, Document) else "",
+            "" if isinstance(row, Document) else row.reason,
+            "" if isinstance(row, Document) else row.detail,
+            text_digest(row.text) if kept else b"",
+            next(keys).tobytes() if kept else b"",
+            paragraph_hashes(row.text).tobytes() if kept else b"",
+        )
+        for name, value in zip(_COLUMNS, values, strict=True):
+            columns[name].append(value)
+    kinds = {"string": pa.large_string(), "binary": pa.large_binary(), "int": pa.int64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in _COLUMNS.items()])
+    table = pa.table(columns, schema=schema.with_metadata({"facts": json.dumps(facts)}))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+_COLUMNS = {
+    "text": "string",
+    "source": "string",
+    "line": "int",
+    "language": "string",
+    "reason": "string",
+    "detail": "string",
+    "digest": "binary",
+    "keys": "binary",
+    "paragraphs": "binary",
+}

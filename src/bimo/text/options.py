@@ -1,0 +1,22 @@
+"""What a person may ask of reading and cleaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TextOptions"]
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """None lets the data decide.
+
+    `languages` keeps those (`zh`, `en`, other ISO codes) alone. `strict` stops at the first file or row that cannot
+    be read. `text_column` names the column of tables. `validation_share` is a share of all text, `seed` picks which.
+    """
+
+    languages: tuple[str, ...] | None = None
+    strict: bool = False
+    text_column: str | None = None
+    seed: int = 0
+    validation_share: float | None = None

@@ -1,0 +1,71 @@
+"""Batches cleaned by as many processes as there are cores, with a few in flight at a time, taken back in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+
+from bimo.runtime import language, set_language
+from bimo.text.batches import Batch
+from bimo.text.cleaned import CleanedBatches
+from bimo.text.cleaning import clean_batch
+from bimo.text.options import TextOptions
+
+__all__ = ["clean_in_processes", "clean_one_by_one", "cores"]
+
+_WAITING = 2
+_IDLE_SECONDS = 60  # after which a process ends that lost its parent
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def clean_one_by_one(
+    batches: Iterable[Batch], cleaned: CleanedBatches, options: TextOptions, passage_characters: int
+) -> Iterator[Batch]:
+    """Clean what is not there yet, and yield each batch when it is; the slow twin of clean_in_processes."""
+    for batch in batches:
+        if not cleaned.has(batch.number):
+            cleaned.put(batch.number, clean_batch(batch, options, passage_characters))
+        yield batch
+
+
+def clean_in_processes(
+    batches: Iterable[Batch], cleaned: CleanedBatches, options: TextOptions, passage_characters: int, workers: int
+) -> Iterator[Batch]:
+    """The same with `workers` processes. They hand back bytes, and this process alone writes."""
+    from loky import ProcessPoolExecutor
+
+    pool = ProcessPoolExecutor(workers, timeout=_IDLE_SECONDS, initializer=_begin, initargs=(language(),))
+    flying: deque[tuple[Batch, Future[bytes] | None]] = deque()
+    try:
+        for batch in batches:
+            future = None
+            if not cleaned.has(batch.number):
+                future = pool.submit(clean_batch, batch, options, passage_characters)
+            flying.append((batch, future))
+            while len(flying) > workers + _WAITING:
+                yield _land(flying, cleaned)
+        while flying:
+            yield _land(flying, cleaned)
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def _land(flying: deque[tuple[Batch, Future[bytes] | None]], cleaned: CleanedBatches) -> Batch:
+    batch, future = flying.popleft()
+    if future is not None:
+        cleaned.put(batch.number, future.result())
+    return batch
+
+
+def _begin(code: str) -> None:
+    """In each process: speak the language of its parent, leave Ctrl-C to it, and keep to one core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    set_language(code)
