@@ -118,9 +118,10 @@ def credit_code(draw: Draw, half: int, language: str) -> str:
 
 
 def passport(draw: Draw, half: int, language: str) -> str:
-    """China: E, G or E with a letter; the US: nine digits, or a letter and eight."""
+    """China: nine places, of them E, G or E with a letter at the front; the US: nine digits, or a letter and eight."""
     if language == "zh":
-        return draw.choice(("E", "G", "E" + draw.choice("ABCDEFGHJK"))) + digits(draw, 8)
+        head = draw.choice(("E", "G", "E" + draw.choice("ABCDEFGHJK")))
+        return head + digits(draw, 9 - len(head))
     return draw.choice((digits(draw, 9), draw.choice(string.ascii_uppercase) + digits(draw, 8)))
 
 
