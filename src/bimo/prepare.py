@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections import Counter
@@ -17,6 +18,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.text.collect import collect_documents
 from bimo.text.options import TextOptions
+from bimo.text.personal import describe_kind, redaction_key
 from bimo.text.sources import estimate_bytes, find_sources, source_digest
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
@@ -32,13 +34,20 @@ from bimo.tokens.tokenizer import (
 
 __all__ = ["PrepareConfig", "prepare"]
 
-VERSION = 2
+VERSION = 3
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENIZER_CHARACTERS = 20_000_000
 """A tokenizer learns from about so many characters, spread over the corpus: more changes little and costs memory."""
 
 STATISTICS_CHARACTERS = 400_000
+
+REDACTED = {
+    "report": "nothing, but found {kinds}",
+    "mask": "{kinds}: each is now a mark of its kind",
+    "pseudonymise": "{kinds}: each has a stand-in",
+    "drop": "{kinds}: texts with any of them were set aside",
+}
 
 LANGUAGES = {"zh": "Chinese", "en": "English"}
 
@@ -93,7 +102,9 @@ def _documents(
     paths: list[Path], digest: str, out: Path, settings: PrepareConfig, stages: Stages, console: Console
 ) -> dict[str, Any]:
     """Read, clean and split, unless that was done for the same content and options."""
-    key = digest_json({"version": VERSION, "sources": digest, "text": asdict(settings.text)})
+    inputs = {"version": VERSION, "sources": digest, "text": asdict(settings.text)}
+    secret = redaction_key(settings.text.redact)
+    key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)
     if facts is None:
         with console.progress("Read", 1.0) as update:
@@ -131,6 +142,10 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
             poor=sum(facts["rejected"].values()) - duplicates,
         ),
     )
+    personal = facts["personal"]["counts"]
+    if personal:
+        kinds = ", ".join(f"{count:,} {describe_kind(kind)}" for kind, count in itertools.islice(personal.items(), 4))
+        console.say("Redacted", t(REDACTED[facts["personal"]["mode"]], kinds=kinds))
 
 
 def _tokenizer(

@@ -35,8 +35,16 @@ from bimo.report.page import (
 )
 from bimo.runtime import t
 from bimo.text.documents import REASONS, describe_reason
+from bimo.text.personal import KINDS, describe_kind
 
-__all__ = ["rejected", "repeated", "sources", "tokenizer", "write_data_report"]
+__all__ = ["personal", "rejected", "repeated", "sources", "tokenizer", "write_data_report"]
+
+_PERSONAL = {
+    "report": "This was found and left as it stands, as was asked for. It is masked here alone.",
+    "mask": "Each of these was replaced by a mark of its kind before anything else saw the text.",
+    "pseudonymise": "Each of these was replaced by a stand-in of the same shape, the same one for the same value.",
+    "drop": "Texts with any of these were set aside, with marks in place of what was found.",
+}
 
 EXCERPT_LIMIT = 300
 """Characters shown of a text that was kept out."""
@@ -55,7 +63,7 @@ def write_data_report(data_folder: Path) -> Path:
             (t("Vocabulary"), number(facts, "tokenizer", "vocabulary"), count),
         ]
     )
-    sections = [sources(facts), rejected(facts), repeated(facts), tokenizer(facts)]
+    sections = [sources(facts), rejected(facts), repeated(facts), personal(facts), tokenizer(facts)]
     return write_page(data_folder / "report.html", facts["name"], _headline(documents), figures, sections)
 
 
@@ -248,6 +256,27 @@ def repeated(facts: Facts) -> Section | None:
         ]
         content += [element("p", removed), table([t("Paragraph"), t("Left out")], rows)]
     return ("repeated", t("What was said twice"), content) if content else None
+
+
+def personal(facts: Facts) -> Section | None:
+    """Personal data and secrets by kind and by source, with samples in which they are masked."""
+    found = part(facts, "documents", "personal")
+    rows = _descending(part(found, "counts"))
+    if not rows:
+        return None
+    known = {kind: describe_kind(kind) if kind in KINDS else kind for kind, _ in rows}
+    largest = rows[0][1]
+    lines = [[known[kind], count(value), bar(value, largest)] for kind, value in rows]
+    mode = str(found.get("mode"))
+    content: list[Node] = [element("p", t(_PERSONAL[mode]))] if mode in _PERSONAL else []
+    content.append(table([t("Kind"), t("Found"), ""], lines, class_="bars"))
+    for kind, samples in part(found, "samples").items():
+        summary = t("Examples: {reason}", reason=known.get(kind, kind))
+        content.append(element("details", element("summary", summary), _excerpts(samples)))
+    sources = _descending(part(found, "sources"))
+    named = [[element("code", name), count(value)] for name, value in sources]
+    content += [element("h3", t("Where most of it stood")), table([t("Source"), t("Found")], named)] if named else []
+    return "personal", t("Personal data and secrets"), content
 
 
 def _excerpts(examples: list[Facts]) -> list[Node]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bimo.report.card import write_card
 from bimo.report.charts import line_chart
-from bimo.report.data_report import rejected, repeated, sources, tokenizer, write_data_report
+from bimo.report.data_report import personal, rejected, repeated, sources, tokenizer, write_data_report
 from bimo.report.facts import (
     Facts,
     baseline_rows,
@@ -61,6 +61,7 @@ def write_report(model_folder: Path) -> Path:
         sources(facts),
         rejected(facts),
         repeated(facts),
+        personal(facts),
         tokenizer(facts),
         making(facts),
         glossary(),

@@ -20,33 +20,48 @@ from bimo.text.near_duplicates import band_keys
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.paragraphs import paragraph_hashes
+from bimo.text.personal import Redactor, describe_kind
 
 __all__ = ["clean_batch", "clean_documents"]
 
 
-def clean_documents(pieces: Iterable[Piece], options: TextOptions, counts: Counter[str]) -> Iterator[Piece]:
-    """Normalised documents with their language; Rejected for what a rule or `options` keep out."""
+def clean_documents(
+    pieces: Iterable[Piece], options: TextOptions, counts: Counter[str], redactor: Redactor
+) -> Iterator[Piece]:
+    """Normalised documents with their language, redacted; Rejected for what a rule or `options` keep out."""
     for piece in pieces:
         if isinstance(piece, Rejected):
-            yield piece
+            yield _redacted(piece, redactor)
             continue
         text, removed = drop_boilerplate(normalize(piece.text))
         counts["boilerplate_lines"] += removed
         if removed and not text.strip():
-            yield piece.rejected("boilerplate", t("{lines} such lines and nothing else", lines=removed))
+            detail = t("{lines} such lines and nothing else", lines=removed)
+            yield _redacted(piece.rejected("boilerplate", detail), redactor)
             continue
         kinds = count_kinds(text)
+        language = script_of(text, kinds)
+        redacted, personal = redactor.redact(text, piece.source, piece.line, language)
+        if redacted is not text:
+            text, kinds = redacted, count_kinds(redacted)
+        document = Document(text, piece.source, piece.line, language)
         fault = find_fault(text, kinds)
         if fault is not None:
-            yield piece.rejected(*fault)
-            continue
-        language = script_of(text, kinds)
-        if options.languages is not None and language not in options.languages:
-            yield piece.rejected("language", language)
-            continue
-        # A few damaged characters in a good text say nothing, and a model should not learn to write them.
-        counts["damaged_characters"] += text.count("\ufffd")
-        yield Document(text.replace("\ufffd", ""), piece.source, piece.line, language)
+            yield document.rejected(*fault)
+        elif personal and options.redact == "drop":
+            yield document.rejected("personal", ", ".join(describe_kind(kind) for kind in personal))
+        elif options.languages is not None and language not in options.languages:
+            yield document.rejected("language", language)
+        else:
+            # A few damaged characters in a good text say nothing, and a model should not learn to write them.
+            counts["damaged_characters"] += text.count("\ufffd")
+            yield Document(text.replace("\ufffd", ""), piece.source, piece.line, language)
+
+
+def _redacted(rejected: Rejected, redactor: Redactor) -> Rejected:
+    """What is set aside is stored as well, so nothing may stand in it that was to be masked."""
+    text, _ = redactor.redact(rejected.text, rejected.source, rejected.line, script_of(rejected.text))
+    return Rejected(rejected.source, rejected.line, rejected.reason, rejected.detail, text)
 
 
 def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> bytes:
@@ -61,7 +76,8 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
     counts: Counter[str] = Counter()
     pieces = list(read_pieces(batch.files, reading, refused)) if batch.files else batch.pieces
     unread = next((piece for piece in pieces if isinstance(piece, Rejected)), None)
-    rows = list(clean_documents(pieces, options, counts))
+    redactor = Redactor(options.redact)
+    rows = list(clean_documents(pieces, options, counts, redactor))
     facts = {
         "counts": counts,
         "pieces": len(pieces),
@@ -69,6 +85,7 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
         "encodings": reading.encodings,
         "columns": reading.columns,
         "bytes_read": reading.bytes_read,
+        "personal": redactor.facts(),
     }
     documents = [row for row in rows if isinstance(row, Document)]
     keys = iter(band_keys([one.text for one in documents], [one.language for one in documents]))

@@ -18,6 +18,7 @@ from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.passages import passage_characters
+from bimo.text.personal import merge_personal, redaction_key
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
 from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
@@ -73,6 +74,7 @@ def collect_documents(
             code=USAGE,
             share=options.validation_share,
         )
+    redaction_key(options.redact)  # before any work
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:
@@ -93,7 +95,8 @@ def collect_documents(
             cleaned = clean_in_processes(read, batches, options, reading.passage_characters, workers)
         else:
             cleaned = clean_one_by_one(read, batches, options, reading.passage_characters)
-        counts, count = _clean(cleaned, batches, files, reading, options.strict, progress)
+        personal: dict[str, Any] = {}
+        counts, count = _clean(cleaned, batches, files, reading, personal, options.strict, progress)
         progress(_CLEANED, t("comparing"))
         repeats = find_repeats(batches, count)
         progress(_COMPARED, t("comparing"))
@@ -131,6 +134,12 @@ def collect_documents(
             "removed": paragraphs.total(),
             "examples": [[line[:_EXAMPLE_CHARACTERS], times] for line, times in paragraphs.most_common(_EXAMPLES)],
         },
+        "personal": {
+            "mode": options.redact,
+            "counts": dict(personal["counts"].most_common()),
+            "sources": dict(personal["sources"].most_common(_EXAMPLES)),
+            "samples": personal["samples"],
+        },
         **measures.facts(),
     }
 
@@ -140,10 +149,14 @@ def _clean(
     batches: CleanedBatches,
     files: Sequence[SourceFile],
     reading: Reading,
+    personal: dict[str, Any],
     strict: bool,
     progress: Update,
 ) -> tuple[Counter[str], int]:
-    """Have all batches cleaned. Returns what was counted and how many they are; what was met goes to `reading`."""
+    """Have all batches cleaned. Returns what was counted and how many they are.
+
+    What was met on the way goes to `reading` and `personal`.
+    """
     total = max(1, sum(file.size for file in files))
     counts: Counter[str] = Counter()
     count = done = documents = 0
@@ -157,6 +170,7 @@ def _clean(
         reading.encodings.update(facts["encodings"])
         reading.columns.update(facts["columns"])
         reading.bytes_read += facts["bytes_read"]
+        merge_personal(personal, facts["personal"])
         count, done, documents = count + 1, done + batch.bytes, documents + facts["pieces"]
         progress(
             _CLEANED * min(1.0, done / total), _rates(batch.last, done, documents, time.monotonic() - began, total)

@@ -56,6 +56,7 @@ REASONS = {
     "symbols": "hardly any letters",
     "boilerplate": "nothing but page furniture, such as copyright lines",
     "language": "not in a language that was asked for",
+    "personal": "personal data or secrets in it",
     "duplicate": "the same text was there before",
     "near_duplicate": "nearly the same as another text, which is longer or came first",
 }

@@ -11,11 +11,14 @@ __all__ = ["TextOptions"]
 class TextOptions:
     """None lets the data decide.
 
-    `languages` keeps those (`zh`, `en`, other ISO codes) alone. `strict` stops at the first file or row that cannot
-    be read. `text_column` names the column of tables. `validation_share` is a share of all text, `seed` picks which.
+    `languages` keeps those (`zh`, `en`, other ISO codes) alone. `redact` is what becomes of personal data and secrets:
+    `report`, `mask`, `pseudonymise` (with a key in the environment, BIMO_PSEUDONYM_KEY), or `drop` for whole documents.
+    `strict` stops at the first file or row that cannot be read. `text_column` names the column of tables.
+    `validation_share` is a share of all text, `seed` picks which.
     """
 
     languages: tuple[str, ...] | None = None
+    redact: str = "mask"
     strict: bool = False
     text_column: str | None = None
     seed: int = 0

@@ -2,116 +2,41 @@
 
 from __future__ import annotations
 
-import errno
-import functools
-import json
-import os
-import shlex
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bimo.console import Console
-from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, t
-
-app = typer.Typer(
-    name="bimo",
-    help=t("From your own text, Chinese or English, to a language model that you can read, trust and ship."),
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+from bimo.cli.app import show, verb
+from bimo.cli.options import (
+    Device,
+    Json,
+    Lang,
+    Minutes,
+    Out,
+    Preset,
+    Quiet,
+    Redact,
+    Seed,
+    Sources,
+    Strict,
+    TextColumn,
+    TokenizerPath,
+    Vocabulary,
 )
-
-Sources = Annotated[
-    list[Path], typer.Argument(metavar="SOURCE...", readable=False, help=t("Files and folders of text."))
-]
-Out = Annotated[Path, typer.Option("--out", help=t("The folder to write."))]
-Json = Annotated[bool, typer.Option("--json", help=t("Print the result as JSON."))]
-Quiet = Annotated[bool, typer.Option("--quiet", help=t("Nothing but warnings."))]
-Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
-Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
-Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
-Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
-Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
-Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file or row that cannot be read."))]
-TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of tables that holds the text."))]
-TokenizerPath = Annotated[str, typer.Option("--tokenizer", help=t("Use this tokenizer.json instead of training one."))]
-Vocabulary = Annotated[int, typer.Option("--vocabulary", help=t("Tokens of the tokenizer; 0 chooses by the text."))]
-Words = Annotated[Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole."))]
-
-words = typer.Typer(help=t("Words of a text, Chinese or English."), rich_markup_mode=None, no_args_is_help=True)
-
-Verb = Callable[..., None]
+from bimo.console import Console
+from bimo.runtime import USAGE, UserError, t
 
 
-def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
-    """Register a command whose errors reach the user as a sentence and an exit code, never as a traceback."""
-
-    def register(function: Verb) -> Verb:
-        @of.command(help=help_)
-        @functools.wraps(function)
-        def guarded(*arguments: Any, **options: Any) -> None:
-            try:
-                choose_waiting()
-                function(*arguments, **options)
-            except (Exception, KeyboardInterrupt) as error:
-                sentence, code = explain(error)
-                if sentence:
-                    print(f"bimo: {sentence}", file=sys.stderr)
-                raise typer.Exit(code) from None
-
-        return guarded
-
-    return register
-
-
-def explain(error: BaseException) -> tuple[str, int]:
-    """What to tell the user of an error, and the exit code."""
-    again = shlex.join(["bimo", *sys.argv[1:]])
-    if isinstance(error, UserError):
-        if error.code == INTERRUPTED:
-            return f"{error} {t('Continue with: {command}', command=again)}", INTERRUPTED
-        return str(error), error.code
-    if isinstance(error, KeyboardInterrupt):
-        return t("Interrupted. What is finished is kept. Continue with: {command}", command=again), INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return "", 0
-    text = f"{type(error).__name__}: {error}"
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "disk is full" in text:
-        sentence = "The disk is full. What was finished before is whole. Free some room, then: {command}"
-        return t(sentence, command=again), NO_ROOM
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-        return t("There is not enough memory. Choose a smaller --preset, or close other programs."), NO_ROOM
-    if isinstance(error, OSError) and error.filename is not None:
-        return t("{path} cannot be used: {reason}.", path=error.filename, reason=error.strerror), FAILED
-    with tempfile.NamedTemporaryFile("w", prefix="bimo-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
-    sentence = "This is an error in Bimo itself ({error}). Please report it with the file {path}."
-    return t(sentence, error=text[:200], path=file.name), FAILED
-
-
-def show(facts: Any, *, as_json: bool, lines: Callable[[], list[str]] = list) -> None:
-    """Print a result: all of it as JSON, or the lines meant for people."""
-    if as_json:
-        print(json.dumps(facts, ensure_ascii=False, indent=1))
-    else:
-        for line in lines():
-            print(line)
-
-
-def _prepare_settings(lang: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int, seed: int) -> Any:
+def _prepare_settings(
+    lang: str, redact: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int, seed: int
+) -> Any:
     from bimo.prepare import PrepareConfig
     from bimo.text.options import TextOptions
 
     languages = tuple(code.strip() for code in lang.split(",") if code.strip()) or None
-    options = TextOptions(languages=languages, strict=strict, text_column=text_column or None, seed=seed)
+    options = TextOptions(languages=languages, redact=redact, strict=strict, text_column=text_column or None, seed=seed)
     return PrepareConfig(text=options, tokenizer=tokenizer, vocabulary=vocabulary)
 
 
@@ -122,6 +47,7 @@ def run(
     minutes: Minutes = 10.0,
     preset: Preset = "",
     lang: Lang = "",
+    redact: Redact = "mask",
     strict: Strict = False,
     text_column: TextColumn = "",
     tokenizer: TokenizerPath = "",
@@ -133,7 +59,7 @@ def run(
 ) -> None:
     from bimo.run import run as run_all
 
-    settings = _prepare_settings(lang, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(lang, redact, strict, text_column, tokenizer, vocabulary, seed)
     facts = run_all(
         [*sources],
         out=out,
@@ -200,6 +126,7 @@ def prepare(
     sources: Sources,
     out: Out,
     lang: Lang = "",
+    redact: Redact = "mask",
     strict: Strict = False,
     text_column: TextColumn = "",
     tokenizer: TokenizerPath = "",
@@ -210,7 +137,7 @@ def prepare(
 ) -> None:
     from bimo.prepare import prepare as prepare_data
 
-    settings = _prepare_settings(lang, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(lang, redact, strict, text_column, tokenizer, vocabulary, seed)
     facts = prepare_data([*sources], out=out, settings=settings, console=Console(quiet=quiet))
     show(facts, as_json=json)
 
@@ -316,72 +243,6 @@ def generate(
         show({"prompt": prompt, "texts": texts}, as_json=True)
 
 
-app.add_typer(words, name="words")
-
-
-@verb(t("Cut text into words: for each line, its words with something between them."), of=words)
-def segment(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE...", readable=False, help=t("Text files; none reads stdin."))
-    ] = None,
-    separator: Annotated[str, typer.Option("--separator", help=t("What to put between words."))] = " ",
-    word_list: Words = None,
-    sentences: Annotated[bool, typer.Option("--sentences", help=t("A line for each sentence."))] = False,
-    json: Annotated[bool, typer.Option("--json", help=t("Print each line as a JSON list of words."))] = False,
-) -> None:
-    from bimo.text.segment import WordList, segment_lines
-
-    kept = WordList.read(word_list) if word_list else None
-    # Bytes that are no text come out as they went in.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-        inputs: list[Path] | list[int] = files or [sys.stdin.fileno()]
-        for file in inputs:
-            with open(file, encoding="utf-8", errors="surrogateescape", newline="", closefd=bool(files)) as lines:
-                for found in segment_lines(lines, words=kept, sentences=sentences):
-                    out.write(_one_line(found, separator, as_json=json))
-
-
-@verb(t("Count words: the commonest but for stop words, and which words here seem to be stop words too."), of=words)
-def count(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", readable=False, help=t("Prepared data, or files and folders of text.")),
-    ],
-    most: Annotated[int, typer.Option("--most", help=t("How many words to show."))] = 50,
-    word_list: Words = None,
-    without: Annotated[
-        Path | None, typer.Option("--stop-words", readable=False, help=t("A file of more stop words, one a line."))
-    ] = None,
-    keep: Annotated[list[str] | None, typer.Option("--keep", help=t("A word that is no stop word."))] = None,
-    every: Annotated[bool, typer.Option("--all", help=t("Leave no stop word out."))] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    from bimo.text.encodings import read_word_list
-    from bimo.text.segment import WordList
-    from bimo.words import count_lines, count_words
-
-    facts = count_words(
-        sources,
-        most=most,
-        words=WordList.read(word_list) if word_list else None,
-        without=read_word_list(without) if without else (),
-        keep=keep or (),
-        every=every,
-        console=Console(quiet=quiet),
-    )
-    show(facts, as_json=json, lines=lambda: count_lines(facts))
-
-
-def _one_line(words: list[str], separator: str, *, as_json: bool) -> str:
-    return (json.dumps(words, ensure_ascii=False) if as_json else separator.join(words)) + "\n"
-
-
-def _is_text(argument: str) -> bool:
-    """Python hands on what it cannot decode as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in argument)
-
-
 @verb(t("The models below a folder; with several names, these side by side."))
 def runs(
     models: Annotated[
@@ -395,6 +256,6 @@ def runs(
     show(facts, as_json=json, lines=lambda: run_lines(facts))
 
 
-def main() -> None:
-    """The entry point of `bimo`."""
-    app()
+def _is_text(argument: str) -> bool:
+    """Python hands on what it cannot decode as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)

@@ -1,0 +1,11 @@
+"""The command line of Bimo. `main` is what `bimo` runs."""
+
+from bimo.cli import verbs, words
+from bimo.cli.app import app
+
+__all__ = ["app", "main", "verbs", "words"]
+
+
+def main() -> None:
+    """The entry point of `bimo`."""
+    app()

@@ -1,0 +1,87 @@
+"""What every command shares: errors as sentences with exit codes, results as JSON or lines."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, UserError, choose_waiting, t
+
+__all__ = ["app", "show", "verb"]
+
+app = typer.Typer(
+    name="bimo",
+    help=t("From your own text, Chinese or English, to a language model that you can read, trust and ship."),
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Verb = Callable[..., None]
+
+
+def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
+    """Register a command whose errors reach the user as a sentence and an exit code, never as a traceback."""
+
+    def register(function: Verb) -> Verb:
+        @of.command(help=help_)
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **options: Any) -> None:
+            try:
+                choose_waiting()
+                function(*arguments, **options)
+            except (Exception, KeyboardInterrupt) as error:
+                sentence, code = explain(error)
+                if sentence:
+                    print(f"bimo: {sentence}", file=sys.stderr)
+                raise typer.Exit(code) from None
+
+        return guarded
+
+    return register
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What to tell the user of an error, and the exit code."""
+    again = shlex.join(["bimo", *sys.argv[1:]])
+    if isinstance(error, UserError):
+        if error.code == INTERRUPTED:
+            return f"{error} {t('Continue with: {command}', command=again)}", INTERRUPTED
+        return str(error), error.code
+    if isinstance(error, KeyboardInterrupt):
+        return t("Interrupted. What is finished is kept. Continue with: {command}", command=again), INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "", 0
+    text = f"{type(error).__name__}: {error}"
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "disk is full" in text:
+        sentence = "The disk is full. What was finished before is whole. Free some room, then: {command}"
+        return t(sentence, command=again), NO_ROOM
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return t("There is not enough memory. Choose a smaller --preset, or close other programs."), NO_ROOM
+    if isinstance(error, OSError) and error.filename is not None:
+        return t("{path} cannot be used: {reason}.", path=error.filename, reason=error.strerror), FAILED
+    with tempfile.NamedTemporaryFile("w", prefix="bimo-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    sentence = "This is an error in Bimo itself ({error}). Please report it with the file {path}."
+    return t(sentence, error=text[:200], path=file.name), FAILED
+
+
+def show(facts: Any, *, as_json: bool, lines: Callable[[], list[str]] = list) -> None:
+    """Print a result: all of it as JSON, or the lines meant for people."""
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=1))
+    else:
+        for line in lines():
+            print(line)

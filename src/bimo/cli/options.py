@@ -1,0 +1,48 @@
+"""Arguments and options that several commands have, each with the same name and meaning everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bimo.runtime import t
+
+__all__ = [
+    "Device",
+    "Json",
+    "Lang",
+    "Minutes",
+    "Out",
+    "Preset",
+    "Quiet",
+    "Redact",
+    "Seed",
+    "Sources",
+    "Strict",
+    "TextColumn",
+    "TokenizerPath",
+    "Vocabulary",
+    "Words",
+]
+
+Sources = Annotated[
+    list[Path], typer.Argument(metavar="SOURCE...", readable=False, help=t("Files and folders of text."))
+]
+Out = Annotated[Path, typer.Option("--out", help=t("The folder to write."))]
+Json = Annotated[bool, typer.Option("--json", help=t("Print the result as JSON."))]
+Quiet = Annotated[bool, typer.Option("--quiet", help=t("Nothing but warnings."))]
+Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
+Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
+Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
+Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
+Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
+Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file or row that cannot be read."))]
+TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of tables that holds the text."))]
+TokenizerPath = Annotated[str, typer.Option("--tokenizer", help=t("Use this tokenizer.json instead of training one."))]
+Vocabulary = Annotated[int, typer.Option("--vocabulary", help=t("Tokens of the tokenizer; 0 chooses by the text."))]
+Words = Annotated[Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole."))]
+Redact = Annotated[
+    str, typer.Option("--redact", help=t("Personal data and secrets: report, mask, pseudonymise or drop."))
+]

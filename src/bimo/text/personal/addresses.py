@@ -1,0 +1,73 @@
+"""Postal addresses down to a door, Chinese and English: found at the door, then followed to both ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["find_addresses"]
+
+_HAN = "[\u4e00-\u9fff]"
+_NUMBER = "(?:[0-9A-Za-z]{1,6}(?:-[0-9A-Za-z]{1,5})?|[一二三四五六七八九十百千零〇两]{1,7})"
+_WAY = "路|街|大道|巷|弄|胡同|村|庄|屯|镇|乡|组|坊|里|道|园|苑|城|区|湾|社|寨|店"
+_DOOR = re.compile(
+    rf"(?:{_WAY})[东西南北]?(?:[一二三四五六七八九十]组|[东西南北中]街)? ?"
+    rf"{_NUMBER} ?号(?!线|码|院士|选手|公路|文件|令)"
+)
+_PROVINCES = (
+    "北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西"
+    "|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
+)
+_LEFT = re.compile(
+    rf"(?:(?:{_PROVINCES})(?:省|市|自治区|特别行政区)?)?(?:{_HAN}{{2,5}}?(?:市|自治州|盟|地区))?(?:{_HAN}{{1,6}}?(?:新区|区|县|旗|市))?"
+    rf"(?:{_HAN}{{1,6}}?(?:镇|乡|街道|开发区))?(?:{_HAN}{{1,7}}?(?:村|庄|屯|社区))?{_HAN}{{0,8}}$"
+)
+_LEAD = re.compile(
+    r"^.*(?:地址|住址|住在|家住|现住|居住在|坐落|位于|寄到|寄往|送到|送至|发到|搬到|搬至|放在|放到|就在|地点|住)(?:了|是|为|于)?"
+)
+_RIGHT = re.compile(
+    rf"(?:{_HAN}{{2,8}}(?:大厦|广场|花园|小区|公寓|苑|城|园|家园|中心|宿舍|天地|里))?"
+    rf"(?:[ ,]?(?:{_NUMBER} ?(?:号楼|号院|单元|座|栋|幢|楼|层|室|户|号)|{_NUMBER}(?=[,。;\s]|$)))*"
+)
+_LONGEST = 48
+
+_SUFFIX = (
+    r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Square|Sq|Terrace|Ter|Way|Place|Pl|Circle"
+    r"|Highway|Hwy|Parkway|Pkwy|Close|Crescent|Row|Alley|Loop|Trail)"
+)
+_ROOM = r"(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Room|#)\.? ?[0-9A-Za-z-]{1,6})?"
+_TOWN = r"(?:,? [A-Z][a-zA-Z.'-]+(?: [A-Z][a-zA-Z.'-]+){0,2})"
+_CODE = r"(?:,? [A-Z]{2} \d{5}(?:-\d{4})?|,? [A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2})"
+_NAMES = r"(?:[A-Z][A-Za-z.'-]+ ){1,4}"
+_ENGLISH = re.compile(
+    rf"(?<![0-9A-Za-z.$#-])\d{{1,5}}[A-Z]? (?:[NSEW]\.? )?(?:"
+    rf"{_NAMES}{_SUFFIX}\b\.?(?: (?:NW|NE|SW|SE|N|S|E|W)\b)?{_ROOM}(?:{_TOWN}{{0,2}}{_CODE}|{_TOWN}(?=[,.\n]|$))?"
+    rf"|(?:[A-Z][A-Za-z.'-]+ ?){{1,4}}{_ROOM},?{_TOWN}{{1,2}}{_CODE})"
+    rf"|\bP\.?O\.? Box \d{{1,6}}(?:{_TOWN}{{1,2}}{_CODE})?"
+)
+
+
+def find_addresses(text: str) -> Iterator[tuple[int, int]]:
+    """Yields (start, end)."""
+    if "号" in text:
+        for found in _DOOR.finditer(text):
+            span = _around(text, *found.span())
+            if span is not None:
+                yield span
+    for found in _ENGLISH.finditer(text):
+        yield found.span()
+
+
+def _around(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """From the largest place that is named to the smallest."""
+    piece = text[max(0, start - _LONGEST) : start]
+    piece = re.split("[^\u4e00-\u9fff]", piece)[-1]
+    lead = _LEAD.match(piece)
+    piece = piece[lead.end() :] if lead else piece
+    named = re.search(f"(?:{_PROVINCES})(?:省|市|自治区|{_HAN}{{2,4}}[市区县州])", piece)
+    if named:
+        piece = piece[named.start() :]
+    elif not lead and len(piece) > 8:
+        units = re.search(rf"{_HAN}{{2,3}}(?:市|区|县|镇|乡)", piece[-12:])
+        piece = piece[-12:][units.start() :] if units else piece[-4:]
+    return start - len(piece), _RIGHT.match(text, end).end()  # type: ignore[union-attr]

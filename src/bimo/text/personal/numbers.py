@@ -1,0 +1,301 @@
+"""Numbers that belong to one person: by their standard where that has a check, by the words before them where not.
+
+Every rule takes the shadow of a text and yields (start, end).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from bimo.text.personal.checks import is_bank_card, is_credit_code, is_date, is_iban, is_id_number, is_recent
+
+__all__ = [
+    "find_account_ids",
+    "find_bank_cards",
+    "find_birth_dates",
+    "find_credit_codes",
+    "find_emails",
+    "find_ibans",
+    "find_id_numbers",
+    "find_ips",
+    "find_macs",
+    "find_passports",
+    "find_phones",
+    "find_plates",
+    "find_ssns",
+]
+
+Spans = Iterator[tuple[int, int]]
+
+_NEAR = 24
+"""So many characters before a number say what it is."""
+
+_FREE = r"(?<![0-9A-Za-z])"
+_CLOSED = r"(?![0-9A-Za-z])"
+_GAP = r"[ .\-]{0,2}"
+_NUMERALS = str.maketrans("零〇一二三四五六七八九幺两壹贰叁肆伍陆柒捌玖", "0012345678912123456789")
+_SPOKEN = "[零〇一二三四五六七八九幺]"
+
+
+def _before(text: str, start: int, size: int = _NEAR) -> str:
+    """What stands before a place in its line."""
+    piece = text[max(0, start - size) : start]
+    return piece[piece.rfind("\n") + 1 :]
+
+
+def _bare(piece: str) -> str:
+    return re.sub(r"[^0-9A-Za-z]", "", piece)
+
+
+_ID = re.compile(rf"{_FREE}[1-8](?:{_GAP}\d){{16}}{_GAP}[\dXx]{_CLOSED}")
+_ID_SPOKEN = re.compile(rf"(?<!{_SPOKEN}){_SPOKEN}{{17}}(?:{_SPOKEN}|[Xx])(?!{_SPOKEN})")
+_ID_CUE = re.compile(r"身份证|身份号码|证件号|identity|\bID\b", re.IGNORECASE)
+
+
+def find_id_numbers(text: str) -> Spans:
+    """Resident identity numbers: valid ones anywhere, mistyped ones after words that announce them."""
+    for found in _ID.finditer(text):
+        number = _bare(found[0])
+        if is_id_number(number) or (_ID_CUE.search(_before(text, found.start())) and number[6:8] in ("19", "20")):
+            yield found.span()
+    for found in _ID_SPOKEN.finditer(text):
+        if is_id_number(found[0].translate(_NUMERALS)):
+            yield found.span()
+
+
+_CREDIT = re.compile(rf"{_FREE}[1-9ANY][1-9A-G](?:{_GAP}\d){{6}}(?:{_GAP}[0-9A-Z]){{10}}{_CLOSED}")
+
+
+def find_credit_codes(text: str) -> Spans:
+    """Unified social credit codes."""
+    for found in _CREDIT.finditer(text):
+        if is_credit_code(_bare(found[0])):
+            yield found.span()
+
+
+_CARD = re.compile(rf"{_FREE}[2-9]\d{{2}}(?:{_GAP}\d){{10,16}}{_CLOSED}")
+_CARD_CUE = re.compile(r"卡|账号|帐号|户|转账|汇款|支付|\bcard|visa|mastercard|amex|credit|debit|pay", re.IGNORECASE)
+_NO_CARD = re.compile(
+    r"订单|单号|流水|编号|序列|条码|条形码|批次|专利|ISBN|EAN|GTIN|UPC|IMEI|order|invoice|tracking|serial|barcode|batch"
+    r"|timestamp|unix",
+    re.IGNORECASE,
+)
+
+
+def find_bank_cards(text: str) -> Spans:
+    """Cards of a known issuer with Luhn's digit; not what is announced as something else."""
+    for found in _CARD.finditer(text):
+        before = _before(text, found.start())
+        if is_bank_card(_bare(found[0])) and (_CARD_CUE.search(before) or not _NO_CARD.search(before)):
+            yield found.span()
+
+
+_MOBILE = re.compile(
+    rf"(?<![0-9A-Za-z.])(?:(?:\+|00)86{_GAP}|\(?(?:\+|00)?86\){_GAP})?1{_GAP}[3-9](?:{_GAP}\d){{9}}(?![0-9A-Za-z])"
+)
+_MOBILE_GROUPS = ((3, 4, 4), (3, 8), (7, 4), (3, 3, 5), (4, 4, 3), (1,) * 11)
+_MOBILE_SPOKEN = re.compile(rf"(?<!{_SPOKEN})[一幺][三四五六七八九]{_SPOKEN}{{9}}(?!{_SPOKEN})")
+_LANDLINE = re.compile(
+    r"(?<![0-9A-Za-z.-])(?:(?:\+|00)86[ -]?)?\(?(0?(?:10|2\d|[3-9]\d{2}))(\)[ -]?|[ -]{1,2}|)([2-8]\d{6,7})"
+    r"(?:(?:-|转| ext\.? ?)\d{1,5})?(?![0-9A-Za-z])"
+)
+_AMERICAN = re.compile(
+    r"(?<![0-9A-Za-z.-])(?<!\d )(?:(?:\+|00)?1[ .-]{0,2})?"
+    r"(?:\(([2-9]\d{2})\) {0,2}|([2-9]\d{2})[ .-]{1,2})[2-9]\d{2}[ .-]{1,2}\d{4}"
+    r"(?: ?(?:x|ext\.?) ?\d{1,5})?(?![0-9A-Za-z]|[.-]\d)"
+)
+_INTERNATIONAL = re.compile(r"(?<![0-9A-Za-z])\+[1-9]\d{0,2}(?:[ .()-]{0,2}\d){7,12}(?![0-9A-Za-z])")
+_PLAIN = re.compile(r"(?<![0-9A-Za-z.-])[2-9]\d{9}(?![0-9A-Za-z])")
+_CALL = re.compile(
+    r"电话|座机|固话|固定|手机|致电|拨打|联系|打|传真|号码|phone|call|tel|fax|mobile|cell|ring|number", re.IGNORECASE
+)
+_NO_CALL = re.compile(_NO_CARD.pattern + r"|型号|版本|doi|part", re.IGNORECASE)
+_FREE_OF_CHARGE = ("400", "800", "888", "877", "866", "855", "844", "833")
+
+
+def find_phones(text: str) -> Spans:
+    """Mobiles and landlines of China, numbers of North America, and others with + and their country."""
+    for found in _MOBILE.finditer(text):
+        before = _before(text, found.start())
+        groups = tuple(len(group) for group in re.findall(r"\d+", re.sub(r"^\W*(?:00)?86\D", "", found[0])))
+        if max(groups) < 11 and groups not in _MOBILE_GROUPS:
+            continue  # a version, or a row of numbers
+        if _CALL.search(before) or not _NO_CALL.search(before):
+            yield found.span()
+    for found in _MOBILE_SPOKEN.finditer(text):
+        yield found.span()
+    for found in _LANDLINE.finditer(text):
+        if found[1][0] == "0" and (found[2] or _CALL.search(_before(text, found.start()))):
+            yield found.span()
+    for found in _AMERICAN.finditer(text):
+        before = _before(text, found.start())
+        if (found[1] or found[2]) not in _FREE_OF_CHARGE and (_CALL.search(before) or not _NO_CALL.search(before)):
+            yield found.span()
+    for found in _INTERNATIONAL.finditer(text):
+        yield found.span()
+    for found in _PLAIN.finditer(text):
+        if _CALL.search(_before(text, found.start(), 12)) and not _NO_CALL.search(_before(text, found.start())):
+            yield found.span()
+
+
+_SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![0-9A-Za-z-])")
+_SSN_PLAIN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}[ -]?(?!00)\d{2}[ -]?(?!0000)\d{4}(?![0-9A-Za-z-])")
+_SSN_CUE = re.compile(r"\bSSN|social security|社会安全|社保号", re.IGNORECASE)
+
+
+def find_ssns(text: str) -> Spans:
+    """US Social Security numbers in ranges that are given out: with dashes anywhere, else after their name."""
+    for found in _SSN.finditer(text):
+        if found[1] == "-" or _SSN_CUE.search(_before(text, found.start(), 2 * _NEAR)):
+            yield found.span()
+    for found in _SSN_PLAIN.finditer(text):
+        if _SSN_CUE.search(_before(text, found.start(), 2 * _NEAR)):
+            yield found.span()
+
+
+_IBAN = re.compile(rf"{_FREE}[A-Za-z]{{2}}\d{{2}}(?=[ -]?[0-9A-Za-z]{{4}})")
+
+
+def find_ibans(text: str) -> Spans:
+    """ISO 13616, in one or in groups."""
+    for found in _IBAN.finditer(text):
+        number, place = found[0], found.end()
+        while place < len(text) and len(number) < 34:
+            if text[place] in " -" and text[place + 1 : place + 2].isascii() and text[place + 1 : place + 2].isalnum():
+                place += 1
+            if not (text[place].isascii() and text[place].isalnum()):
+                break
+            number += text[place]
+            place += 1
+            ends = place == len(text) or not (text[place].isascii() and text[place].isalnum())
+            if ends and is_iban(number):
+                yield found.start(), place
+                break
+
+
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_IPV4 = re.compile(
+    rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/){_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
+)
+_IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
+_VERSION = re.compile(
+    r"(?:版本|内核|固件|version|firmware|release|build|kernel|升级)[^,。;]{0,12}$|\bv$", re.IGNORECASE
+)
+_VERSION_AFTER = re.compile(" ?版")
+_NOBODY = ("127.0.0.1", "0.0.0.0")
+_LEAST_HEXADECIMAL = 6
+
+
+def find_ips(text: str) -> Spans:
+    """Addresses of both versions; not version numbers, and not those that every machine has."""
+    for found in _IPV4.finditer(text):
+        versioned = _VERSION.search(_before(text, found.start())) or _VERSION_AFTER.match(text, found.end())
+        network = text[found.end() : found.end() + 1] == "/" or found[0].startswith("255.255.")
+        if not versioned and not network and found[0] not in _NOBODY:
+            yield found.span()
+    for found in _IPV6.finditer(text):
+        try:
+            ipaddress.IPv6Address(found[0])
+        except ValueError:
+            continue
+        if len(_bare(found[0])) >= _LEAST_HEXADECIMAL and text[found.end() : found.end() + 1] != "/":
+            yield found.span()
+
+
+_MAC = re.compile(
+    r"(?<![0-9A-Za-z:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z:-])"
+    r"|(?<![0-9A-Za-z.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![0-9A-Za-z]|\.\d)"
+)
+
+
+def find_macs(text: str) -> Spans:
+    """IEEE 802 addresses in pairs, or in three groups of four."""
+    for found in _MAC.finditer(text):
+        if found[1] or re.search("[A-Fa-f]", found[0]):
+            yield found.span()
+
+
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?: ?@ ?| ?[\[(]at[\])] ?)"
+    r"(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9])"
+)
+
+_EXAMPLE = re.compile(r"(?:@ ?|\.)example\.(?:com|net|org)$", re.IGNORECASE)
+
+
+def find_emails(text: str) -> Spans:
+    """RFC 5322 as far as people use it; not the hosts that RFC 2606 keeps for examples."""
+    if "@" in text or "(at)" in text or "[at]" in text:
+        for found in _EMAIL.finditer(text):
+            if not _EXAMPLE.search(found[0]):
+                yield found.span()
+
+
+_PASSPORT = re.compile(rf"{_FREE}(?:[A-Z][A-Z]?\d{{7,8}}|\d{{9}}){_CLOSED}")
+_PASSPORT_CUE = re.compile(r"护照|passport", re.IGNORECASE)
+
+
+def find_passports(text: str) -> Spans:
+    """Letters and digits after the word: alone they could be anything."""
+    for found in _PASSPORT.finditer(text):
+        if _PASSPORT_CUE.search(_before(text, found.start())):
+            yield found.span()
+
+
+_PLATE = re.compile(
+    r"[京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新][A-HJ-NP-Z] ?[·•. ]?"
+    r"(?:[A-HJ-NP-Z]\d{5}|\d{5}[A-HJ-NP-Z]|[A-HJ-NP-Z0-9]{2,4}\d[A-HJ-NP-Z0-9学警港澳挂]?)(?![0-9A-Za-z])"
+)
+
+
+def find_plates(text: str) -> Spans:
+    """GA 36: province, office, five places, or six where the car is electric."""
+    for found in _PLATE.finditer(text):
+        if 5 <= len(_bare(found[0])) - 1 <= 6 or found[0][-1] in "学警港澳挂":
+            yield found.span()
+
+
+_ACCOUNT = re.compile(
+    r"(?:微信|薇信|weixin|wechat|QQ|扣扣|企鹅)(?:id|账号|帐号|号码|号|同号)?[ :]{0,2}(?:是|为|换成|加|改成)?"
+    r"[ :]{0,2}[\"“]?"
+    r"(?P<id>[A-Za-z][A-Za-z0-9_-]{5,19}|[1-9]\d{4,10})(?![0-9A-Za-z_-])",
+    re.IGNORECASE,
+)
+
+
+def find_account_ids(text: str) -> Spans:
+    """WeChat and QQ, after their names."""
+    for found in _ACCOUNT.finditer(text):
+        yield found.span("id")
+
+
+_MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|Nov(?:ember)?|Dec(?:ember)?)\.?"
+)
+_SPOKEN_DAY = "[一二三四五六七八九十廿]{1,3}"
+_DATE = re.compile(
+    rf"(?<!\d)(?:(?P<y>(?:1[89]|20)\d\d) ?[-/.年] ?(?P<m>\d{{1,2}}) ?[-/.月] ?(?P<d>\d{{1,2}})日?"
+    rf"|(?P<m2>\d{{1,2}})[-/.](?P<d2>\d{{1,2}})[-/.](?P<y2>(?:1[89]|20)\d\d)"
+    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?P<y3>(?:1[89]|20)\d\d)"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?P<y4>(?:1[89]|20)\d\d)"
+    rf"|(?P<y5>[一二]{_SPOKEN}{{3}})年{_SPOKEN_DAY}月{_SPOKEN_DAY}[日号])(?!\d)",
+    re.IGNORECASE,
+)
+_BORN_BEFORE = re.compile(r"出生|生日|生于|\bDOB\b|birth|\bborn\b", re.IGNORECASE)
+_BORN_AFTER = re.compile(r" ?(?:出生|诞生|生人|生[,。;) ])")
+
+
+def find_birth_dates(text: str) -> Spans:
+    """Dates that are said to be of a birth, of somebody who may be alive."""
+    for found in _DATE.finditer(text):
+        if not _BORN_BEFORE.search(_before(text, found.start())) and not _BORN_AFTER.match(text, found.end()):
+            continue
+        year = next(value for name, value in found.groupdict().items() if name.startswith("y") and value)
+        if not is_recent(int(year.translate(_NUMERALS))):
+            continue
+        if found["y"] and not is_date(int(found["y"]), int(found["m"]), int(found["d"])):
+            continue
+        yield found.span()

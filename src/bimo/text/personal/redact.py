@@ -1,0 +1,147 @@
+"""What becomes of personal data: nothing, a mark of its kind, a stand-in, or the whole text is left out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bimo.runtime import USAGE, UserError, t
+from bimo.text.personal.find import Finding, find_personal
+from bimo.text.personal.pseudonyms import pseudonymise
+
+__all__ = ["KEY_VARIABLE", "MODES", "Redactor", "describe_kind", "mask", "merge_personal", "redaction_key"]
+
+MODES = ("report", "mask", "pseudonymise", "drop")
+
+KEY_VARIABLE = "BIMO_PSEUDONYM_KEY"
+
+_SAMPLES = 3
+_AROUND = 24
+_MOST_SOURCES = 10_000
+
+_MARKS = {
+    "secret": ("密钥", "SECRET"),
+    "email": ("邮箱", "EMAIL"),
+    "iban": ("国际账号", "IBAN"),
+    "credit_code": ("信用代码", "CREDIT CODE"),
+    "id_number": ("身份证号", "ID NUMBER"),
+    "bank_card": ("银行卡号", "CARD NUMBER"),
+    "ip": ("IP地址", "IP ADDRESS"),
+    "mac": ("MAC地址", "MAC ADDRESS"),
+    "birth_date": ("出生日期", "DATE OF BIRTH"),
+    "ssn": ("社会安全号", "SSN"),
+    "passport": ("护照号", "PASSPORT"),
+    "account_id": ("账号", "ACCOUNT"),
+    "phone": ("电话", "PHONE"),
+    "plate": ("车牌号", "PLATE"),
+    "address": ("地址", "ADDRESS"),
+    "name": ("姓名", "NAME"),
+}
+
+
+_NAMES = {
+    "secret": "keys and passwords",
+    "email": "e-mail addresses",
+    "iban": "international account numbers",
+    "credit_code": "social credit codes",
+    "id_number": "identity numbers",
+    "bank_card": "bank cards",
+    "ip": "IP addresses",
+    "mac": "MAC addresses",
+    "birth_date": "dates of birth",
+    "ssn": "social security numbers",
+    "passport": "passports",
+    "account_id": "WeChat and QQ accounts",
+    "phone": "telephone numbers",
+    "plate": "number plates",
+    "address": "postal addresses",
+    "name": "names of people",
+}
+
+
+def describe_kind(kind: str) -> str:
+    """A kind in words, in the user's language."""
+    return t(_NAMES[kind])
+
+
+def mask(text: str, findings: Sequence[Finding], language: str = "en") -> str:
+    """`text` with the kind of each finding in brackets in its place, in Chinese where the text is: 电话是[电话]."""
+    parts, place = [], 0
+    for finding in findings:
+        mark = _MARKS[finding.kind][language != "zh"]
+        parts += [text[place : finding.start], f"[{mark}]"]
+        place = finding.end
+    return "".join([*parts, text[place:]])
+
+
+def redaction_key(mode: str) -> bytes:
+    """The key of pseudonyms from the environment; empty in other modes. Raises UserError when it is missing."""
+    if mode not in MODES:
+        raise UserError(
+            "--redact must be one of {modes}, but is {mode!r}.", code=USAGE, modes=", ".join(MODES), mode=mode
+        )
+    key = os.environ.get(KEY_VARIABLE, "")
+    if mode == "pseudonymise" and not key:
+        raise UserError(
+            "Pseudonyms need a secret key, so that nobody else can make the same ones. Put one into {variable}, and "
+            "keep it where the data is not.",
+            code=USAGE,
+            variable=KEY_VARIABLE,
+        )
+    return key.encode() if mode == "pseudonymise" else b""
+
+
+class Redactor:
+    """Treats texts in one of MODES, and counts what it met by kind and by source. The values themselves go nowhere."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode, self._key = mode, redaction_key(mode)
+        self.counts: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.samples: dict[str, list[dict[str, Any]]] = {}
+
+    def redact(self, text: str, source: str, line: int, language: str) -> tuple[str, list[str]]:
+        """(text as it may be kept, kinds that were found in it). In mode `drop` the text is masked as well."""
+        findings = find_personal(text)
+        if not findings:
+            return text, []
+        self.sources[source] += len(findings)
+        for number, finding in enumerate(findings):
+            self.counts[finding.kind] += 1
+            samples = self.samples.setdefault(finding.kind, [])
+            if len(samples) < _SAMPLES:
+                samples.append({"source": source, "line": line, "text": _sample(text, findings, number, language)})
+        kinds = sorted({finding.kind for finding in findings})
+        if self.mode == "report":
+            return text, kinds
+        if self.mode == "pseudonymise":
+            return pseudonymise(text, findings, self._key), kinds
+        return mask(text, findings, language), kinds
+
+    def facts(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {"counts": self.counts, "sources": self.sources, "samples": self.samples}
+
+
+def merge_personal(total: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add facts of one Redactor to those of all: counts as Counters, a few samples of each kind."""
+    total.setdefault("counts", Counter()).update(part["counts"])
+    sources = total.setdefault("sources", Counter())
+    sources.update(part["sources"])
+    if len(sources) > _MOST_SOURCES:
+        total["sources"] = Counter(dict(sources.most_common(_MOST_SOURCES // 2)))
+    samples = total.setdefault("samples", {})
+    for kind, found in part["samples"].items():
+        samples[kind] = (samples.get(kind, []) + found)[:_SAMPLES]
+
+
+def _sample(text: str, findings: Sequence[Finding], number: int, language: str) -> str:
+    """A finding masked, with a little of what is around it, masked as well."""
+    finding = findings[number]
+    before = mask(text[: finding.start], findings[:number], language)
+    after = text[finding.end :]
+    rest = [Finding(one.start - finding.end, one.end - finding.end, one.kind) for one in findings[number + 1 :]]
+    mark = mask(text[finding.start : finding.end], [Finding(0, finding.end - finding.start, finding.kind)], language)
+    return " ".join((before[-_AROUND:] + mark + mask(after, rest, language)[:_AROUND]).split())

@@ -1,0 +1,55 @@
+"""Keys and tokens in the shapes that their providers document, private keys, and passwords in addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["find_secrets"]
+
+_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic, DeepSeek and those that follow them
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}"  # Amazon
+    r"|gh[oprsu]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}"
+    r"|glpat-[A-Za-z0-9_-]{20,}"
+    r"|hf_[A-Za-z0-9]{30,}"
+    r"|LTAI[A-Za-z0-9]{12,26}"  # Alibaba Cloud
+    r"|AKID[A-Za-z0-9]{13,40}"  # Tencent Cloud
+    r"|xox[abeoprs]-[A-Za-z0-9-]{10,}"  # Slack
+    r"|AIza[A-Za-z0-9_-]{35}"  # Google
+    r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"  # Stripe
+    r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{32,}"
+    r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"  # SendGrid
+    r"|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{8,}"  # JSON Web Token, RFC 7519
+    r")(?![A-Za-z0-9])"
+)
+_SHAPES = re.compile(r"sk-|AKI|ASIA|gh[oprsu]_|github_pat|glpat-|hf_|LTAI|xox|AIza|[rs]k_|npm_|pypi-|SG\.|eyJ")
+_PEM = re.compile(
+    r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY(?: BLOCK)?)-----[\sA-Za-z0-9+/=:,.-]*?-----END (?P=kind)-----"
+)
+_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,64}:(?P<secret>[^\s/@]{6,128})@", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"(?:secret|passwd|password|api_?key|access_?key|token|密钥|口令)[\w-]{0,12}[\"']?\s?[:=]\s?[\"']?"
+    r"(?P<secret>[A-Za-z0-9+/_.-]{16,128}={0,2})",
+    re.IGNORECASE,
+)
+
+
+def find_secrets(text: str) -> Iterator[tuple[int, int]]:
+    """Yields (start, end)."""
+    if _SHAPES.search(text):
+        for found in _TOKEN.finditer(text):
+            yield found.span()
+    if "PRIVATE KEY" in text:
+        for found in _PEM.finditer(text):
+            yield found.span()
+    if "://" in text:
+        for found in _PASSWORD.finditer(text):
+            yield found.span("secret")
+    if "=" in text or ":" in text:
+        for found in _ASSIGNED.finditer(text):
+            value = found["secret"]
+            # A word or a path is no key: one has letters and digits in turn, and no word in it.
+            if len(re.findall(r"\d+", value)) >= 2 and re.search("[A-Za-z]", value):
+                yield found.span("secret")
