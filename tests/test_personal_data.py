@@ -97,6 +97,12 @@ def test_cards_have_an_issuer(number, valid):
         ("生于1990年5月12日", [("birth_date", "1990年5月12日")]),
         ("born on March 4, 1990 in Paris", [("birth_date", "March 4, 1990")]),
         ("host 10.1.2.3 is down", [("ip", "10.1.2.3")]),
+        ("登录地址：fe80::1:2:3:4a，MAC：00:1A:2b:3C:4d:5E", [("ip", "fe80::1:2:3:4a"), ("mac", "00:1A:2b:3C:4d:5E")]),
+        ("please call me at (96) 627-277 today", [("phone", "(96) 627-277")]),
+        (
+            "my card number is 501812345678" + luhn.calc_check_digit("501812345678"),
+            [("bank_card", "501812345678" + luhn.calc_check_digit("501812345678"))],
+        ),
         ("eth0 00:1A:2b:3C:4d:5E", [("mac", "00:1A:2b:3C:4d:5E")]),
         ("护照号E12345678", [("passport", "E12345678")]),
         ("key=AKIAIOSFODNN7EXAMPLE", [("secret", "AKIAIOSFODNN7EXAMPLE")]),

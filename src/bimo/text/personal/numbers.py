@@ -9,7 +9,15 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from bimo.text.personal.checks import is_bank_card, is_credit_code, is_date, is_iban, is_id_number, is_recent
+from bimo.text.personal.checks import (
+    is_bank_card,
+    is_credit_code,
+    is_date,
+    is_iban,
+    is_id_number,
+    is_recent,
+    luhn_digit,
+)
 
 __all__ = [
     "find_account_ids",
@@ -75,7 +83,7 @@ def find_credit_codes(text: str) -> Spans:
             yield found.span()
 
 
-_CARD = re.compile(rf"{_FREE}[2-9]\d{{2}}(?:{_GAP}\d){{10,16}}{_CLOSED}")
+_CARD = re.compile(rf"{_FREE}[2-9]\d{{2}}(?:{_GAP}\d){{9,16}}{_CLOSED}")
 _CARD_CUE = re.compile(r"卡|账号|帐号|户|转账|汇款|支付|\bcard|visa|mastercard|amex|credit|debit|pay", re.IGNORECASE)
 _NO_CARD = re.compile(
     r"订单|单号|流水|编号|序列|条码|条形码|批次|专利|ISBN|EAN|GTIN|UPC|IMEI|order|invoice|tracking|serial|barcode|batch"
@@ -88,8 +96,11 @@ def find_bank_cards(text: str) -> Spans:
     """Cards of a known issuer with Luhn's digit; not what is announced as something else."""
     for found in _CARD.finditer(text):
         before = _before(text, found.start())
-        if is_bank_card(_bare(found[0])) and (_CARD_CUE.search(before) or not _NO_CARD.search(before)):
+        number, announced = _bare(found[0]), _CARD_CUE.search(before)
+        if is_bank_card(number) and (announced or not _NO_CARD.search(before)):
             yield found.span()
+        elif announced and luhn_digit(number[:-1]) == number[-1]:
+            yield found.span()  # of an issuer that is not known here
 
 
 _MOBILE = re.compile(
@@ -108,6 +119,13 @@ _AMERICAN = re.compile(
 )
 _INTERNATIONAL = re.compile(r"(?<![0-9A-Za-z])\+[1-9]\d{0,2}(?:[ .()-]{0,2}\d){7,12}(?![0-9A-Za-z])")
 _PLAIN = re.compile(r"(?<![0-9A-Za-z.-])[2-9]\d{9}(?![0-9A-Za-z])")
+_ANY_SHAPE = re.compile(
+    r"(?<![0-9A-Za-z.,$-])(?:\+|00)?\(?\d{2,5}\)?(?:[ ./-]{1,2}\d{2,5}){1,4}(?: ?x\d{1,5})?(?![0-9A-Za-z]|[.,]\d)"
+)
+_CALL_NOW = re.compile(
+    r"(?:电话|手机|座机|致电|拨打|phone|call|tel|fax|mobile|cell)[^\d\n]{0,16}$|\b(?:call|ring|reach|text)\b[^\d\n]{0,20}$",
+    re.IGNORECASE,
+)
 _CALL = re.compile(
     r"电话|座机|固话|固定|手机|致电|拨打|联系|打|传真|号码|phone|call|tel|fax|mobile|cell|ring|number", re.IGNORECASE
 )
@@ -135,6 +153,9 @@ def find_phones(text: str) -> Spans:
             yield found.span()
     for found in _INTERNATIONAL.finditer(text):
         yield found.span()
+    for found in _ANY_SHAPE.finditer(text):
+        if 7 <= len(_bare(found[0])) <= 13 and _CALL_NOW.search(_before(text, found.start())):
+            yield found.span()
     for found in _PLAIN.finditer(text):
         if _CALL.search(_before(text, found.start(), 12)) and not _NO_CALL.search(_before(text, found.start())):
             yield found.span()
@@ -179,7 +200,9 @@ _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _IPV4 = re.compile(
     rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/){_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
 )
-_IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
+_IPV6 = re.compile(
+    r"(?:(?<![0-9A-Za-z:.])|(?<=IP:)|(?<=ip:)|(?<=ess:)|(?<=址:))(?=[0-9A-Fa-f]|::)(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])"
+)
 _VERSION = re.compile(
     r"(?:版本|内核|固件|version|firmware|release|build|kernel|升级)[^,。;]{0,12}$|\bv$", re.IGNORECASE
 )
@@ -205,7 +228,7 @@ def find_ips(text: str) -> Spans:
 
 
 _MAC = re.compile(
-    r"(?<![0-9A-Za-z:-])[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z:-])"
+    r"(?:(?<![0-9A-Za-z:-])|(?<=MAC:)|(?<=mac:)|(?<=ddr:)|(?<=ess:)|(?<=址:))[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z:-])"
     r"|(?<![0-9A-Za-z.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![0-9A-Za-z]|\.\d)"
 )
 
