@@ -165,6 +165,16 @@ def test_the_development_set_is_found_and_nothing_else():
     assert wrong == []
 
 
+def test_lines_that_are_passed_over_hold_nothing(monkeypatch):
+    """The slow twin: every rule on every line."""
+    sentences = [each["text"] for each in development()]
+    texts = [*sentences, *("\n".join(sentences[start : start + 20]) for start in range(0, len(sentences), 20))]
+    quick = [find_personal(text) for text in texts]
+    monkeypatch.setattr("bimo.text.personal.find._OTHERWISE", ("",))
+    monkeypatch.setattr("bimo.text.personal.find._WORTH_A_LOOK", re.compile(""))
+    assert quick == [find_personal(text) for text in texts]
+
+
 @given(
     st.lists(
         st.sampled_from(["13800138000", "张伟", "电话：", "\u200b", "　", "。", "abc", "a@b.cn", "号", "路1号"])

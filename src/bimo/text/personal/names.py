@@ -39,12 +39,17 @@ _SURE_GIVEN = 2
 
 _ENGLISH = r"[A-Z][a-zA-Z'’-]+(?: (?:[A-Z]\.|[A-Z][a-zA-Z'’-]+)){1,4}"
 _ENGLISH_NAME = re.compile(rf"(?<![A-Za-z])(?:{_ENGLISH})(?![A-Za-z])")
+_COLON = re.compile(r"[:=] ?(?=[A-Z])")
 _ENGLISH_LABEL = re.compile(
     r"\b(?:(?:full |first |last |given |family |account )?name(?: on card)?|contact|customer|client|patient|employee"
     r"|applicant|beneficiary|holder|recipient|sender|attendee|participant|guest|from|to|cc|signed|ship to|bill to|attn"
-    r"|student|member|tenant|driver|owner|passenger)s? ?[:=] ?"
-    r"|\bdear (?:(?:mr|mrs|ms|miss|dr|prof)\.? )?|\b(?:sincerely|regards)(?: yours)?,\s",
+    r"|student|member|tenant|driver|owner|passenger)s? ?$",
     re.IGNORECASE,
+)
+_LONGEST_LABEL = 24
+_LETTER = re.compile(
+    r"\b(?:[Dd]ear|DEAR) (?:(?:[Mm]rs?|[Mm]s|[Mm]iss|[Dd]r|[Pp]rof)\.? )?"
+    r"|\b(?:[Ss]incerely|[Rr]egards)(?: [Yy]ours)?,\s"
 )
 _ALSO = re.compile(r"(?:,? and |, )(?=[A-Z])")
 
@@ -149,8 +154,7 @@ def _tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _english(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    for cue in _ENGLISH_LABEL.finditer(text):
-        place = cue.end()
+    for place in _english_cues(text):
         while found := _ENGLISH_NAME.match(text, place):
             span = _english_span(found)
             if span is None:
@@ -161,11 +165,22 @@ def _english(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int
                 break
             place = also.end()
     ends = [end for _, end in others]
-    if not others:
-        return
-    for found in _ENGLISH_NAME.finditer(text):
-        if _is_beside(found.start(), ends, others) and (span := _english_span(found)):
-            yield span
+    done = 0
+    for start, end in others:
+        for found in _ENGLISH_NAME.finditer(text, max(done, start - 2 * _BESIDE), end + 2 * _BESIDE):
+            done = found.end()
+            if _is_beside(found.start(), ends, others) and (span := _english_span(found)):
+                yield span
+
+
+def _english_cues(text: str) -> Iterator[int]:
+    """Places after a label, or after the words that a letter begins or ends with."""
+    for colon in _COLON.finditer(text):
+        if _ENGLISH_LABEL.search(text, max(0, colon.start() - _LONGEST_LABEL), colon.start()):
+            yield colon.end()
+    if "ear " in text or "EAR " in text or "egards" in text or "incerely" in text:
+        for cue in _LETTER.finditer(text):
+            yield cue.end()
 
 
 def _english_span(found: re.Match[str]) -> tuple[int, int] | None:

@@ -24,21 +24,39 @@ _TOKEN = re.compile(
     r"|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{8,}"  # JSON Web Token, RFC 7519
     r")(?![A-Za-z0-9])"
 )
-_SHAPES = re.compile(r"sk-|AKI|ASIA|gh[oprsu]_|github_pat|glpat-|hf_|LTAI|xox|AIza|[rs]k_|npm_|pypi-|SG\.|eyJ")
+_BEGINNINGS = (
+    *(
+        "sk-",
+        "sk_",
+        "rk_",
+        "AKI",
+        "ASIA",
+        "gho_",
+        "ghp_",
+        "ghr_",
+        "ghs_",
+        "ghu_",
+        "github_pat",
+        "glpat-",
+        "hf_",
+        "LTAI",
+    ),
+    *("xox", "AIza", "npm_", "pypi-", "SG.", "eyJ"),
+)
 _PEM = re.compile(
     r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY(?: BLOCK)?)-----[\sA-Za-z0-9+/=:,.-]*?-----END (?P=kind)-----"
 )
 _PASSWORD = re.compile(r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,64}:(?P<secret>[^\s/@]{6,128})@", re.IGNORECASE)
-_ASSIGNED = re.compile(
-    r"(?:secret|passwd|password|api_?key|access_?key|token|密钥|口令)[\w-]{0,12}[\"']?\s?[:=]\s?[\"']?"
-    r"(?P<secret>[A-Za-z0-9+/_.-]{16,128}={0,2})",
-    re.IGNORECASE,
+_ASSIGNED = re.compile(r"[:=]\s?[\"']?(?P<secret>[A-Za-z0-9+/_.-]{16,128}={0,2})")
+_LABEL = re.compile(
+    r"(?:secret|passwd|password|api_?key|access_?key|token|密钥|口令)[\w-]{0,12}[\"']?\s?$", re.IGNORECASE
 )
+_LONGEST_LABEL = 24
 
 
 def find_secrets(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end)."""
-    if _SHAPES.search(text):
+    if any(beginning in text for beginning in _BEGINNINGS):
         for found in _TOKEN.finditer(text):
             yield found.span()
     if "PRIVATE KEY" in text:
@@ -49,7 +67,9 @@ def find_secrets(text: str) -> Iterator[tuple[int, int]]:
             yield found.span("secret")
     if "=" in text or ":" in text:
         for found in _ASSIGNED.finditer(text):
-            value = found["secret"]
+            value, place = found["secret"], found.start()
+            if not _LABEL.search(text, max(0, place - _LONGEST_LABEL), place):
+                continue
             # A word or a path is no key: one has letters and digits in turn, and no word in it.
             if len(re.findall(r"\d+", value)) >= 2 and re.search("[A-Za-z]", value):
                 yield found.span("secret")
