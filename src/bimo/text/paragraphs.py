@@ -18,7 +18,8 @@ _LEAST_BYTES = 60
 
 def _hash(line: str) -> int:
     """Of a line that can be told from others: 0 for short lines and for those with an indent, which code has."""
-    if 3 * len(line) < _LEAST_BYTES or line[:1].isspace():
+    length = len(line)
+    if 3 * length < _LEAST_BYTES or (length < _LEAST_BYTES and line.isascii()) or line[0].isspace():
         return 0
     data = "".join(line.split()).encode("utf-8", "surrogatepass")
     if len(data) < _LEAST_BYTES:

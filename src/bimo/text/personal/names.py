@@ -39,7 +39,6 @@ _SURE_GIVEN = 2
 
 _ENGLISH = r"[A-Z][a-zA-Z'’-]+(?: (?:[A-Z]\.|[A-Z][a-zA-Z'’-]+)){1,4}"
 _ENGLISH_NAME = re.compile(rf"(?<![A-Za-z])(?:{_ENGLISH})(?![A-Za-z])")
-_COLON = re.compile(r"[:=] ?(?=[A-Z])")
 _ENGLISH_LABEL = re.compile(
     r"\b(?:(?:full |first |last |given |family |account )?name(?: on card)?|contact|customer|client|patient|employee"
     r"|applicant|beneficiary|holder|recipient|sender|attendee|participant|guest|from|to|cc|signed|ship to|bill to|attn"
@@ -175,9 +174,14 @@ def _english(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int
 
 def _english_cues(text: str) -> Iterator[int]:
     """Places after a label, or after the words that a letter begins or ends with."""
-    for colon in _COLON.finditer(text):
-        if _ENGLISH_LABEL.search(text, max(0, colon.start() - _LONGEST_LABEL), colon.start()):
-            yield colon.end()
+    for mark in ":=":
+        colon = text.find(mark)
+        while colon >= 0:
+            end = colon + 1 + text.startswith(" ", colon + 1)
+            capital = "A" <= text[end : end + 1] <= "Z"
+            if capital and _ENGLISH_LABEL.search(text, max(0, colon - _LONGEST_LABEL), colon):
+                yield end
+            colon = text.find(mark, end)
     if "ear " in text or "EAR " in text or "egards" in text or "incerely" in text:
         for cue in _LETTER.finditer(text):
             yield cue.end()
