@@ -17,15 +17,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import torch
 from near_duplicates import is_chinese, shingles
+from peak import measure_command
 from prepare import TEXT, TRAINING_DOCUMENTS, mixed_documents, read_texts
 from record import Comparison, conclude
 
@@ -147,41 +145,10 @@ RUNNERS = {"bimo": run_bimo, "datatrove": run_datatrove, "datasets.map": run_dat
 
 
 def measure(name: str, source: Path, out: Path, tokenizer: Path) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of a contestant and all of its children."""
-    import psutil
-
+    """(seconds, peak memory in MB) of a contestant."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, __file__, "--run", name, str(source), str(out), str(tokenizer)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(PROCESSES), "TOKENIZERS_PARALLELISM": "true"}
-    peak, ended = 0, threading.Event()
-    before = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    def watch() -> None:
-        nonlocal peak
-        root = psutil.Process(process.pid)
-        while not ended.wait(0.2):
-            total = 0
-            try:
-                family = [root, *root.children(recursive=True)]
-            except psutil.Error:
-                return
-            for member in family:
-                try:
-                    total += member.memory_full_info().pss
-                except psutil.Error:
-                    continue
-            peak = max(peak, total)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, errors = process.communicate()
-    seconds = time.perf_counter() - before
-    ended.set()
-    watcher.join()
-    if process.returncode:
-        raise SystemExit(f"{name} failed:\n{errors[-3000:]}")
-    return seconds, peak / 1e6
+    return measure_command(command, {**os.environ, "OMP_NUM_THREADS": str(PROCESSES), "TOKENIZERS_PARALLELISM": "true"})
 
 
 def write_source(folder: Path, documents: list[str]) -> float:

@@ -1,47 +1,70 @@
-"""Peak memory of `bimo prepare` on a corpus and on ten copies of it joined into one file per source file.
+"""How time and memory of `bimo prepare` grow with the text: 1, 2, 4 and 8 times as much, and what a terabyte takes.
 
-    python benchmarks/prepare_memory.py ../shared/data/lm/zh_classic_novels
+    python benchmarks/prepare_memory.py
 
-Prints a row a size, then a JSON line. Duplicates are found and set aside, as they would be for a user.
+The text is that of benchmarks/prepare.py, varied, so that what is added is new. Memory is that of all processes.
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
+import argparse
+import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-ENTRY = "from bimo.cli import main; main()"
+import torch
+from peak import measure_command
+from pipelines import write_source
+from prepare import TEXT, TRAINING_DOCUMENTS, mixed_documents, read_texts
+from record import Comparison, conclude
 
+from bimo.machine import measure_machine
+from bimo.tokens.tokenizer import train_tokenizer
 
-def peak_megabytes(source: Path, out: Path) -> tuple[float, float, dict]:
-    """(peak resident memory in MB, seconds, facts) of one `bimo prepare` in a process of its own."""
-    before = time.perf_counter()
-    arguments = [sys.executable, "-c", ENTRY, "prepare", str(source), "--out", str(out), "--json", "--quiet"]
-    facts = json.loads(subprocess.run(arguments, check=True, capture_output=True).stdout)
-    seconds = time.perf_counter() - before
-    # The maximum over all children so far: sizes are measured in growing order, so each is its own.
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, seconds, facts
+TIMES = (1, 2, 4, 8)
+ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
+MACHINES, TERABYTE = 100, 1e12
 
 
 def main() -> None:
-    source = Path(sys.argv[1])
-    rows = []
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, default=TEXT, help="a folder of text to make the mixture of")
+    parser.add_argument("--megabytes", type=float, default=25.0, help="the smallest size")
+    parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
+    chosen = parser.parse_args()
+    machine = measure_machine(torch.device("cpu"), seconds=1.0).facts()
+    documents = mixed_documents(read_texts(chosen.text), round(TIMES[-1] * chosen.megabytes * 1e6))
+    memory, rates, facts = {}, {}, {}
     with tempfile.TemporaryDirectory() as temporary:
-        for times in (1, 10):
-            folder = Path(temporary) / f"{times}x"
-            folder.mkdir()
-            for file in sorted(source.iterdir()):
-                (folder / file.name).write_bytes(file.read_bytes() * times)
-            memory, seconds, facts = peak_megabytes(folder, Path(temporary) / f"data-{times}")
-            megabytes = facts["documents"]["bytes_read"] / 1e6
-            rows.append({"times": times, "peak_mb": memory, "seconds": seconds, "read_mb": megabytes})
-            print(f"{times:3d}x  {megabytes:7.1f} MB read  {memory:7.0f} MB peak  {seconds:6.1f} s")
-    print(json.dumps({"rows": rows, "ratio": rows[1]["peak_mb"] / rows[0]["peak_mb"]}))
+        folder = Path(temporary)
+        train_tokenizer(documents[:TRAINING_DOCUMENTS], vocabulary=16384).save(folder)
+        for times in TIMES:
+            source = folder / f"source-{times}"
+            megabytes = write_source(source, documents[: len(documents) * times // TIMES[-1]])
+            command = [*ENTRY, "prepare", str(source), "--out", str(folder / f"out-{times}"), "--quiet"]
+            seconds, peak = measure_command([*command, "--tokenizer", str(folder)])
+            name = f"{times} x, {megabytes:.0f} MB"
+            memory[name], rates[name] = [peak], [megabytes / seconds]
+            print(f"{name}: {seconds:.1f} s, {peak:.0f} MB", flush=True)
+    first, last = next(iter(memory.values()))[0], list(memory.values())[-1][0]
+    facts["8 times the text"] = f"{last / first:.2f} times the memory"
+    rate = list(rates.values())[-1][0]
+    hours = TERABYTE / MACHINES / 1e6 / rate / 3600
+    facts[f"a terabyte on {MACHINES} machines like this one, by the rate of the largest"] = f"{hours:.1f} hours"
+    conclude(
+        "prepare_memory",
+        settings={"megabytes": chosen.megabytes, "processes": os.cpu_count()},
+        machine=machine,
+        packages=("pyarrow", "loky", "rensa"),
+        comparisons=[
+            Comparison("Peak memory of all processes, by size of the text", "MB", memory, less_is_better=True),
+            Comparison("Raw files to packed tokens, by size of the text", "MB/s", rates),
+        ],
+        facts=facts,
+        keep=not chosen.dry,
+    )
 
 
 if __name__ == "__main__":
