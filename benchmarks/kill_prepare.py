@@ -65,12 +65,12 @@ def main() -> None:
     chosen = parser.parse_args()
     draw, same = random.Random(chosen.seed), True
     with tempfile.TemporaryDirectory() as temporary:
-        whole = Path(temporary) / "whole"
+        whole = Path(temporary) / "whole" / "data"  # the report says the name of its folder
         seconds = finish(chosen.source, whole)
         expected = digests(whole)
         print(f"undisturbed: {seconds:.1f} s, {len(expected)} files", flush=True)
         for number in range(chosen.times):
-            out, instant = Path(temporary) / f"killed-{number}", draw.uniform(0.1, seconds)
+            out, instant = Path(temporary) / f"killed-{number}" / "data", draw.uniform(0.1, seconds)
             left = kill_once(chosen.source, out, instant, all_of_it=number % 2 == 0)
             rest = finish(chosen.source, out)
             found = digests(out)

@@ -198,6 +198,29 @@ def test_another_key_begins_anew(tmp_path, mixed, monkeypatch):
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
+def test_processes_end_with_a_killed_parent(tmp_path, mixed):
+    script = (
+        "import time, bimo.text.cleaning as cleaning, bimo.text.workers as workers\n"
+        "from pathlib import Path\n"
+        "from bimo.text.batches import Batch\n"
+        "from bimo.text.cleaned import CleanedBatches\n"
+        "from bimo.text.options import TextOptions\n"
+        "def batches():\n"
+        "    for number in range(1000):\n"
+        "        yield Batch(number)\n"
+        "        time.sleep(0.05)\n"
+        f"with CleanedBatches(Path({str(tmp_path / 'c')!r}), 'k') as cleaned:\n"
+        "    for _ in workers.clean_in_processes(batches(), cleaned, TextOptions(), 1000, 2):\n"
+        "        print('one', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "one\n"
+    process.kill()
+    # The pipe is closed when the last process that has it is gone.
+    process.communicate(timeout=20)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -17,7 +19,7 @@ from bimo.text.options import TextOptions
 __all__ = ["clean_in_processes", "clean_one_by_one", "cores"]
 
 _WAITING = 2
-_IDLE_SECONDS = 60  # after which a process ends that lost its parent
+_LOOK_SECONDS = 1.0
 
 
 def cores() -> int:
@@ -41,7 +43,7 @@ def clean_in_processes(
     """The same with `workers` processes. They hand back bytes, and this process alone writes."""
     from loky import ProcessPoolExecutor
 
-    pool = ProcessPoolExecutor(workers, timeout=_IDLE_SECONDS, initializer=_begin, initargs=(language(),))
+    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(language(), os.getpid()))
     flying: deque[tuple[Batch, Future[bytes] | None]] = deque()
     try:
         for batch in batches:
@@ -64,8 +66,16 @@ def _land(flying: deque[tuple[Batch, Future[bytes] | None]], cleaned: CleanedBat
     return batch
 
 
-def _begin(code: str) -> None:
-    """In each process: speak the language of its parent, leave Ctrl-C to it, and keep to one core."""
+def _begin(code: str, parent: int) -> None:
+    """In each process: speak the language of its parent, leave Ctrl-C to it, keep to one core, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["RAYON_NUM_THREADS"] = "1"
     set_language(code)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A killed parent says nothing, and the queue that it fed stays open: without this its processes stay for ever."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
