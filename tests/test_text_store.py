@@ -204,6 +204,26 @@ def test_languages_are_kept_or_refused(tmp_path):
     facts = collect_documents([folder], tmp_path / "out", TextOptions(languages=("zh", "en")))
     assert facts["rejected"] == {"language": 1}
     assert sorted(facts["languages"]) == ["en", "zh"]
+    assert facts["languages_left_out"] == {"ko": 1}
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"), [("simplified", "头发和后来发现的事"), ("traditional", "頭髮和後來發現的事"), ("", None)]
+)
+def test_chinese_is_brought_into_one_script(tmp_path, script, expected):
+    texts = {"頭髮和後來發現的事", "头发和后来发现的事"}
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in sorted(texts))
+    folder = folder_of(tmp_path, a__jsonl=lines, b__txt="The 頭 stays as it is in this English sentence.")
+    facts = collect_documents([folder], tmp_path / "out", TextOptions(chinese=script))
+    kept = {d.text for name in ("train", "validation") for d in read_stored(tmp_path / "out" / "documents", name)}
+    assert kept == (texts if expected is None else {expected}) | {"The 頭 stays as it is in this English sentence."}
+    assert facts["converted_documents"] == (script != "")
+    assert facts["rejected"] == ({"duplicate": 1} if script else {})
+
+
+def test_another_script_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--chinese must be simplified or traditional"):
+        collect_documents([folder_of(tmp_path, a__txt="x")], tmp_path / "out", TextOptions(chinese="old"))
 
 
 def test_boilerplate_is_counted(tmp_path):

@@ -10,6 +10,7 @@ import typer
 
 from bimo.cli.app import show, verb
 from bimo.cli.options import (
+    Chinese,
     Device,
     Json,
     Lang,
@@ -30,13 +31,15 @@ from bimo.runtime import USAGE, UserError, t
 
 
 def _prepare_settings(
-    lang: str, redact: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int, seed: int
+    lang: str, chinese: str, redact: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int, seed: int
 ) -> Any:
     from bimo.prepare import PrepareConfig
     from bimo.text.options import TextOptions
 
     languages = tuple(code.strip() for code in lang.split(",") if code.strip()) or None
-    options = TextOptions(languages=languages, redact=redact, strict=strict, text_column=text_column or None, seed=seed)
+    options = TextOptions(
+        languages=languages, chinese=chinese, redact=redact, strict=strict, text_column=text_column or None, seed=seed
+    )
     return PrepareConfig(text=options, tokenizer=tokenizer, vocabulary=vocabulary)
 
 
@@ -47,6 +50,7 @@ def run(
     minutes: Minutes = 10.0,
     preset: Preset = "",
     lang: Lang = "",
+    chinese: Chinese = "",
     redact: Redact = "mask",
     strict: Strict = False,
     text_column: TextColumn = "",
@@ -59,7 +63,7 @@ def run(
 ) -> None:
     from bimo.run import run as run_all
 
-    settings = _prepare_settings(lang, redact, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(lang, chinese, redact, strict, text_column, tokenizer, vocabulary, seed)
     facts = run_all(
         [*sources],
         out=out,
@@ -126,6 +130,7 @@ def prepare(
     sources: Sources,
     out: Out,
     lang: Lang = "",
+    chinese: Chinese = "",
     redact: Redact = "mask",
     strict: Strict = False,
     text_column: TextColumn = "",
@@ -137,7 +142,7 @@ def prepare(
 ) -> None:
     from bimo.prepare import prepare as prepare_data
 
-    settings = _prepare_settings(lang, redact, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(lang, chinese, redact, strict, text_column, tokenizer, vocabulary, seed)
     facts = prepare_data([*sources], out=out, settings=settings, console=Console(quiet=quiet))
     show(facts, as_json=json)
 

@@ -114,6 +114,16 @@ def sources(facts: Facts) -> Section | None:
                 fact(t("Files read"), number(documents, "files"), count),
                 fact(t("Files that could not be read"), number(documents, "files_unreadable"), count),
                 fact(t("Size of the files"), number(documents, "bytes_read"), size),
+                fact(
+                    t("Documents brought into the other Chinese script"),
+                    number(documents, "converted_documents"),
+                    count,
+                )
+                if number(documents, "converted_documents")
+                else None,
+                [t("Left out for their language"), _left_out(part(documents, "languages_left_out"))]
+                if part(documents, "languages_left_out")
+                else None,
             ],
             class_="facts",
         ),
@@ -124,6 +134,10 @@ def sources(facts: Facts) -> Section | None:
         *_characters(documents),
     ]
     return "sources", t("What went in"), content
+
+
+def _left_out(languages: Facts) -> str:
+    return ", ".join(f"{language_name(code)} {count(documents)}" for code, documents in _descending(languages))
 
 
 def _languages(languages: Facts) -> list[Node]:

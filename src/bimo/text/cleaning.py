@@ -10,6 +10,7 @@ from typing import Any
 from bimo.runtime import t
 from bimo.text.batches import Batch, read_pieces
 from bimo.text.boilerplate import drop_boilerplate
+from bimo.text.chinese import convert
 from bimo.text.clean import normalize
 from bimo.text.dedup import text_digest
 from bimo.text.documents import Document, Piece, Rejected
@@ -41,6 +42,10 @@ def clean_documents(
             continue
         kinds = count_kinds(text)
         language = script_of(text, kinds)
+        if options.chinese and language == "zh":
+            converted = convert(text, options.chinese)
+            counts["converted_documents"] += converted != text
+            text = converted
         redacted, personal = redactor.redact(text, piece.source, piece.line, language)
         if redacted is not text:
             text, kinds = redacted, count_kinds(redacted)

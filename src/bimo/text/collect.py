@@ -12,6 +12,7 @@ from typing import Any
 from bimo.console import Update
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
+from bimo.text.chinese import check_script
 from bimo.text.cleaned import CleanedBatches
 from bimo.text.documents import Document, Piece, Rejected
 from bimo.text.measure import Measures
@@ -75,6 +76,7 @@ def collect_documents(
             share=options.validation_share,
         )
     redaction_key(options.redact)  # before any work
+    check_script(options.chinese)
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:
@@ -125,10 +127,12 @@ def collect_documents(
         "columns": dict(reading.columns.most_common(20)),
         "boilerplate_lines": counts["boilerplate_lines"],
         "damaged_characters": counts["damaged_characters"],
+        "converted_documents": counts["converted_documents"],
         "train": asdict(split.sizes[False]),
         "validation": asdict(split.sizes[True]),
         "rejected": dict(rejections.counts.most_common()),
         "rejected_examples": rejections.examples,
+        "languages_left_out": dict(rejections.languages.most_common()),
         "near_duplicates": {"clusters": repeats.clusters, "examples": repeats.examples},
         "repeated_paragraphs": {
             "removed": paragraphs.total(),

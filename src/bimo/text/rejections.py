@@ -22,6 +22,8 @@ class Rejections:
         self._writer = writer
         self.counts: Counter[str] = Counter()
         self.examples: list[dict[str, Any]] = []
+        self.languages: Counter[str] = Counter()
+        """Documents that were left out for their language, by language."""
         self.files = 0
 
     def add(self, rejected: Rejected) -> None:
@@ -29,6 +31,8 @@ class Rejections:
         self._writer.write(rejected)
         self.files += rejected.line == 0
         self.counts[rejected.reason] += 1
+        if rejected.reason == "language":
+            self.languages[rejected.detail] += 1
         if self.counts[rejected.reason] <= _EXAMPLES:
             example = {"source": rejected.source, "line": rejected.line, "reason": rejected.reason}
             self.examples.append({**example, "detail": rejected.detail, "text": rejected.text[:_EXAMPLE_CHARACTERS]})
