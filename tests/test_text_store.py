@@ -21,6 +21,8 @@ from bimo.text import (
     read_rejected,
     read_stored,
 )
+from bimo.text.documents import ALLOWABLE, REASONS
+from bimo.text.faults import FAULTS
 from bimo.text.split import is_validation
 
 
@@ -301,3 +303,28 @@ def test_a_single_document_is_trained_on(tmp_path, number):
     (tmp_path / "only.txt").write_text(f"The only document there is, number {number}.", encoding="utf-8")
     facts = collect_documents([tmp_path / "only.txt"], tmp_path / "out")
     assert (facts["train"]["documents"], facts["validation"]["documents"]) == (1, 0)
+
+
+def test_rules_are_turned_off_by_their_reasons(tmp_path):
+    links = "\n".join(f"https://example.org/page/{number}" for number in range(20))
+    sentence = "The river runs through the old garden where the teacher reads her letters every morning in winter. "
+    lines = [
+        links,
+        sentence * 3,
+        sentence * 3 + "And then it rained.",
+        "Copyright 2020 Example. All rights reserved.",
+        "哦",
+    ]
+    folder = folder_of(tmp_path, a__jsonl="".join(json.dumps({"text": line}) + "\n" for line in lines))
+    strict = collect_documents([folder], tmp_path / "strict")
+    assert strict["rejected"] == {"links": 1, "near_duplicate": 1, "boilerplate": 1, "too_short": 1}
+    for reason in strict["rejected"]:
+        facts = collect_documents([folder], tmp_path / reason, TextOptions(allow=(reason,)))
+        assert facts["rejected"] == {other: 1 for other in strict["rejected"] if other != reason}
+    with pytest.raises(UserError, match="--allow cannot turn off 'unreadable'"):
+        collect_documents([folder], tmp_path / "out", TextOptions(allow=("unreadable",)))
+
+
+def test_what_may_be_allowed_is_a_reason():
+    assert set(ALLOWABLE) <= set(REASONS)
+    assert set(FAULTS) <= set(ALLOWABLE)

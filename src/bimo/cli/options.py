@@ -10,6 +10,7 @@ import typer
 from bimo.runtime import t
 
 __all__ = [
+    "Allow",
     "Chinese",
     "Device",
     "Json",
@@ -39,6 +40,7 @@ Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead 
 Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
 Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
 Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
+Allow = Annotated[str, typer.Option("--allow", help=t("Turn rules off by their reasons, such as links,repetition."))]
 Chinese = Annotated[str, typer.Option("--chinese", help=t("Bring Chinese into one script: simplified or traditional."))]
 Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file or row that cannot be read."))]
 TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of tables that holds the text."))]

@@ -10,6 +10,7 @@ import typer
 
 from bimo.cli.app import show, verb
 from bimo.cli.options import (
+    Allow,
     Chinese,
     Device,
     Json,
@@ -31,16 +32,26 @@ from bimo.runtime import USAGE, UserError, t
 
 
 def _prepare_settings(
-    lang: str, chinese: str, redact: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int, seed: int
-) -> Any:
+    lang: str, chinese: str, allow: str, redact: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int,
+    seed: int,
+) -> Any:  # fmt: skip
     from bimo.prepare import PrepareConfig
     from bimo.text.options import TextOptions
 
-    languages = tuple(code.strip() for code in lang.split(",") if code.strip()) or None
     options = TextOptions(
-        languages=languages, chinese=chinese, redact=redact, strict=strict, text_column=text_column or None, seed=seed
+        allow=_names(allow),
+        languages=_names(lang) or None,
+        chinese=chinese,
+        redact=redact,
+        strict=strict,
+        text_column=text_column or None,
+        seed=seed,
     )
     return PrepareConfig(text=options, tokenizer=tokenizer, vocabulary=vocabulary)
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 @verb(t("Text to model in one go: prepare, plan, train, evaluate, report. Run again to continue."))
@@ -51,6 +62,7 @@ def run(
     preset: Preset = "",
     lang: Lang = "",
     chinese: Chinese = "",
+    allow: Allow = "",
     redact: Redact = "mask",
     strict: Strict = False,
     text_column: TextColumn = "",
@@ -63,7 +75,7 @@ def run(
 ) -> None:
     from bimo.run import run as run_all
 
-    settings = _prepare_settings(lang, chinese, redact, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(lang, chinese, allow, redact, strict, text_column, tokenizer, vocabulary, seed)
     facts = run_all(
         [*sources],
         out=out,
@@ -131,6 +143,7 @@ def prepare(
     out: Out,
     lang: Lang = "",
     chinese: Chinese = "",
+    allow: Allow = "",
     redact: Redact = "mask",
     strict: Strict = False,
     text_column: TextColumn = "",
@@ -142,7 +155,7 @@ def prepare(
 ) -> None:
     from bimo.prepare import prepare as prepare_data
 
-    settings = _prepare_settings(lang, chinese, redact, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(lang, chinese, allow, redact, strict, text_column, tokenizer, vocabulary, seed)
     facts = prepare_data([*sources], out=out, settings=settings, console=Console(quiet=quiet))
     show(facts, as_json=json)
 

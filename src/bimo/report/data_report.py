@@ -34,7 +34,7 @@ from bimo.report.page import (
     write_page,
 )
 from bimo.runtime import t
-from bimo.text.documents import REASONS, describe_reason
+from bimo.text.documents import ALLOWABLE, REASONS, describe_reason
 from bimo.text.personal import KINDS, describe_kind
 
 __all__ = ["personal", "rejected", "repeated", "sources", "tokenizer", "write_data_report"]
@@ -232,7 +232,14 @@ def rejected(facts: Facts) -> Section | None:
         if isinstance(example, dict):
             examples.setdefault(str(example.get("reason", "")), []).append(example)
     folded = [
-        element("details", element("summary", t("Examples: {reason}", reason=_reason(reason))), _excerpts(found))
+        element(
+            "details",
+            element("summary", t("Examples: {reason}", reason=_reason(reason))),
+            _excerpts(found),
+            element("p", t("To keep such texts:"), " ", element("code", f"--allow {reason}"), class_="note")
+            if reason in ALLOWABLE
+            else "",
+        )
         for reason, found in examples.items()
     ]
     total = t(

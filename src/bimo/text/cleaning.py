@@ -34,7 +34,9 @@ def clean_documents(
         if isinstance(piece, Rejected):
             yield _redacted(piece, redactor)
             continue
-        text, removed = drop_boilerplate(normalize(piece.text))
+        text, removed = normalize(piece.text), 0
+        if "boilerplate" not in options.allow:
+            text, removed = drop_boilerplate(text)
         counts["boilerplate_lines"] += removed
         if removed and not text.strip():
             detail = t("{lines} such lines and nothing else", lines=removed)
@@ -50,7 +52,7 @@ def clean_documents(
         if redacted is not text:
             text, kinds = redacted, count_kinds(redacted)
         document = Document(text, piece.source, piece.line, language)
-        fault = find_fault(text, kinds)
+        fault = find_fault(text, kinds, options.allow)
         if fault is not None:
             yield document.rejected(*fault)
         elif personal and options.redact == "drop":

@@ -14,7 +14,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
 from bimo.text.chinese import check_script
 from bimo.text.cleaned import CleanedBatches
-from bimo.text.documents import Document, Piece, Rejected
+from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
 from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
@@ -77,6 +77,14 @@ def collect_documents(
         )
     redaction_key(options.redact)  # before any work
     check_script(options.chinese)
+    unknown = [reason for reason in options.allow if reason not in ALLOWABLE]
+    if unknown:
+        raise UserError(
+            "--allow cannot turn off {reason!r}. Rules that can be: {known}.",
+            code=USAGE,
+            reason=unknown[0],
+            known=", ".join(ALLOWABLE),
+        )
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:
@@ -100,7 +108,7 @@ def collect_documents(
         personal: dict[str, Any] = {}
         counts, count = _clean(cleaned, batches, files, reading, personal, options.strict, progress)
         progress(_CLEANED, t("comparing"))
-        repeats = find_repeats(batches, count)
+        repeats = find_repeats(batches, count, options.allow)
         progress(_COMPARED, t("comparing"))
         with DocumentWriter(out / "rejected", "rejected", kind=Rejected) as writer:
             rejections, measures, paragraphs = Rejections(writer), Measures(), Counter[str]()

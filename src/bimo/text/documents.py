@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bimo.runtime import t
 
-__all__ = ["REASONS", "Document", "Piece", "Rejected", "describe_reason"]
+__all__ = ["ALLOWABLE", "REASONS", "Document", "Piece", "Rejected", "describe_reason"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,9 @@ REASONS = {
     "duplicate": "the same text was there before",
     "near_duplicate": "nearly the same as another text, which is longer or came first",
 }
+
+ALLOWABLE = ("too_short", "mojibake", "repetition", "links", "machine", "symbols", "boilerplate", "near_duplicate")
+"""Reasons that are a matter of judgement: a person may keep such texts."""
 
 
 def describe_reason(reason: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from bimo.runtime import t
 from bimo.text.clean import count_damage
 from bimo.text.measure import DIGIT, LATIN, LETTERS, SPACE, count_kinds
 
-__all__ = ["find_fault"]
+__all__ = ["FAULTS", "find_fault"]
 
 _LEAST_LETTERS = 2
 _LEAST_DAMAGED, _DAMAGED_SHARE = 3, 0.03
@@ -29,14 +29,15 @@ _LONG_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{32,}")
 Kinds = list[int]
 
 
-def find_fault(text: str, kinds: Kinds | None = None) -> tuple[str, str] | None:
+def find_fault(text: str, kinds: Kinds | None = None, allow: Collection[str] = ()) -> tuple[str, str] | None:
     """(reason, detail) when `text` is not something that people wrote to be read, else None.
 
-    `kinds` are its counts from count_kinds. Rules are mild: verse, dialogue, code, contents and chat lines pass.
+    `kinds` are its counts from count_kinds, `allow` the reasons of FAULTS whose rules are off. Rules are mild: verse,
+    dialogue, code, contents and chat lines pass.
     """
     kinds = count_kinds(text) if kinds is None else kinds
-    for reason, rule in _RULES:
-        detail = rule(text, kinds)
+    for reason, rule in _RULES.items():
+        detail = "" if reason in allow else rule(text, kinds)
         if detail:
             return reason, detail
     return None
@@ -105,11 +106,12 @@ def _symbols(text: str, kinds: Kinds) -> str:
     return t("{share:.0%} letters", share=share) if size >= _SYMBOLS_FROM and share < _LETTER_SHARE else ""
 
 
-_RULES: tuple[tuple[str, Callable[[str, Kinds], str]], ...] = (
-    ("too_short", _too_short),
-    ("mojibake", _mojibake),
-    ("repetition", _repetition),
-    ("links", _links),
-    ("machine", _machine),
-    ("symbols", _symbols),
-)
+_RULES: dict[str, Callable[[str, Kinds], str]] = {
+    "too_short": _too_short,
+    "mojibake": _mojibake,
+    "repetition": _repetition,
+    "links": _links,
+    "machine": _machine,
+    "symbols": _symbols,
+}
+FAULTS = tuple(_RULES)

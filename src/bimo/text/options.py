@@ -11,13 +11,14 @@ __all__ = ["TextOptions"]
 class TextOptions:
     """None lets the data decide.
 
-    `languages` keeps those (`zh`, `en`, other ISO codes) alone. `chinese` is the script that Chinese documents are
-    brought into, `simplified` or `traditional`; empty leaves them as they are. `redact` is what becomes of personal
-    data and secrets: `report`, `mask`, `pseudonymise` (with a key in the environment, BIMO_PSEUDONYM_KEY), or `drop`
-    for whole documents. `strict` stops at the first file or row that cannot be read. `text_column` names the column of
-    tables. `validation_share` is a share of all text, `seed` picks which.
+    `allow` turns rules off, by the reasons of ALLOWABLE. `languages` keeps those (`zh`, `en`, other ISO codes) alone.
+    `chinese` is the script that Chinese documents are brought into, `simplified` or `traditional`; empty leaves them as
+    they are. `redact` is what becomes of personal data and secrets: `report`, `mask`, `pseudonymise` (with a key in the
+    environment, BIMO_PSEUDONYM_KEY), or `drop` for whole documents. `strict` stops at the first file or row that cannot
+    be read. `text_column` names the column of tables. `validation_share` is a share of all text, `seed` picks which.
     """
 
+    allow: tuple[str, ...] = ()
     languages: tuple[str, ...] | None = None
     chinese: str = ""
     redact: str = "mask"

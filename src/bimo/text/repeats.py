@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,17 +62,20 @@ class Repeats:
         return self.kept_instead[_place(number, row)]
 
 
-def find_repeats(batches: CleanedBatches, count: int) -> Repeats:
+def find_repeats(batches: CleanedBatches, count: int, allow: Collection[str] = ()) -> Repeats:
     """Compare the documents of batches 0 to `count` with each other.
 
-    Near-duplicates are looked for twice: what differed in repeated paragraphs alone is alike without them.
+    With `near_duplicate` or `boilerplate` in `allow`, near-duplicates or repeated paragraphs stay. Near-duplicates are
+    looked for twice: what differed in repeated paragraphs alone is alike without them.
     """
     found = Repeats()
     _find_same(batches, count, found)
     keys, places = _keys(batches, count, found)
-    _find_like(batches, keys, places, found)
-    _find_paragraphs(batches, count, found)
-    if found.losing:
+    if "near_duplicate" not in allow:
+        _find_like(batches, keys, places, found)
+    if "boilerplate" not in allow:
+        _find_paragraphs(batches, count, found)
+    if found.losing and "near_duplicate" not in allow:
         for index, place in enumerate(places):
             if place in found.losing:
                 document = _left(batches, place, found)
