@@ -200,10 +200,10 @@ def test_another_key_begins_anew(tmp_path, mixed, monkeypatch):
 
 def test_processes_end_with_a_killed_parent(tmp_path, mixed):
     script = (
-        "import time, bimo.text.cleaning as cleaning, bimo.text.workers as workers\n"
+        "import time, bimo.text.batch_cleaning as cleaning, bimo.text.workers as workers\n"
         "from pathlib import Path\n"
         "from bimo.text.batches import Batch\n"
-        "from bimo.text.cleaned import CleanedBatches\n"
+        "from bimo.text.batch_store import CleanedBatches\n"
         "from bimo.text.options import TextOptions\n"
         "def batches():\n"
         "    for number in range(1000):\n"

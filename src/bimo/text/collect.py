@@ -11,9 +11,9 @@ from typing import Any
 
 from bimo.console import Update
 from bimo.runtime import USAGE, UserError, t
+from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
 from bimo.text.chinese import check_script
-from bimo.text.cleaned import CleanedBatches
 from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
 from bimo.text.measure import Measures
 from bimo.text.opening import Reading

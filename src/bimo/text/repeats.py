@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bimo.text.cleaned import CleanedBatches
+from bimo.text.batch_store import CleanedBatches
 from bimo.text.dedup import SeenTexts
 from bimo.text.documents import Document
 from bimo.text.near_duplicates import BANDS, band_keys, find_clusters, shingle_set

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 from bimo.runtime import language, set_language
+from bimo.text.batch_cleaning import clean_batch
+from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import Batch
-from bimo.text.cleaned import CleanedBatches
-from bimo.text.cleaning import clean_batch
 from bimo.text.options import TextOptions
 
 __all__ = ["clean_in_processes", "clean_one_by_one", "cores"]
