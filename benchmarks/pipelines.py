@@ -68,7 +68,10 @@ def run_datatrove(source: Path, out: Path, tokenizer: Path) -> None:
     config = MinhashConfig()
 
     def go(*steps: object, tasks: int = FILES // 2) -> None:
-        LocalPipelineExecutor([*steps], tasks=tasks, workers=PROCESSES, start_method="spawn").run()
+        logs = str(work / "logs" / str(len(steps)))
+        LocalPipelineExecutor(
+            [*steps], tasks=tasks, workers=PROCESSES, start_method="spawn", logging_dir=logs, skip_completed=False
+        ).run()
 
     for language in ("zh", "en"):
         work = out / language
