@@ -285,7 +285,9 @@ def test_masks_are_the_default_everywhere(tmp_path):
 def test_reports_leave_the_text(tmp_path):
     facts = collect_documents([folder_of(tmp_path)], tmp_path / "out", TextOptions(redact="report"))
     assert "13800138000" in everything(tmp_path / "out")
-    assert "4111 1111" not in json.dumps(facts["personal"])
+    assert "4111 1111" not in json.dumps(facts)
+    assert "13800138000" not in json.dumps(facts)
+    assert "打[电话]" in str(facts["rejected_examples"])
 
 
 def test_drop_sets_whole_documents_aside(tmp_path):

@@ -18,7 +18,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.text.collect import collect_documents
 from bimo.text.options import TextOptions
-from bimo.text.personal import describe_kind, redaction_key
+from bimo.text.personal import describe_kind, excerpt, redaction_key
 from bimo.text.sources import estimate_bytes, find_sources, source_digest
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
@@ -205,7 +205,7 @@ def _tokenizer_facts(tokenizer: Tokenizer, out: Path) -> dict[str, Any]:
         "characters_per_token": {code: characters[code] / max(1, tokens[code]) for code, _ in tokens.most_common()},
         "bytes_per_token": bytes_ / max(1, tokens.total()),
         "longest_tokens": longest_tokens(tokenizer, 30),
-        "sample": tokenizer.pieces(" ".join(example[:160].split())),
+        "sample": tokenizer.pieces(excerpt(" ".join(example[:400].split()), 160)),
     }
 
 

@@ -19,7 +19,7 @@ from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.passages import passage_characters
-from bimo.text.personal import merge_personal, redaction_key
+from bimo.text.personal import excerpt, merge_personal, redaction_key
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
 from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
@@ -144,7 +144,9 @@ def collect_documents(
         "near_duplicates": {"clusters": repeats.clusters, "examples": repeats.examples},
         "repeated_paragraphs": {
             "removed": paragraphs.total(),
-            "examples": [[line[:_EXAMPLE_CHARACTERS], times] for line, times in paragraphs.most_common(_EXAMPLES)],
+            "examples": [
+                [excerpt(line, _EXAMPLE_CHARACTERS), times] for line, times in paragraphs.most_common(_EXAMPLES)
+            ],
         },
         "personal": {
             "mode": options.redact,

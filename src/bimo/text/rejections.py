@@ -7,6 +7,7 @@ from typing import Any
 
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.documents import Rejected, describe_reason
+from bimo.text.personal import excerpt
 from bimo.text.store import DocumentWriter
 
 __all__ = ["Rejections", "place_in", "unread_error"]
@@ -35,7 +36,9 @@ class Rejections:
             self.languages[rejected.detail] += 1
         if self.counts[rejected.reason] <= _EXAMPLES:
             example = {"source": rejected.source, "line": rejected.line, "reason": rejected.reason}
-            self.examples.append({**example, "detail": rejected.detail, "text": rejected.text[:_EXAMPLE_CHARACTERS]})
+            self.examples.append(
+                {**example, "detail": rejected.detail, "text": excerpt(rejected.text, _EXAMPLE_CHARACTERS)}
+            )
 
     def nothing_left(self, files: int) -> UserError:
         """The error for a corpus of which nothing is left, with the main reasons and their first examples."""

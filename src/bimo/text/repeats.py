@@ -15,6 +15,7 @@ from bimo.text.dedup import SeenTexts
 from bimo.text.documents import Document
 from bimo.text.near_duplicates import BANDS, band_keys, find_clusters, shingle_set
 from bimo.text.paragraphs import REPEATED_IN, drop_paragraphs
+from bimo.text.personal import excerpt
 from bimo.text.rejections import place_in
 
 __all__ = ["NEW", "SAME", "Repeats", "find_repeats"]
@@ -135,26 +136,27 @@ def _find_like(batches: CleanedBatches, keys: np.ndarray, places: array[int], fo
         clusters.setdefault(int(first[index]), [int(first[index])]).append(index)
     found.clusters += len(clusters)
     for _, indices in sorted(clusters.items()):
-        texts = {index: _left(batches, places[index], found) for index in indices}
-        kept = max(indices, key=lambda index: (len(texts[index].text), -index))
-        where = place_in(texts[kept].source, texts[kept].line)
-        for index in indices:
-            if index != kept:
-                number, row = divmod(places[index], _ROWS)
-                found.states[number][row] = LIKE
-                found.kept_instead[places[index]] = where
-                keys[index] = 0
+        # A group may be large, so its texts are looked at one by one.
+        kept = max(indices, key=lambda index: (len(_left(batches, places[index], found).text), -index))
+        document = _left(batches, places[kept], found)
+        where = place_in(document.source, document.line)
+        others = [index for index in indices if index != kept]
         if len(found.examples) < _EXAMPLES:
-            other = next(index for index in indices if index != kept)
+            other = _left(batches, places[others[0]], found)
             found.examples.append(
                 {
                     "documents": len(indices),
                     "kept": where,
-                    "text": texts[kept].text[:_EXAMPLE_CHARACTERS],
-                    "other": place_in(texts[other].source, texts[other].line),
-                    "other_text": texts[other].text[:_EXAMPLE_CHARACTERS],
+                    "text": excerpt(document.text, _EXAMPLE_CHARACTERS),
+                    "other": place_in(other.source, other.line),
+                    "other_text": excerpt(other.text, _EXAMPLE_CHARACTERS),
                 }
             )
+        for index in others:
+            number, row = divmod(places[index], _ROWS)
+            found.states[number][row] = LIKE
+            found.kept_instead[places[index]] = where
+            keys[index] = 0
 
 
 def _find_paragraphs(batches: CleanedBatches, count: int, found: Repeats) -> None:

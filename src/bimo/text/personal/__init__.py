@@ -2,7 +2,16 @@
 
 from bimo.text.personal.find import KINDS, Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
-from bimo.text.personal.redact import KEY_VARIABLE, MODES, Redactor, describe_kind, mask, merge_personal, redaction_key
+from bimo.text.personal.redact import (
+    KEY_VARIABLE,
+    MODES,
+    Redactor,
+    describe_kind,
+    excerpt,
+    mask,
+    merge_personal,
+    redaction_key,
+)
 
 __all__ = [
     "KEY_VARIABLE",
@@ -11,6 +20,7 @@ __all__ = [
     "Finding",
     "Redactor",
     "describe_kind",
+    "excerpt",
     "find_personal",
     "mask",
     "merge_personal",

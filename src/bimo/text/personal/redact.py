@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.personal.find import Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
 
-__all__ = ["KEY_VARIABLE", "MODES", "Redactor", "describe_kind", "mask", "merge_personal", "redaction_key"]
+__all__ = ["KEY_VARIABLE", "MODES", "Redactor", "describe_kind", "excerpt", "mask", "merge_personal", "redaction_key"]
 
 MODES = ("report", "mask", "pseudonymise", "drop")
 
@@ -20,6 +21,8 @@ KEY_VARIABLE = "BIMO_PSEUDONYM_KEY"
 _SAMPLES = 3
 _AROUND = 24
 _MOST_SOURCES = 10_000
+_LONGEST_VALUE = 100
+_HAN = re.compile("[\u4e00-\u9fff]")
 
 _MARKS = {
     "secret": ("密钥", "SECRET"),
@@ -74,6 +77,13 @@ def mask(text: str, findings: Sequence[Finding], language: str = "en") -> str:
         parts += [text[place : finding.start], f"[{mark}]"]
         place = finding.end
     return "".join([*parts, text[place:]])
+
+
+def excerpt(text: str, characters: int) -> str:
+    """The beginning of a text as it may be shown: masked, whatever the mode."""
+    beginning = text[: characters + _LONGEST_VALUE]
+    language = "zh" if _HAN.search(beginning) else "en"
+    return mask(beginning, find_personal(beginning), language)[:characters]
 
 
 def redaction_key(mode: str) -> bytes:
