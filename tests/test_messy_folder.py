@@ -11,8 +11,8 @@ from messy import write_messy_folder
 
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.data_report import write_data_report
-from bimo.report.facts import count, language_name
-from bimo.runtime import set_language
+from bimo.report.facts import count, language_name, size
+from bimo.runtime import set_language, t
 from bimo.text import TextOptions, describe_reason, read_rejected, read_stored
 from bimo.text.personal import describe_kind
 
@@ -72,6 +72,9 @@ def test_the_manifest_counts_what_is_there(prepared):
         "unreadable": 2,
         "language": 1,
     }
+    assert facts["rejected_bytes"] == {
+        reason: sum(len(row.text.encode()) for row in rejected if row.reason == reason) for reason in facts["rejected"]
+    }
     assert facts["files_unreadable"] == 4
     assert facts["languages_left_out"] == {"ko": 1}
     assert facts["repeated_paragraphs"]["removed"] == 5
@@ -104,6 +107,16 @@ def test_every_count_of_the_report_is_that_of_the_manifest(prepared, language):
             assert [name, count(number)] in [row[:2] for row in rows]
         for line, number in facts["repeated_paragraphs"]["examples"]:
             assert [line, count(number)] in rows
+        kept = [facts[side][what] for what in ("documents", "bytes") for side in ("train", "validation")]
+        steps = [row for row in rows if len(row) == 4 and row[0] in (t("Read"), t("After the rules"), t("Kept"))]
+        gone = sum(facts["rejected"][reason] for reason in ("duplicate", "near_duplicate"))
+        rules = sum(facts["rejected"][reason] for reason in ("too_short", "language"))
+        assert [row[1] for row in steps] == [
+            count(kept[0] + kept[1] + gone + rules),
+            count(kept[0] + kept[1] + gone),
+            count(kept[0] + kept[1]),
+        ]
+        assert steps[-1][2] == size(kept[2] + kept[3])
         single = [row[1] for row in rows if len(row) == 2]
         assert {count(facts["files"]), count(facts["files_unreadable"])} <= set(single)
         assert any(f"{language_name('ko')} 1" in row[-1] for row in rows)

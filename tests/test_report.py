@@ -42,6 +42,7 @@ DOCUMENTS: dict[str, Any] = {
     "train": {"documents": 9321, "characters": 12_600_000, "bytes": 29_600_000},
     "validation": {"documents": 491, "characters": 700_000, "bytes": 1_600_000},
     "rejected": {"duplicate": 1031, "repetition": 140, "too_short": 72},
+    "rejected_bytes": {"duplicate": 310_000, "repetition": 90_000, "too_short": 300},
     "near_duplicates": {
         "clusters": 37,
         "examples": [

@@ -19,6 +19,7 @@ from bimo.report.facts import (
     rounded,
     size,
 )
+from bimo.report.funnel import funnel
 from bimo.report.page import (
     Node,
     Section,
@@ -246,7 +247,12 @@ def rejected(facts: Facts) -> Section | None:
         "{n} pieces of text were set aside. They are kept with their reasons beside the data.",
         n=count(_total(dict(reasons)) or 0),
     )
-    content = [element("p", total), table([t("Reason"), t("Pieces"), ""], rows, class_="bars"), *folded]
+    content = [
+        element("p", total),
+        *funnel(part(facts, "documents")),
+        table([t("Reason"), t("Pieces"), ""], rows, class_="bars"),
+        *folded,
+    ]
     return "rejected", t("What was kept out"), content
 
 

@@ -139,6 +139,7 @@ def collect_documents(
         "train": asdict(split.sizes[False]),
         "validation": asdict(split.sizes[True]),
         "rejected": dict(rejections.counts.most_common()),
+        "rejected_bytes": dict(rejections.bytes.most_common()),
         "rejected_examples": rejections.examples,
         "languages_left_out": dict(rejections.languages.most_common()),
         "near_duplicates": {"clusters": repeats.clusters, "examples": repeats.examples},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bimo.runtime import t
 
-__all__ = ["ALLOWABLE", "REASONS", "Document", "Piece", "Rejected", "describe_reason"]
+__all__ = ["ALLOWABLE", "REASONS", "UNREAD_REASONS", "Document", "Piece", "Rejected", "describe_reason"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,9 @@ REASONS = {
     "duplicate": "the same text was there before",
     "near_duplicate": "nearly the same as another text, which is longer or came first",
 }
+
+UNREAD_REASONS = ("unknown_format", "unreadable", "encrypted", "empty", "no_text", "too_long", "bad_bytes", "bad_row")
+"""Reasons of what never became a document."""
 
 ALLOWABLE = ("too_short", "mojibake", "repetition", "links", "machine", "symbols", "boilerplate", "near_duplicate")
 """Reasons that are a matter of judgement: a person may keep such texts."""

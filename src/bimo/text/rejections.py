@@ -23,6 +23,8 @@ class Rejections:
         self._writer = writer
         self.counts: Counter[str] = Counter()
         self.examples: list[dict[str, Any]] = []
+        self.bytes: Counter[str] = Counter()
+        """In UTF-8, by reason."""
         self.languages: Counter[str] = Counter()
         """Documents that were left out for their language, by language."""
         self.files = 0
@@ -32,6 +34,7 @@ class Rejections:
         self._writer.write(rejected)
         self.files += rejected.line == 0
         self.counts[rejected.reason] += 1
+        self.bytes[rejected.reason] += len(rejected.text.encode())
         if rejected.reason == "language":
             self.languages[rejected.detail] += 1
         if self.counts[rejected.reason] <= _EXAMPLES:
