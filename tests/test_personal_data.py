@@ -109,6 +109,8 @@ def test_cards_have_an_issuer(number, valid):
         ("postgres://u:s3cretpw@host/db", [("secret", "s3cretpw")]),
         ("联系人：张伟，在公司", [("name", "张伟")]),
         ("尊敬的李建国先生：", [("name", "李建国")]),
+        ("聯繫人：陳偉國，電話13800138000", [("name", "陳偉國"), ("phone", "13800138000")]),
+        ("地址：臺北市中山區中山路27號3樓。", [("address", "臺北市中山區中山路27號3樓")]),
         ("Name: Mary J. Watson", [("name", "Mary J. Watson")]),
         ("地址：北京市海淀区中关村大街27号1203室。", [("address", "北京市海淀区中关村大街27号1203室")]),
         ("at 742 Elm Terrace, Springfield, IL 62704", [("address", "742 Elm Terrace, Springfield, IL 62704")]),

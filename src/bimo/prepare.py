@@ -49,6 +49,8 @@ REDACTED = {
     "drop": "{kinds}: texts with any of them were set aside",
 }
 
+_KINDS_SHOWN = 6
+
 LANGUAGES = {"zh": "Chinese", "en": "English"}
 
 
@@ -144,7 +146,8 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
     )
     personal = facts["personal"]["counts"]
     if personal:
-        kinds = ", ".join(f"{count:,} {describe_kind(kind)}" for kind, count in itertools.islice(personal.items(), 4))
+        named = [f"{count:,} {describe_kind(kind)}" for kind, count in personal.items()]
+        kinds = ", ".join([*named[:_KINDS_SHOWN], *(["…"] if len(named) > _KINDS_SHOWN else [])])
         console.say("Redacted", t(REDACTED[facts["personal"]["mode"]], kinds=kinds))
 
 

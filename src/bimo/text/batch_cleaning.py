@@ -44,13 +44,13 @@ def clean_documents(
             continue
         kinds = count_kinds(text)
         language = script_of(text, kinds)
+        redacted, personal = redactor.redact(text, piece.source, piece.line, language)
+        if redacted is not text:
+            text, kinds = redacted, count_kinds(redacted)
         if options.chinese and language == "zh":
             converted = convert(text, options.chinese)
             counts["converted_documents"] += converted != text
             text = converted
-        redacted, personal = redactor.redact(text, piece.source, piece.line, language)
-        if redacted is not text:
-            text, kinds = redacted, count_kinds(redacted)
         document = Document(text, piece.source, piece.line, language)
         fault = find_fault(text, kinds, options.allow)
         if fault is not None:

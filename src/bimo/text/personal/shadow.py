@@ -1,4 +1,4 @@
-"""A text as rules read it: full-width forms as ASCII and nothing invisible, with the way back to its own places."""
+"""A text as rules read it: full-width forms as ASCII, simplified characters, nothing invisible; with the way back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import functools
 
 import numpy as np
 
+from bimo.text.chinese import convert
+
 __all__ = ["Shadow"]
 
 _INVISIBLE = (0xAD, *range(0x200B, 0x2010), *range(0x2060, 0x2065), 0xFEFF)
+_HAN = range(0x3400, 0xA000)
 _POINTS = 0x110000
 
 
@@ -21,6 +24,11 @@ def _forms() -> np.ndarray:
         forms[ord(point)] = ord(" ")
     for point in "—–‐‑‒−":
         forms[ord(point)] = ord("-")
+    han = "".join(map(chr, _HAN))
+    simplified = convert("\n".join(han), "simplified").split("\n")  # each by itself, so that none depends on another
+    forms[_HAN.start : _HAN.stop] = [
+        ord(other) if len(other) == 1 else ord(one) for one, other in zip(han, simplified, strict=True)
+    ]
     forms[[*_INVISIBLE]] = 0
     return forms
 
