@@ -249,3 +249,29 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path, mixed):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "done\n"
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_ctrl_c_leaves_a_sentence_and_what_is_finished(tmp_path, mixed):
+    """All processes of the group get the signal, as from a terminal."""
+    script = "import bimo.text.batches as b; b.BATCH_CHARACTERS, b.BATCH_ROWS, b.BATCH_FILES = 20_000, 40, 3\n"
+    script += "import bimo.text.collect as c; c.cores = lambda: 2; c.BATCH_CHARACTERS = 1\n"
+    script += "import time, bimo.text.workers as w; clean = w.clean_in_processes\n"
+    script += "def slow(batches, *rest):\n"
+    script += "    for batch in clean(batches, *rest):\n"
+    script += "        yield batch\n"
+    script += "        time.sleep(0.3)\n"
+    script += "c.clean_in_processes = slow\n"
+    script += "from bimo.cli import main; main()\n"
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", script, "prepare", str(mixed), "--out", str(out), "--quiet"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "BIMO_LANGUAGE": "en"}
+    )
+    while process.poll() is None and not list((out / ".cleaning").glob("*.arrow")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert errors.startswith("bimo: Interrupted. What is finished is kept.")
+    assert errors.count("\n") == 1
+    assert list((out / ".cleaning").glob("*.arrow"))

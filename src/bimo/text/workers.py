@@ -56,7 +56,10 @@ def clean_in_processes(
         while flying:
             yield _land(flying, cleaned)
     finally:
-        pool.shutdown(wait=True, kill_workers=True)
+        for _, future in flying:
+            if future is not None:
+                future.cancel()
+        pool.shutdown()  # after the batches in work, a second or so
 
 
 def _land(flying: deque[tuple[Batch, Future[bytes] | None]], cleaned: CleanedBatches) -> Batch:
