@@ -172,7 +172,7 @@ def test_lines_that_are_passed_over_hold_nothing(monkeypatch):
     sentences = [each["text"] for each in development()]
     texts = [*sentences, *("\n".join(sentences[start : start + 20]) for start in range(0, len(sentences), 20))]
     quick = [find_personal(text) for text in texts]
-    monkeypatch.setattr("bimo.text.personal.find._OTHERWISE", ("",))
+    monkeypatch.setattr("bimo.text.personal.find._WORDS", ("",))
     monkeypatch.setattr("bimo.text.personal.find._WORTH_A_LOOK", re.compile(""))
     assert quick == [find_personal(text) for text in texts]
 
@@ -239,7 +239,7 @@ def test_counts_and_samples_hold_no_value():
     redactor = Redactor("mask")
     for number, each in enumerate(development()):
         redactor.redact(each["text"], "a.txt", number, each["language"])
-    facts = json.dumps(redactor.facts(), ensure_ascii=False)
+    facts = json.dumps(redactor.met.facts(), ensure_ascii=False)
     values = [
         each["text"][span["start"] : span["end"]]
         for each in development()
@@ -247,7 +247,7 @@ def test_counts_and_samples_hold_no_value():
         if span["kind"] not in ("name", "birth_date", "plate")
     ]
     assert not [value for value in values if value in facts]
-    assert sum(redactor.counts.values()) == sum(redactor.sources.values()) > 2000
+    assert sum(redactor.met.kinds.values()) == sum(redactor.met.sources.values()) > 2000
 
 
 RECORDS = [

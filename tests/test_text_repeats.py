@@ -269,7 +269,9 @@ def test_ctrl_c_leaves_a_sentence_and_what_is_finished(tmp_path, mixed):
     )
     while process.poll() is None and not list((out / ".cleaning").glob("*.arrow")):
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    for _ in range(3):  # an impatient finger
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.02)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 5
     assert errors.startswith("bimo: Interrupted. What is finished is kept.")

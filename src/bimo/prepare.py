@@ -146,7 +146,7 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
     )
     personal = facts["personal"]["counts"]
     if personal:
-        named = [f"{count:,} {describe_kind(kind)}" for kind, count in personal.items()]
+        named = [f"{describe_kind(kind)} {count:,}" for kind, count in personal.items()]
         kinds = ", ".join([*named[:_KINDS_SHOWN], *(["…"] if len(named) > _KINDS_SHOWN else [])])
         console.say("Redacted", t(REDACTED[facts["personal"]["mode"]], kinds=kinds))
 

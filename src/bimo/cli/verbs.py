@@ -32,9 +32,17 @@ from bimo.runtime import USAGE, UserError, t
 
 
 def _prepare_settings(
-    lang: str, chinese: str, allow: str, redact: str, strict: bool, text_column: str, tokenizer: str, vocabulary: int,
+    *,
+    lang: str,
+    chinese: str,
+    allow: str,
+    redact: str,
+    strict: bool,
+    text_column: str,
+    tokenizer: str,
+    vocabulary: int,
     seed: int,
-) -> Any:  # fmt: skip
+) -> Any:
     from bimo.prepare import PrepareConfig
     from bimo.text.options import TextOptions
 
@@ -75,7 +83,17 @@ def run(
 ) -> None:
     from bimo.run import run as run_all
 
-    settings = _prepare_settings(lang, chinese, allow, redact, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(
+        lang=lang,
+        chinese=chinese,
+        allow=allow,
+        redact=redact,
+        strict=strict,
+        text_column=text_column,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        seed=seed,
+    )
     facts = run_all(
         [*sources],
         out=out,
@@ -155,7 +173,17 @@ def prepare(
 ) -> None:
     from bimo.prepare import prepare as prepare_data
 
-    settings = _prepare_settings(lang, chinese, allow, redact, strict, text_column, tokenizer, vocabulary, seed)
+    settings = _prepare_settings(
+        lang=lang,
+        chinese=chinese,
+        allow=allow,
+        redact=redact,
+        strict=strict,
+        text_column=text_column,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        seed=seed,
+    )
     facts = prepare_data([*sources], out=out, settings=settings, console=Console(quiet=quiet))
     show(facts, as_json=json)
 

@@ -92,7 +92,7 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
         "encodings": reading.encodings,
         "columns": reading.columns,
         "bytes_read": reading.bytes_read,
-        "personal": redactor.facts(),
+        "personal": redactor.met.facts(),
     }
     documents = [row for row in rows if isinstance(row, Document)]
     keys = iter(band_keys([one.text for one in documents], [one.language for one in documents]))

@@ -19,7 +19,7 @@ from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.passages import passage_characters
-from bimo.text.personal import excerpt, merge_personal, redaction_key
+from bimo.text.personal import PersonalCounts, excerpt, redaction_key
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
 from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
@@ -105,7 +105,7 @@ def collect_documents(
             cleaned = clean_in_processes(read, batches, options, reading.passage_characters, workers)
         else:
             cleaned = clean_one_by_one(read, batches, options, reading.passage_characters)
-        personal: dict[str, Any] = {}
+        personal = PersonalCounts()
         counts, count = _clean(cleaned, batches, files, reading, personal, options.strict, progress)
         progress(_CLEANED, t("comparing"))
         repeats = find_repeats(batches, count, options.allow)
@@ -149,12 +149,7 @@ def collect_documents(
                 [excerpt(line, _EXAMPLE_CHARACTERS), times] for line, times in paragraphs.most_common(_EXAMPLES)
             ],
         },
-        "personal": {
-            "mode": options.redact,
-            "counts": dict(personal["counts"].most_common()),
-            "sources": dict(personal["sources"].most_common(_EXAMPLES)),
-            "samples": personal["samples"],
-        },
+        "personal": {"mode": options.redact, **personal.facts(_EXAMPLES)},
         **measures.facts(),
     }
 
@@ -164,7 +159,7 @@ def _clean(
     batches: CleanedBatches,
     files: Sequence[SourceFile],
     reading: Reading,
-    personal: dict[str, Any],
+    personal: PersonalCounts,
     strict: bool,
     progress: Update,
 ) -> tuple[Counter[str], int]:
@@ -185,7 +180,7 @@ def _clean(
         reading.encodings.update(facts["encodings"])
         reading.columns.update(facts["columns"])
         reading.bytes_read += facts["bytes_read"]
-        merge_personal(personal, facts["personal"])
+        personal.add(facts["personal"])
         count, done, documents = count + 1, done + batch.bytes, documents + facts["pieces"]
         progress(
             _CLEANED * min(1.0, done / total), _rates(batch.last, done, documents, time.monotonic() - began, total)

@@ -78,8 +78,8 @@ def find_clusters(keys: np.ndarray, shingles_of: Callable[[int], np.ndarray]) ->
                     first[max(roots)] = min(roots)
                 elif len(unlike) < _REMEMBERED:
                     unlike.add((one, other))
-    for row in range(len(first)):
-        first[row] = first[first[row]]  # a root is never behind those that it stands for
+    while not np.array_equal(first, first[first]):
+        first = first[first]
     return first
 
 

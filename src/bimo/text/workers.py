@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 
 from bimo.runtime import language, set_language
 from bimo.text.batch_cleaning import clean_batch
@@ -23,8 +24,10 @@ _LOOK_SECONDS = 1.0
 
 
 def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use, whatever the machine has."""
+    import loky
+
+    return int(loky.cpu_count())
 
 
 def clean_one_by_one(
@@ -45,21 +48,41 @@ def clean_in_processes(
 
     pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(language(), os.getpid()))
     flying: deque[tuple[Batch, Future[bytes] | None]] = deque()
-    try:
-        for batch in batches:
-            future = None
-            if not cleaned.has(batch.number):
-                future = pool.submit(clean_batch, batch, options, passage_characters)
-            flying.append((batch, future))
-            while len(flying) > workers + _WAITING:
+    with _interrupted_once():
+        try:
+            for batch in batches:
+                future = None
+                if not cleaned.has(batch.number):
+                    future = pool.submit(clean_batch, batch, options, passage_characters)
+                flying.append((batch, future))
+                while len(flying) > workers + _WAITING:
+                    yield _land(flying, cleaned)
+            while flying:
                 yield _land(flying, cleaned)
-        while flying:
-            yield _land(flying, cleaned)
+        finally:
+            for _, future in flying:
+                if future is not None:
+                    future.cancel()
+            pool.shutdown()  # after the batches in work, a second or so
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Ctrl-C counts once in the block: a second one would stop the pool from being shut down, and that never ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
     finally:
-        for _, future in flying:
-            if future is not None:
-                future.cancel()
-        pool.shutdown()  # after the batches in work, a second or so
+        signal.signal(signal.SIGINT, before)
 
 
 def _land(flying: deque[tuple[Batch, Future[bytes] | None]], cleaned: CleanedBatches) -> Batch:

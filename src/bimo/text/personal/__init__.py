@@ -2,28 +2,17 @@
 
 from bimo.text.personal.find import KINDS, Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
-from bimo.text.personal.redact import (
-    KEY_VARIABLE,
-    MODES,
-    Redactor,
-    describe_kind,
-    excerpt,
-    mask,
-    merge_personal,
-    redaction_key,
-)
+from bimo.text.personal.redact import PersonalCounts, Redactor, describe_kind, excerpt, mask, redaction_key
 
 __all__ = [
-    "KEY_VARIABLE",
     "KINDS",
-    "MODES",
     "Finding",
+    "PersonalCounts",
     "Redactor",
     "describe_kind",
     "excerpt",
     "find_personal",
     "mask",
-    "merge_personal",
     "pseudonymise",
     "redaction_key",
 ]

@@ -18,18 +18,19 @@ _PROVINCES = (
     "北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西"
     "|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
 )
-_LEFT = re.compile(
-    rf"(?:(?:{_PROVINCES})(?:省|市|自治区|特别行政区)?)?(?:{_HAN}{{2,5}}?(?:市|自治州|盟|地区))?(?:{_HAN}{{1,6}}?(?:新区|区|县|旗|市))?"
-    rf"(?:{_HAN}{{1,6}}?(?:镇|乡|街道|开发区))?(?:{_HAN}{{1,7}}?(?:村|庄|屯|社区))?{_HAN}{{0,8}}$"
-)
 _LEAD = re.compile(
     r"^.*(?:地址|住址|住在|家住|现住|居住在|坐落|位于|寄到|寄往|送到|送至|发到|搬到|搬至|放在|放到|就在|地点|住)(?:了|是|为|于)?"
 )
-_RIGHT = re.compile(
+_REST = re.compile(
     rf"(?:{_HAN}{{2,8}}(?:大厦|广场|花园|小区|公寓|苑|城|园|家园|中心|宿舍|天地|里))?"
     rf"(?:[ ,]?(?:{_NUMBER} ?(?:号楼|号院|单元|座|栋|幢|楼|层|室|户|号)|{_NUMBER}(?=[,。;\s]|$)))*"
 )
+_NAMED = re.compile(f"(?:{_PROVINCES})(?:省|市|自治区|{_HAN}{{2,4}}[市区县州])")
+_UNIT = re.compile(f"{_HAN}{{2,3}}(?:市|区|县|镇|乡)")
+
 _LONGEST = 48
+_SURELY_PART, _WITHOUT_LEAD, _WITHOUT_ALL = 8, 12, 4
+"""Of the Han before a door, how many belong to it: all when so few; else look at so many for a unit; else so many."""
 
 _SUFFIX = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Square|Sq|Terrace|Ter|Way|Place|Pl|Circle"
@@ -49,25 +50,22 @@ _ENGLISH = re.compile(
 
 def find_addresses(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end)."""
-    if "号" in text:
-        for found in _DOOR.finditer(text):
-            span = _around(text, *found.span())
-            if span is not None:
-                yield span
+    for door in _DOOR.finditer(text):
+        rest = _REST.match(text, door.end())
+        yield door.start() - len(_leading(text[: door.start()])), rest.end() if rest else door.end()
     for found in _ENGLISH.finditer(text):
         yield found.span()
 
 
-def _around(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """From the largest place that is named to the smallest."""
-    piece = text[max(0, start - _LONGEST) : start]
-    piece = re.split("[^\u4e00-\u9fff]", piece)[-1]
+def _leading(text: str) -> str:
+    """What stands at the end of `text` of the way to a door: from the largest place that is named."""
+    piece = re.split("[^\u4e00-\u9fff]", text[-_LONGEST:])[-1]
     lead = _LEAD.match(piece)
     piece = piece[lead.end() :] if lead else piece
-    named = re.search(f"(?:{_PROVINCES})(?:省|市|自治区|{_HAN}{{2,4}}[市区县州])", piece)
+    named = _NAMED.search(piece)
     if named:
-        piece = piece[named.start() :]
-    elif not lead and len(piece) > 8:
-        units = re.search(rf"{_HAN}{{2,3}}(?:市|区|县|镇|乡)", piece[-12:])
-        piece = piece[-12:][units.start() :] if units else piece[-4:]
-    return start - len(piece), _RIGHT.match(text, end).end()  # type: ignore[union-attr]
+        return piece[named.start() :]
+    if lead or len(piece) <= _SURELY_PART:
+        return piece
+    units = _UNIT.search(piece[-_WITHOUT_LEAD:])
+    return piece[-_WITHOUT_LEAD:][units.start() :] if units else piece[-_WITHOUT_ALL:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,12 +48,14 @@ _RULES: dict[str, _Rule] = {
 KINDS = ("secret", *_RULES, "name")
 
 _SOME = re.compile("[0-9@号]")
-_OTHERWISE = ("微信", "薇信", "扣扣", "企鹅", "QQ", "qq", "wechat", "WeChat", "weixin", "[at]", "(at)", "Box")
+_WORDS = ("微信", "薇信", "扣扣", "企鹅", "QQ", "qq", "wechat", "WeChat", "weixin", "[at]", "(at)", "Box")
+"""After these, personal data may have no digit."""
+
 _SPOKEN = re.compile("[零〇一二三四五六七八九幺]{9}")
 _WORTH_A_LOOK = re.compile(
-    r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d|号|@|\[at\]|\(at\)|微信|薇信|[Qq]{2}|扣扣|企鹅|[Ww]e(?:[Cc]hat|ixin)"
-    r"|\d [A-Z][a-z]|P\.?O\.? Box|[零〇一二三四五六七八九幺]{4}|[0-9A-Fa-f]:[0-9A-Fa-f:]|[0-9A-Fa-f]{2}-[0-9A-Fa-f]{2}-"
-    r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\."
+    r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d|号|@|\d [A-Z][a-z]|[零〇一二三四五六七八九幺]{4}"
+    r"|[0-9A-Fa-f]:[0-9A-Fa-f:]|[0-9A-Fa-f]{2}-[0-9A-Fa-f]{2}-|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.|"
+    + "|".join(map(re.escape, _WORDS))
 )
 
 
@@ -61,7 +64,7 @@ def _lines_worth_a_look(text: str) -> Iterator[tuple[int, str]]:
 
     Most text has few digits, and to see that takes a fifth of the time of all rules.
     """
-    any_line = any(word in text for word in _OTHERWISE) or _SPOKEN.search(text) is not None
+    any_line = any(word in text for word in _WORDS) or _SPOKEN.search(text) is not None
     place = 0
     for line in text.split("\n"):
         if (any_line or _SOME.search(line)) and _WORTH_A_LOOK.search(line):
@@ -76,18 +79,27 @@ def find_personal(text: str) -> list[Finding]:
     on labels, forms of address and what stands beside them.
     """
     shadow = Shadow(text)
-    taken: list[tuple[int, int, str]] = []
+    secrets: list[tuple[int, int, str]] = []
     for start, end in find_secrets(shadow.text):
-        _take(taken, start, end, "secret")
+        _take(secrets, start, end, "secret")
+    taken = [*secrets]
     for place, line in _lines_worth_a_look(shadow.text):
+        own = [secret for secret in secrets if place < secret[1] and secret[0] < place + len(line)]
+        before = len(own)
         for kind, rule in _RULES.items():
             for start, end in rule(line):
-                _take(taken, place + start, place + end, kind)
+                _take(own, place + start, place + end, kind)
+        taken += own[before:]
     taken.sort()
+    starts, last = [start for start, _, _ in taken], 0
+    names = []
     others = [(start, end) for start, end, _ in taken]
     for start, end in sorted(set(find_names(shadow.text, others)), key=lambda span: (span[0], -span[1])):
-        _take(taken, start, end, "name")
-    return [Finding(*shadow.place(start, end), kind) for start, end, kind in sorted(taken)]
+        index = bisect.bisect_left(starts, end)
+        if start >= last and not (index and others[index - 1][1] > start):
+            names.append((start, end, "name"))
+            last = end
+    return [Finding(*shadow.place(start, end), kind) for start, end, kind in sorted([*taken, *names])]
 
 
 def _take(taken: list[tuple[int, int, str]], start: int, end: int, kind: str) -> None:

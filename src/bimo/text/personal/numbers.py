@@ -1,6 +1,6 @@
 """Numbers that belong to one person: by their standard where that has a check, by the words before them where not.
 
-Every rule takes the shadow of a text and yields (start, end).
+Every rule takes a line of the shadow of a text and yields (start, end).
 """
 
 from __future__ import annotations
@@ -47,10 +47,9 @@ _NUMERALS = str.maketrans("零〇一二三四五六七八九幺两壹贰叁肆�
 _SPOKEN = "[零〇一二三四五六七八九幺]"
 
 
-def _before(text: str, start: int, size: int = _NEAR) -> str:
-    """What stands before a place in its line."""
-    piece = text[max(0, start - size) : start]
-    return piece[piece.rfind("\n") + 1 :]
+def _before(line: str, start: int, size: int = _NEAR) -> str:
+    """What stands before a place."""
+    return line[max(0, start - size) : start]
 
 
 def _bare(piece: str) -> str:
@@ -109,7 +108,7 @@ _MOBILE = re.compile(
 _MOBILE_GROUPS = ((3, 4, 4), (3, 8), (7, 4), (3, 3, 5), (4, 4, 3), (1,) * 11)
 _MOBILE_SPOKEN = re.compile(rf"(?<!{_SPOKEN})[一幺][三四五六七八九]{_SPOKEN}{{9}}(?!{_SPOKEN})")
 _LANDLINE = re.compile(
-    r"(?<![0-9A-Za-z.-])(?:(?:\+|00)86[ -]?)?\(?(0?(?:10|2\d|[3-9]\d{2}))(\)[ -]?|[ -]{1,2}|)([2-8]\d{6,7})"
+    r"(?<![0-9A-Za-z.-])(?:(?:\+|00)86[ -]?)?\(?0(?:10|2\d|[3-9]\d{2})(\)[ -]?|[ -]{1,2}|)[2-8]\d{6,7}"
     r"(?:(?:-|转| ext\.? ?)\d{1,5})?(?![0-9A-Za-z])"
 )
 _AMERICAN = re.compile(
@@ -145,7 +144,7 @@ def find_phones(text: str) -> Spans:
     for found in _MOBILE_SPOKEN.finditer(text):
         yield found.span()
     for found in _LANDLINE.finditer(text):
-        if found[1][0] == "0" and (found[2] or _CALL.search(_before(text, found.start()))):
+        if found[1] or _CALL.search(_before(text, found.start())):
             yield found.span()
     for found in _AMERICAN.finditer(text):
         before = _before(text, found.start())
@@ -161,18 +160,15 @@ def find_phones(text: str) -> Spans:
             yield found.span()
 
 
-_SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}([- ])(?!00)\d{2}\1(?!0000)\d{4}(?![0-9A-Za-z-])")
-_SSN_PLAIN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}[ -]?(?!00)\d{2}[ -]?(?!0000)\d{4}(?![0-9A-Za-z-])")
+_SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}[ -]?(?!00)\d{2}[ -]?(?!0000)\d{4}(?![0-9A-Za-z-])")
+_SSN_DASHED = re.compile(r"\d{3}-\d{2}-\d{4}")
 _SSN_CUE = re.compile(r"\bSSN|social security|社会安全|社保号", re.IGNORECASE)
 
 
 def find_ssns(text: str) -> Spans:
     """US Social Security numbers in ranges that are given out: with dashes anywhere, else after their name."""
     for found in _SSN.finditer(text):
-        if found[1] == "-" or _SSN_CUE.search(_before(text, found.start(), 2 * _NEAR)):
-            yield found.span()
-    for found in _SSN_PLAIN.finditer(text):
-        if _SSN_CUE.search(_before(text, found.start(), 2 * _NEAR)):
+        if _SSN_DASHED.fullmatch(found[0]) or _SSN_CUE.search(_before(text, found.start(), 2 * _NEAR)):
             yield found.span()
 
 
@@ -201,7 +197,8 @@ _IPV4 = re.compile(
     rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/){_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
 )
 _IPV6 = re.compile(
-    r"(?:(?<![0-9A-Za-z:.])|(?<=IP:)|(?<=ip:)|(?<=ess:)|(?<=址:))(?=[0-9A-Fa-f]|::)(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])"
+    r"(?:(?<![0-9A-Za-z:.])|(?<=IP:)|(?<=ip:)|(?<=ess:)|(?<=址:))(?=[0-9A-Fa-f]|::)"
+    r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])"
 )
 _VERSION = re.compile(
     r"(?:版本|内核|固件|version|firmware|release|build|kernel|升级)[^,。;]{0,12}$|\bv$", re.IGNORECASE
@@ -228,7 +225,8 @@ def find_ips(text: str) -> Spans:
 
 
 _MAC = re.compile(
-    r"(?:(?<![0-9A-Za-z:-])|(?<=MAC:)|(?<=mac:)|(?<=ddr:)|(?<=ess:)|(?<=址:))[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z:-])"
+    r"(?:(?<![0-9A-Za-z:-])|(?<=MAC:)|(?<=mac:)|(?<=ddr:)|(?<=ess:)|(?<=址:))"
+    r"[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z:-])"
     r"|(?<![0-9A-Za-z.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![0-9A-Za-z]|\.\d)"
 )
 
@@ -301,7 +299,7 @@ _MONTH = (
 _SPOKEN_DAY = "[一二三四五六七八九十廿]{1,3}"
 _DATE = re.compile(
     rf"(?<!\d)(?:(?P<y>(?:1[89]|20)\d\d) ?[-/.年] ?(?P<m>\d{{1,2}}) ?[-/.月] ?(?P<d>\d{{1,2}})日?"
-    rf"|(?P<m2>\d{{1,2}})[-/.](?P<d2>\d{{1,2}})[-/.](?P<y2>(?:1[89]|20)\d\d)"
+    rf"|\d{{1,2}}[-/.]\d{{1,2}}[-/.](?P<y2>(?:1[89]|20)\d\d)"
     rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?P<y3>(?:1[89]|20)\d\d)"
     rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?P<y4>(?:1[89]|20)\d\d)"
     rf"|(?P<y5>[一二]{_SPOKEN}{{3}})年{_SPOKEN_DAY}月{_SPOKEN_DAY}[日号])(?!\d)",

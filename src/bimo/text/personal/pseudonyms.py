@@ -35,9 +35,9 @@ _ENGLISH_UNITS = re.compile(
 )
 
 
-_PREFIX = re.compile(
-    r"sk-(?:proj-|ant-)?|gh[oprsu]_|github_pat_|glpat-|hf_|LTAI|AKI[AD]|ASIA|xox[abeoprs]-|AIza|[rs]k_(?:live|test)_|npm_|pypi-"
-    r"|-----BEGIN[A-Z ]*-----"
+_TELLING = re.compile(
+    r"(^(?:sk-(?:proj-|ant-)?|gh[oprsu]_|github_pat_|glpat-|hf_|LTAI|AKI[AD]|ASIA|xox[abeoprs]-|AIza|[rs]k_(?:live|test)_"
+    r"|npm_|pypi-)|-----(?:BEGIN|END)[A-Z ]*-----)"
 )
 
 
@@ -105,10 +105,8 @@ def _ssn(value: str, stream: _Stream) -> str:
 
 
 def _secret(value: str, stream: _Stream) -> str:
-    """Keeps what tells the provider."""
-    head = _PREFIX.match(value)
-    kept = head[0] if head else ""
-    return kept + _alike(value[len(kept) :], stream)
+    """Keeps what tells the provider, and the lines around a private key."""
+    return "".join(part if _TELLING.fullmatch(part) else _alike(part, stream) for part in _TELLING.split(value))
 
 
 def _refill(value: str, digits: str) -> str:
@@ -164,14 +162,14 @@ def _birth_date(value: str, stream: _Stream) -> str:
     return re.sub(r"\d+", other, spoken)
 
 
+def _hexadecimal(value: str, stream: _Stream) -> str:
+    return re.sub("[0-9A-Fa-f]", lambda found: stream.choice("0123456789abcdef"), value)
+
+
 def _ip(value: str, stream: _Stream) -> str:
     if "." in value:
         return re.sub(r"\d+", lambda found: str(1 + stream.below(254)), value)
-    return re.sub("[0-9A-Fa-f]", lambda found: stream.choice("0123456789abcdef"), value)
-
-
-def _mac(value: str, stream: _Stream) -> str:
-    return re.sub("[0-9A-Fa-f]", lambda found: stream.choice("0123456789abcdef"), value)
+    return _hexadecimal(value, stream)
 
 
 def _email(value: str, stream: _Stream) -> str:
@@ -213,7 +211,7 @@ _MAKERS: dict[str, Callable[[str, _Stream], str]] = {
     "iban": _iban,
     "birth_date": _birth_date,
     "ip": _ip,
-    "mac": _mac,
+    "mac": _hexadecimal,
     "email": _email,
     "name": _name,
     "address": _address,

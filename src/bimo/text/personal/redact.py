@@ -12,11 +12,11 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.personal.find import Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
 
-__all__ = ["KEY_VARIABLE", "MODES", "Redactor", "describe_kind", "excerpt", "mask", "merge_personal", "redaction_key"]
+__all__ = ["PersonalCounts", "Redactor", "describe_kind", "excerpt", "mask", "redaction_key"]
 
-MODES = ("report", "mask", "pseudonymise", "drop")
+_MODES = ("report", "mask", "pseudonymise", "drop")
 
-KEY_VARIABLE = "BIMO_PSEUDONYM_KEY"
+_KEY_VARIABLE = "BIMO_PSEUDONYM_KEY"
 
 _SAMPLES = 3
 _AROUND = 24
@@ -88,39 +88,63 @@ def excerpt(text: str, characters: int) -> str:
 
 def redaction_key(mode: str) -> bytes:
     """The key of pseudonyms from the environment; empty in other modes. Raises UserError when it is missing."""
-    if mode not in MODES:
+    if mode not in _MODES:
         raise UserError(
-            "--redact must be one of {modes}, but is {mode!r}.", code=USAGE, modes=", ".join(MODES), mode=mode
+            "--redact must be one of {modes}, but is {mode!r}.", code=USAGE, modes=", ".join(_MODES), mode=mode
         )
-    key = os.environ.get(KEY_VARIABLE, "")
+    key = os.environ.get(_KEY_VARIABLE, "")
     if mode == "pseudonymise" and not key:
         raise UserError(
             "Pseudonyms need a secret key, so that nobody else can make the same ones. Put one into {variable}, and "
             "keep it where the data is not.",
             code=USAGE,
-            variable=KEY_VARIABLE,
+            variable=_KEY_VARIABLE,
         )
     return key.encode() if mode == "pseudonymise" else b""
 
 
+class PersonalCounts:
+    """What was met, by kind and by source, with a few samples in which it is masked. The values go nowhere."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.samples: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, facts: dict[str, Any]) -> None:
+        """Count what another one has counted. Of very many sources those with little are forgotten."""
+        self.kinds.update(facts["counts"])
+        self.sources.update(facts["sources"])
+        if len(self.sources) > _MOST_SOURCES:
+            self.sources = Counter(dict(self.sources.most_common(_MOST_SOURCES // 2)))
+        for kind, found in facts["samples"].items():
+            self.samples[kind] = (self.samples.get(kind, []) + found)[:_SAMPLES]
+
+    def facts(self, sources: int | None = None) -> dict[str, Any]:
+        """Ready for JSON: `counts` by kind, `sources` (so many, or all), `samples` by kind."""
+        return {
+            "counts": dict(self.kinds.most_common()),
+            "sources": dict(self.sources.most_common(sources)),
+            "samples": self.samples,
+        }
+
+
 class Redactor:
-    """Treats texts in one of MODES, and counts what it met by kind and by source. The values themselves go nowhere."""
+    """Treats texts in a mode of TextOptions.redact, and counts in `met` what was in them."""
 
     def __init__(self, mode: str) -> None:
         self.mode, self._key = mode, redaction_key(mode)
-        self.counts: Counter[str] = Counter()
-        self.sources: Counter[str] = Counter()
-        self.samples: dict[str, list[dict[str, Any]]] = {}
+        self.met = PersonalCounts()
 
     def redact(self, text: str, source: str, line: int, language: str) -> tuple[str, list[str]]:
         """(text as it may be kept, kinds that were found in it). In mode `drop` the text is masked as well."""
         findings = find_personal(text)
         if not findings:
             return text, []
-        self.sources[source] += len(findings)
+        self.met.sources[source] += len(findings)
         for number, finding in enumerate(findings):
-            self.counts[finding.kind] += 1
-            samples = self.samples.setdefault(finding.kind, [])
+            self.met.kinds[finding.kind] += 1
+            samples = self.met.samples.setdefault(finding.kind, [])
             if len(samples) < _SAMPLES:
                 samples.append({"source": source, "line": line, "text": _sample(text, findings, number, language)})
         kinds = sorted({finding.kind for finding in findings})
@@ -129,22 +153,6 @@ class Redactor:
         if self.mode == "pseudonymise":
             return pseudonymise(text, findings, self._key), kinds
         return mask(text, findings, language), kinds
-
-    def facts(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {"counts": self.counts, "sources": self.sources, "samples": self.samples}
-
-
-def merge_personal(total: dict[str, Any], part: dict[str, Any]) -> None:
-    """Add facts of one Redactor to those of all: counts as Counters, a few samples of each kind."""
-    total.setdefault("counts", Counter()).update(part["counts"])
-    sources = total.setdefault("sources", Counter())
-    sources.update(part["sources"])
-    if len(sources) > _MOST_SOURCES:
-        total["sources"] = Counter(dict(sources.most_common(_MOST_SOURCES // 2)))
-    samples = total.setdefault("samples", {})
-    for kind, found in part["samples"].items():
-        samples[kind] = (samples.get(kind, []) + found)[:_SAMPLES]
 
 
 def _sample(text: str, findings: Sequence[Finding], number: int, language: str) -> str:

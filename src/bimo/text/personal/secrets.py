@@ -25,23 +25,8 @@ _TOKEN = re.compile(
     r")(?![A-Za-z0-9])"
 )
 _BEGINNINGS = (
-    *(
-        "sk-",
-        "sk_",
-        "rk_",
-        "AKI",
-        "ASIA",
-        "gho_",
-        "ghp_",
-        "ghr_",
-        "ghs_",
-        "ghu_",
-        "github_pat",
-        "glpat-",
-        "hf_",
-        "LTAI",
-    ),
-    *("xox", "AIza", "npm_", "pypi-", "SG.", "eyJ"),
+    *("sk-", "sk_", "rk_", "AKI", "ASIA", "LTAI", "AIza", "eyJ", "hf_", "npm_", "pypi-", "SG.", "xox"),
+    *("gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat", "glpat-"),
 )
 _PEM = re.compile(
     r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY(?: BLOCK)?)-----[\sA-Za-z0-9+/=:,.-]*?-----END (?P=kind)-----"
