@@ -15,4 +15,5 @@
 namespace bimo::avx2 {
 #include "forward.h"
 #include "training.h"
+#include "vectors.h"
 }

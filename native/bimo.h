@@ -1,5 +1,5 @@
-/* The plain C interface of the decode kernel. Nothing here knows Python or torch; src/bimo/generate/native.py is its
-   only caller and checks what users give. Functions return 0 on success, or a BIMO_ code below. */
+/* The plain C interface of the compiled core. Nothing here knows Python or torch; src/bimo/kernel.py loads it, and
+   whoever calls checks what users give. Functions return 0 on success, or a BIMO_ code below. */
 #ifndef BIMO_H
 #define BIMO_H
 
@@ -85,6 +85,25 @@ enum {
 /* The function of an operation for numbers in `format`; NULL where the kernel was compiled without OpenMP, whose threads
    training shares with torch. */
 const void *bimo_training(int instructions, int format, int operation);
+
+/* Word vectors by negative sampling (Mikolov et al. 2013) with the parts of words (Bojanowski et al. 2017). The numbers of
+   `inputs` and `outputs` are trained in place; a row has `stride` of them, whole registers, zeros at its end. */
+typedef struct {
+    float *inputs;                /* [words + parts, stride] */
+    float *outputs;               /* [words, stride] */
+    const int64_t *part_offsets;  /* [words + 1]: where the parts of each word begin in `parts` */
+    const int32_t *parts;         /* rows of `inputs` */
+    const uint32_t *keep;         /* [words]: the chance that an occurrence is read, of 2^32 - 1 */
+    const uint32_t *alias_keep;   /* [words]: the alias method's chance of the place itself, of 2^32 - 1, */
+    const int32_t *alias;         /* [words]: and the word that is drawn otherwise */
+    int64_t done, total;          /* of all occurrences in all epochs; the rate falls with them from first to last */
+    uint64_t seed;
+    int32_t words, stride, window, negatives, cbow;
+    float first_rate, last_rate;
+} bimo_vectors;
+
+/* Reads ids[count], sentences that end with -1, once. `done` is the number of ids that were read before. */
+int bimo_train_vectors(const bimo_vectors *vectors, int threads, int instructions, const int32_t *ids, int64_t count);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

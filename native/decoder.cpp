@@ -54,15 +54,16 @@ struct Functions {
     void (*forward)(Decoder &, const Chunk &, int member);
     double (*read)(const float *, std::size_t);
     const void *(*training)(int format, int operation);
+    void (*vectors)(const bimo_vectors &, const std::int32_t *, std::int64_t, std::int64_t, std::int64_t);
 };
 
 Functions functions_for(int instructions) {
 #if defined(BIMO_HAS_AVX)
-    if (instructions == BIMO_AVX512) return {avx512::forward, avx512::read, avx512::training};
-    if (instructions == BIMO_AVX2) return {avx2::forward, avx2::read, avx2::training};
+    if (instructions == BIMO_AVX512) return {avx512::forward, avx512::read, avx512::training, avx512::vectors};
+    if (instructions == BIMO_AVX2) return {avx2::forward, avx2::read, avx2::training, avx2::vectors};
 #endif
     (void)instructions;
-    return {plain::forward, plain::read, plain::training};
+    return {plain::forward, plain::read, plain::training, plain::vectors};
 }
 
 // A few rows of one slot in a row; not too many, so that the work can be shared out.
@@ -221,6 +222,25 @@ const void *bimo_training(int instructions, int format, int operation) {
     (void)instructions, (void)format, (void)operation;
 #endif
     return nullptr;
+}
+
+int bimo_train_vectors(const bimo_vectors *v, int threads, int instructions, const int32_t *ids, int64_t count) {
+    const bool fitting = v->words > 0 && v->stride > 0 && v->stride % BAND == 0 && v->window > 0 && v->negatives >= 0;
+    if (!fitting || threads < 1 || !fits(instructions, bimo_best_instructions() + 1)) return BIMO_WRONG_ARGUMENT;
+    try {
+        Team team(threads);
+        std::atomic<bool> failed{false};
+        team.run([&](int member) {
+            try {
+                functions_for(instructions).vectors(*v, ids, count * member / threads, count * (member + 1) / threads, count);
+            } catch (const std::bad_alloc &) {
+                failed = true;
+            }
+        });
+        return failed ? BIMO_NO_MEMORY : BIMO_OK;
+    } catch (const std::exception &) {
+        return BIMO_NO_MEMORY;
+    }
 }
 
 double bimo_read_bandwidth(int threads) {

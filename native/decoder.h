@@ -90,12 +90,13 @@ struct Decoder {
     bool complete() const;
 };
 
-// One chunk through the whole model, as one member of the team; something that depends on n numbers that were read; and the
-// function of an operation of training. The same code for each instruction set.
+// One chunk through the whole model, as one member of the team; something that depends on n numbers that were read; the
+// function of an operation of training; and word vectors. The same code for each instruction set.
 #define BIMO_FUNCTIONS                                              \
     void forward(Decoder &decoder, const Chunk &chunk, int member); \
     double read(const float *p, std::size_t n);                     \
-    const void *training(int format, int operation);
+    const void *training(int format, int operation);                \
+    void vectors(const bimo_vectors &v, const std::int32_t *ids, std::int64_t first, std::int64_t end, std::int64_t count);
 namespace plain { BIMO_FUNCTIONS }
 namespace avx2 { BIMO_FUNCTIONS }
 namespace avx512 { BIMO_FUNCTIONS }

@@ -15,4 +15,5 @@
 namespace bimo::plain {
 #include "forward.h"
 #include "training.h"
+#include "vectors.h"
 }

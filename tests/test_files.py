@@ -71,6 +71,23 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_files_are_for_whom_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "file") as part:
+            part.write_text("x")
+            part.chmod(0o600)
+        with replacing_folder(tmp_path / "folder") as part:
+            (part / "inner").mkdir()
+            (part / "inner" / "file").write_text("x")
+            (part / "inner" / "file").chmod(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder" / "inner" / "file").stat().st_mode & 0o777 == 0o640
+
+
 def test_replacing_puts_the_new_file_in_place(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     for text in ("old", "new"):

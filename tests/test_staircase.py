@@ -17,7 +17,7 @@ STEPS = (
     ("files", "console", "kernel", "machine"),
     ("config", "stages"),
     ("text",),
-    ("tokens", "report"),
+    ("tokens", "report", "vectors"),
     ("models",),
     ("weights",),
     ("train", "generate"),
@@ -51,6 +51,7 @@ HEAVY = (
     "rjieba",
     "trafilatura",
     "matplotlib",
+    "sklearn",
 )
 
 

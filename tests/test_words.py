@@ -16,7 +16,7 @@ from bimo.runtime import UserError
 from bimo.text.counting import LEAST_DOCUMENTS, WordCounts
 from bimo.text.segment import WordList, iter_words
 from bimo.text.stop_words import stop_words
-from bimo.words import count_lines, count_words
+from bimo.words.counts import count_lines, count_words
 
 
 def test_stop_words_are_function_words_of_both_languages():

@@ -47,7 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # some libraries write for the owner alone, whatever the user's umask says
         _sync(part)
         os.replace(part, path)
         _sync(path.parent)
@@ -65,9 +68,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    mode = part.stat().st_mode & 0o666  # as in `replacing`
     try:
         yield part
         for file in part.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
             _sync(file)
         old = path.with_name(path.name + ".old")
         shutil.rmtree(old, ignore_errors=True)

@@ -18,6 +18,7 @@ __all__ = [
     "COUNTS",
     "INSTRUCTIONS",
     "Shape",
+    "VectorsInTraining",
     "best_instructions",
     "load_library",
     "read_bandwidth",
@@ -55,6 +56,18 @@ class Shape(ctypes.Structure):
     _fields_: ClassVar = [*((name, ctypes.c_int32) for name in COUNTS), ("norm_epsilon", FLOAT)]
 
 
+class VectorsInTraining(ctypes.Structure):
+    """bimo_vectors"""
+
+    _fields_: ClassVar = [
+        *((name, POINTER) for name in ("inputs", "outputs", "part_offsets", "parts", "keep", "alias_keep", "alias")),
+        *((name, LONG) for name in ("done", "total")),
+        ("seed", ctypes.c_uint64),
+        *((name, ctypes.c_int32) for name in ("words", "stride", "window", "negatives", "cbow")),
+        *((name, FLOAT) for name in ("first_rate", "last_rate")),
+    ]
+
+
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
     """The core, or None where it was not built."""
@@ -75,6 +88,7 @@ def load_library() -> ctypes.CDLL | None:
     library.bimo_matrix_bytes.restype = LONG
     library.bimo_read_bandwidth.argtypes = [INT]
     library.bimo_read_bandwidth.restype = ctypes.c_double
+    library.bimo_train_vectors.argtypes = [ctypes.POINTER(VectorsInTraining), INT, INT, POINTER, LONG]
     library.bimo_training.argtypes = [INT, INT, INT]
     library.bimo_training.restype = POINTER
     return library

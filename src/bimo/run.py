@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bimo.text.sources import find_sources, source_digest
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.pretrain import check_output, train
 from bimo.train.settings import TrainConfig
+from bimo.vectors.store import read_vectors, vectors_digest
 
 __all__ = ["RunConfig", "run", "sample_text", "train_settings"]
 
@@ -35,9 +36,12 @@ def run(
     seed: int = 0,
     device: str = "auto",
     settings: PrepareConfig | None = None,
+    vectors: str | Path = "",
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Prepare, plan, train, evaluate and report. The same call continues what was interrupted.
+
+    `vectors` are word vectors from which the model's embedding starts.
 
     Returns the facts of the evaluation. Raises UserError when the text, the disk or the folder will not do, or, with
     code INTERRUPTED, when a signal stopped it.
@@ -49,6 +53,8 @@ def run(
     check_output(out)
     files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
     choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}
+    if vectors:
+        choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
         _claim(home, digest_json({"sources": source_digest(files), **choices}))
         data = home / "data"
@@ -57,7 +63,8 @@ def run(
             data, home / "plan.json", minutes=minutes, preset=preset, seed=seed, device=device, console=console
         )
         _say_plan(chosen, console)
-        train(data, out=out, model=chosen.model, settings=chosen.train, sampler=sample_text, console=console)
+        settings_of_training = replace(chosen.train, vectors=str(vectors))
+        train(data, out=out, model=chosen.model, settings=settings_of_training, sampler=sample_text, console=console)
         facts = evaluate(out, data, console=console)
     _say_result(facts, out, console)
     return facts

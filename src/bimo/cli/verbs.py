@@ -76,6 +76,9 @@ def run(
     text_column: TextColumn = "",
     tokenizer: TokenizerPath = "",
     vocabulary: Vocabulary = 0,
+    vectors: Annotated[
+        str, typer.Option("--vectors", help=t("Vectors of words from which the model's embedding starts."))
+    ] = "",
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -102,6 +105,7 @@ def run(
         seed=seed,
         device=device,
         settings=settings,
+        vectors=vectors,
         console=Console(quiet=quiet),
     )
     show(facts, as_json=json)

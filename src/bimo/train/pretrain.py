@@ -28,11 +28,13 @@ from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, seed_every
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.train.embedding import start_from_vectors
 from bimo.train.loop import Hook, StepFacts, Trainer
 from bimo.train.losses import next_token_loss
 from bimo.train.metrics import Metrics
 from bimo.train.optim import build_optimizers
 from bimo.train.settings import TrainConfig
+from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.huggingface import save_model
 
 __all__ = ["Sampler", "check_output", "is_finished", "train"]
@@ -105,6 +107,7 @@ class _Run:
         self.tokenizer = load_tokenizer(data)
         self.shards = TokenShards(data / "tokens", "train")
         self.validation = _validation_part(TokenShards(data / "tokens", "validation"), self.tokenizer)
+        self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
             raise UserError(
@@ -121,6 +124,7 @@ class _Run:
             "train": asdict(self.settings),
             "tokens": self.shards.fingerprint,
             "tokenizer": digest_file(self.data / "tokenizer.json"),
+            **({"vectors": vectors_digest(self.vectors)} if self.vectors else {}),
         }
         key = digest_json(content)
         path = self.home / "manifest.json"
@@ -163,7 +167,11 @@ class _Run:
         dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
         seed_everything(settings.seed)
         model = Decoder(self.shape, compute_dtype=getattr(torch, dtype), dropout=settings.dropout)
-        self.model = model.initialise(settings.seed).to(device)
+        model.initialise(settings.seed)
+        if self.vectors:
+            known = start_from_vectors(model.embedding.weight, self.tokenizer, self.vectors)
+            self.console.say("Training", t("{known:,} tokens begin as the words they are", known=known))
+        self.model = model.to(device)
         optimizers = build_optimizers(
             model,
             muon_rate=settings.muon_rate,

@@ -33,8 +33,8 @@ class TrainConfig:
 
     `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
     `batch` counts windows; `dropout` is the share of the columns that layers leave out, `noise` that of the tokens read
-    that are exchanged, both against learning a small text by heart; `dtype` is float32, bfloat16 or auto (what is
-    measurably faster here).
+    that are exchanged, both against learning a small text by heart; `vectors` names word vectors from which the
+    embedding starts; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
     """
 
     steps: int
@@ -50,6 +50,7 @@ class TrainConfig:
     minutes: float = 0.0
     validations: int = 8
     seed: int = 0
+    vectors: str = ""
     dtype: str = "auto"
     device: str = "auto"
 

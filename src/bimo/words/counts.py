@@ -9,11 +9,10 @@ from typing import Any
 
 from bimo.console import SILENT, Console, cells, pad
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
-from bimo.text.collect import read_texts
 from bimo.text.counting import WordCounts, WordFacts
 from bimo.text.segment import WordList
 from bimo.text.stop_words import stop_words
-from bimo.text.store import read_stored
+from bimo.words.sources import texts_of
 
 __all__ = ["count_lines", "count_words"]
 
@@ -39,7 +38,7 @@ def count_words(
         sentence = "--{option} must be at least {least}, but is {value}."
         raise UserError(sentence, code=USAGE, option="most", least=1, value=most)
     counts = WordCounts(words)
-    for text in _texts([Path(source) for source in sources], console):
+    for text in texts_of(sources, console):
         counts.add(text)
     if not counts.total:
         raise UserError("There is no word in {sources}.", code=DATA_REFUSED, sources=", ".join(map(str, sources)))
@@ -51,16 +50,6 @@ def count_words(
         "common": [asdict(facts) for facts in counts.most_common(most, without=frozenset() if every else known)],
         "proposed_stop_words": [asdict(facts) for facts in counts.proposed_stop_words(known=known)],
     }
-
-
-def _texts(sources: list[Path], console: Console) -> Iterable[str]:
-    """Of prepared data all documents; of anything else whatever text stands in it."""
-    for source in sources:
-        if (source / "manifest.json").exists():
-            for part in ("train", "validation"):
-                yield from (document.text for document in read_stored(source / "documents", part))
-        else:
-            yield from read_texts([source], unread=lambda rejected: console.warn(str(rejected)))
 
 
 def count_lines(facts: dict[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Word vectors: words of a text as points, near each other where they are used alike."""

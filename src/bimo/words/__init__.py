@@ -1,0 +1,1 @@
+"""What the words of a text are: how often they occur, and which are used alike."""
