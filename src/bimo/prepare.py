@@ -16,6 +16,7 @@ from bimo.files import digest_file, digest_json, locked, replacing_folder, requi
 from bimo.report.data_report import write_data_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
+from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
 from bimo.text.options import TextOptions
 from bimo.text.personal import describe_kind, excerpt, redaction_key
@@ -34,7 +35,7 @@ from bimo.tokens.tokenizer import (
 
 __all__ = ["PrepareConfig", "prepare"]
 
-VERSION = 3
+VERSION = 4
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENIZER_CHARACTERS = 20_000_000
@@ -68,9 +69,12 @@ def prepare(
     *,
     out: str | Path,
     settings: PrepareConfig | None = None,
+    executor: str = "",
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Read, clean, split, tokenize and pack `sources` into the data folder `out`. Returns the facts of each stage.
+
+    `executor` has the text cleaned by datatrove's `local`, `slurm` or `ray` (Executor.parse); the result is the same.
 
     Raises UserError when nothing readable is found, or, with settings.text.strict, at the first bad file or row.
     """
@@ -82,6 +86,7 @@ def prepare(
             code=USAGE,
             out=out,
         )
+    cleaners = Executor.parse(executor) if executor else None
     brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
     paths = [Path(source) for source in sources]
     files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
@@ -89,7 +94,7 @@ def prepare(
     with locked(out):
         stages = Stages(out)
         stages.begin()
-        documents = _documents(paths, source_digest(files), out, settings, stages, console)
+        documents = _documents(paths, source_digest(files), out, settings, cleaners, stages, console)
         tokenizer = _tokenizer(out, documents, settings, brought, stages, console)
         tokens = _tokens(out, stages, console)
         write_data_report(out)
@@ -101,7 +106,13 @@ def _is_ours_or_empty(out: Path) -> bool:
 
 
 def _documents(
-    paths: list[Path], digest: str, out: Path, settings: PrepareConfig, stages: Stages, console: Console
+    paths: list[Path],
+    digest: str,
+    out: Path,
+    settings: PrepareConfig,
+    executor: Executor | None,
+    stages: Stages,
+    console: Console,
 ) -> dict[str, Any]:
     """Read, clean and split, unless that was done for the same content and options."""
     inputs = {"version": VERSION, "sources": digest, "text": asdict(settings.text)}
@@ -110,7 +121,7 @@ def _documents(
     facts = stages.facts("documents", key)
     if facts is None:
         with console.progress("Read", 1.0) as update:
-            facts = collect_documents(paths, out, settings.text, key=key, progress=update)
+            facts = collect_documents(paths, out, settings.text, key=key, executor=executor, progress=update)
         files = sorted([*(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")])
         stages.record("documents", key, facts, files)
     _say_documents(facts, out, console)

@@ -171,6 +171,9 @@ def prepare(
     text_column: TextColumn = "",
     tokenizer: TokenizerPath = "",
     vocabulary: Vocabulary = 0,
+    executor: Annotated[
+        str, typer.Option("--executor", help=t("Clean on datatrove's executors: local, slurm:partition=..., ray."))
+    ] = "",
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -188,7 +191,7 @@ def prepare(
         vocabulary=vocabulary,
         seed=seed,
     )
-    facts = prepare_data([*sources], out=out, settings=settings, console=Console(quiet=quiet))
+    facts = prepare_data([*sources], out=out, settings=settings, executor=executor, console=Console(quiet=quiet))
     show(facts, as_json=json)
 
 

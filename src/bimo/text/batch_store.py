@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from bimo.files import replacing
-from bimo.runtime import UserError
+from bimo.runtime import INTERRUPTED, UserError
 from bimo.text.documents import Document, Piece, Rejected
 
 __all__ = ["CleanedBatches"]
@@ -42,7 +43,8 @@ class CleanedBatches:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._table.cache_clear()
-        if not self.key or error is None or isinstance(error, UserError):
+        resumable = isinstance(error, UserError) and error.code == INTERRUPTED
+        if not self.key or error is None or (isinstance(error, UserError) and not resumable):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
@@ -56,6 +58,11 @@ class CleanedBatches:
         """Keep a batch as clean_batch packed it."""
         with replacing(self._path(number)) as part:
             part.write_bytes(data)
+
+    def adopt(self, number: int, path: Path) -> None:
+        """Take a batch that was written elsewhere into the folder, unless it is there."""
+        if not self.has(number):
+            os.replace(path, self._path(number))
 
     def _open(self, number: int) -> Any:
         """The table, mapped: what is not looked at is not read."""

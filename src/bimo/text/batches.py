@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bimo.text.documents import Piece, Rejected
 from bimo.text.opening import Reading
 from bimo.text.readers import READ_APART, ending_of, read_file
 from bimo.text.sources import SourceFile
 
-__all__ = ["Batch", "make_batches", "read_pieces"]
+__all__ = ["Batch", "file_stretches", "make_batches", "read_pieces"]
 
 BATCH_CHARACTERS = 2_000_000
 BATCH_ROWS = 10_000
 BATCH_FILE_BYTES = 8_000_000
 BATCH_FILES = 64
+STRETCH_BYTES = 64_000_000
 
 
 @dataclass
@@ -40,8 +41,30 @@ def read_pieces(files: Iterable[SourceFile], reading: Reading, refused: list[Rej
             yield refused.pop(0)
 
 
+def file_stretches(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Files in order, STRETCH_BYTES and more at a time: what one machine reads, however many there are."""
+    stretch: list[SourceFile] = []
+    size = 0
+    for file in files:
+        stretch.append(file)
+        size += file.size
+        if size >= STRETCH_BYTES:
+            yield stretch
+            stretch, size = [], 0
+    if stretch:
+        yield stretch
+
+
 def make_batches(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Batch]:
     """Light formats are read here, one file after the other; what takes long to read is left to who gets the batch."""
+    number = 0
+    for stretch in file_stretches(files):
+        for batch in _batches_of(stretch, reading, refused):
+            yield replace(batch, number=number)
+            number += 1
+
+
+def _batches_of(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Batch]:
     number = before = covered = characters = 0
     pieces: list[Piece] = []
     apart: list[SourceFile] = []

@@ -14,6 +14,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
 from bimo.text.chinese import check_script
+from bimo.text.cluster import Executor, clean_on_executor
 from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
 from bimo.text.measure import Measures
 from bimo.text.opening import Reading
@@ -55,14 +56,16 @@ def collect_documents(
     *,
     key: str = "",
     workers: int | None = None,
+    executor: Executor | None = None,
     progress: Update = _no_progress,
 ) -> dict[str, Any]:
     """Read `sources` into out/documents/{train,validation}-*.parquet and out/rejected/rejected-*.parquet.
 
-    First every batch is cleaned by itself, by `workers` processes (None: one for each core, or none for little text),
-    then all batches are compared with each other, then what is left of them is written in order: the result does not
-    depend on the number of workers. A run that was interrupted goes on where it was when it is called with the same
-    `key`, which must stand for the content of `sources` and for `options`; without a key it begins anew.
+    First every batch is cleaned by itself, by `workers` processes (None: one for each core, or none for little text)
+    or by the tasks of an `executor`; then all batches are compared with each other; then what is left of them is
+    written in order: the result does not depend on who cleaned what. A run that was interrupted goes on where it was
+    when it is called with the same `key`, which must stand for the content of `sources` and for `options`; without a
+    key it begins anew.
 
     Returns facts for JSON: sizes, encodings, languages, rejections with examples, kinds of characters. `progress`
     gets the share done, from 0 to 1, and what to show beside it. Raises UserError when no document is left, when a
@@ -101,7 +104,9 @@ def collect_documents(
         workers = cores() if total > 2 * BATCH_CHARACTERS else 1
     with CleanedBatches(out / ".cleaning", key) as batches:
         read = make_batches(files, reading, refused)
-        if workers > 1:
+        if executor is not None:
+            cleaned = clean_on_executor(files, batches, options, reading, executor)
+        elif workers > 1:
             cleaned = clean_in_processes(read, batches, options, reading.passage_characters, workers)
         else:
             cleaned = clean_one_by_one(read, batches, options, reading.passage_characters)
