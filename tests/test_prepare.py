@@ -361,7 +361,7 @@ def test_a_killed_preparation_is_taken_up_again(tmp_path, out, seen):
     after = start(source, out)
     _, errors = after.communicate(timeout=120)
     assert after.returncode == 0, errors
-    left = {path.name for path in out.iterdir()} - {".lock", "report.html"}
+    left = {path.name for path in out.iterdir()} - {".lock", "report.html", "data_sheet.json"}
     assert left == {"documents", "rejected", "tokens", "manifest.json", "tokenizer.json", "tokenizer_config.json"}
 
 

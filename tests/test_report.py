@@ -72,6 +72,20 @@ DOCUMENTS: dict[str, Any] = {
         "space": 500_000,
         "other": 100_000,
     },
+    "words": {
+        "words": 5_400_000,
+        "distinct": 91_000,
+        "common": [["研发", 21_300], ["会议", 19_800]],
+        "pairs": [["研发部门", 812], ["会议纪要", 311]],
+        "growth": [[10, 9], [1_000, 420], [5_400_000, 91_000]],
+        "ranks": [[1, 21_300], [10, 2_400], [91_000, 1]],
+        "heaps": 0.71,
+        "zipf": -1.04,
+    },
+    "sample": {
+        "kept": [{"source": "新稿/五.txt", "line": 8, "reason": "", "detail": "", "text": "下周三之前由研发部提交。"}],
+        "rejected": [{"source": "旧稿/九.txt", "line": 1, "reason": "too_short", "detail": "3 < 20", "text": "目录"}],
+    },
     "common_characters": [[c, 400_000 // (i + 1)] for i, c in enumerate("的一是了我 不人在他有这个上们来到时大地为")],
 }
 TOKENIZER = {
@@ -560,6 +574,33 @@ def test_contrast_in_both_themes():
         for front, back, least in pairs:
             lighter, darker = sorted((_luminance(theme[front]), _luminance(theme[back])), reverse=True)
             assert (lighter + 0.05) / (darker + 0.05) >= least, (front, back)
+
+
+def data_report_of(folder: Path, documents: dict[str, Any]) -> str:
+    """The page of prepared data with these facts about its documents."""
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps({"stages": {"documents": {"facts": documents}}}), "utf-8")
+    return write_data_report(folder).read_text("utf-8")
+
+
+def test_words_and_samples_are_shown(tmp_path):
+    html = data_report_of(tmp_path / "data", DOCUMENTS)
+    for said in ("5,400,000 words", "研发部门", "会议纪要", "power 0.71", "power -1.04", "新稿/五.txt:8", "目录"):
+        assert said in html
+    bare = {name: facts for name, facts in DOCUMENTS.items() if name not in ("words", "sample")}
+    html = data_report_of(tmp_path / "bare", bare)
+    assert "Drawn by chance" not in html
+    assert "What its words are" not in html
+
+
+def test_a_law_is_drawn_from_its_first_point_to_its_last(tmp_path):
+    html = data_report_of(tmp_path / "data", DOCUMENTS)
+    drawn = re.findall(r'class="line training" points="([^"]+)"', html)
+    assert len(drawn) == 4, "two charts in two widths"
+    for points in drawn:
+        heights = [float(point.split(",")[1]) for point in points.split()]
+        assert len(heights) == 3
+        assert all(20 < height < 220 for height in heights), "a point lies outside the frame"
 
 
 def test_what_repeats_is_shown(tmp_path):

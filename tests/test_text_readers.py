@@ -17,7 +17,7 @@ from bimo.text import encodings, readers
 from bimo.text.documents import Document, Rejected
 from bimo.text.encodings import SAMPLE_BYTES, find_encoding
 from bimo.text.opening import Reading
-from bimo.text.sources import find_sources, source_digest
+from bimo.text.sources import file_digests, find_sources, source_digest
 
 SIMPLE = "天下大势，分久必合，合久必分。\n话说周末七国分争，并入于秦。\nThe end, 完。\n"
 TRADITIONAL = "話說天下大勢，分久必合，合久必分。\n周末七國分爭，並入於秦。及秦滅之後，楚、漢分爭。\n"
@@ -471,12 +471,12 @@ def test_the_digest_follows_names_and_contents_alone(tmp_path):
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         write(tmp_path / place / "a.txt", "same")
-    first, second = (source_digest(find_sources([tmp_path / place])) for place in ("one", "two"))
+    first, second = (source_digest(file_digests(find_sources([tmp_path / place]))) for place in ("one", "two"))
     assert first == second
     write(tmp_path / "two" / "a.txt", "changed")
-    assert source_digest(find_sources([tmp_path / "two"])) != first
+    assert source_digest(file_digests(find_sources([tmp_path / "two"]))) != first
     (tmp_path / "one" / "a.txt").rename(tmp_path / "one" / "b.txt")
-    assert source_digest(find_sources([tmp_path / "one"])) != first
+    assert source_digest(file_digests(find_sources([tmp_path / "one"]))) != first
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl", "a.csv"])

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import SILENT, Console
-from bimo.files import digest_file, digest_json, locked, replacing_folder, require_room
+from bimo.files import digest_file, digest_json, locked, read_json, replacing_folder, require_room
 from bimo.report.data_report import write_data_report
+from bimo.report.data_sheet import write_data_sheet
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
 from bimo.text.options import TextOptions
 from bimo.text.personal import describe_kind, excerpt, redaction_key
-from bimo.text.sources import estimate_bytes, find_sources, source_digest
+from bimo.text.sources import SourceFile, estimate_bytes, file_digests, find_sources, source_digest
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
 from bimo.tokens.tokenizer import (
@@ -70,11 +71,13 @@ def prepare(
     out: str | Path,
     settings: PrepareConfig | None = None,
     executor: str = "",
+    licence: str = "",
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Read, clean, split, tokenize and pack `sources` into the data folder `out`. Returns the facts of each stage.
 
     `executor` has the text cleaned by datatrove's `local`, `slurm` or `ray` (Executor.parse); the result is the same.
+    `licence` is what the data sheet says of the text; an empty one leaves what it said before.
 
     Raises UserError when nothing readable is found, or, with settings.text.strict, at the first bad file or row.
     """
@@ -94,9 +97,11 @@ def prepare(
     with locked(out):
         stages = Stages(out)
         stages.begin()
-        documents = _documents(paths, source_digest(files), out, settings, cleaners, stages, console)
+        digests = file_digests(files)
+        documents = _documents(paths, source_digest(digests), out, settings, cleaners, stages, console)
         tokenizer = _tokenizer(out, documents, settings, brought, stages, console)
         tokens = _tokens(out, stages, console)
+        _data_sheet(out, files, digests, licence, settings, stages)
         write_data_report(out)
     return {"documents": documents, "tokenizer": tokenizer, "tokens": tokens}
 
@@ -116,6 +121,9 @@ def _documents(
 ) -> dict[str, Any]:
     """Read, clean and split, unless that was done for the same content and options."""
     inputs = {"version": VERSION, "sources": digest, "text": asdict(settings.text)}
+    if settings.text.reference:
+        reference = find_sources([Path(path) for path in settings.text.reference])
+        inputs["reference"] = source_digest(file_digests(reference))
     secret = redaction_key(settings.text.redact)
     key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)
@@ -245,6 +253,18 @@ def _tokens(out: Path, stages: Stages, console: Console) -> dict[str, Any]:
     )
     console.say("Tokens", text)
     return facts
+
+
+def _data_sheet(
+    out: Path, files: list[SourceFile], digests: dict[str, str], licence: str, settings: PrepareConfig, stages: Stages
+) -> None:
+    """Write it, unless it is there for this data and licence."""
+    path = out / "data_sheet.json"
+    licence = licence or (read_json(path).get("licence", "") if path.is_file() else "")
+    key = digest_json({"version": VERSION, "tokens": stages.key("tokens"), "licence": licence})
+    if stages.facts("data_sheet", key) is None:
+        write_data_sheet(out, files, digests, licence=licence, processing=asdict(settings))
+        stages.record("data_sheet", key, {"licence": licence}, [path])
 
 
 def _pack(tokenizer: Tokenizer, out: Path, folder: Path, split: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ from bimo.models.transformer import Decoder
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import USAGE, UserError, t
-from bimo.text.sources import find_sources, source_digest
+from bimo.text.sources import file_digests, find_sources, source_digest
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.pretrain import check_output, train
 from bimo.train.settings import TrainConfig
@@ -56,7 +56,7 @@ def run(
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
-        _claim(home, digest_json({"sources": source_digest(files), **choices}))
+        _claim(home, digest_json({"sources": source_digest(file_digests(files)), **choices}))
         data = home / "data"
         prepare(sources, out=data, settings=settings, console=console)
         chosen = stored_plan(

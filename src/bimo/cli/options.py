@@ -14,12 +14,14 @@ __all__ = [
     "Chinese",
     "Device",
     "Json",
+    "KeepBest",
     "Lang",
     "Minutes",
     "Out",
     "Preset",
     "Quiet",
     "Redact",
+    "Reference",
     "Seed",
     "Sources",
     "Strict",
@@ -46,6 +48,11 @@ Strict = Annotated[bool, typer.Option("--strict", help=t("Stop at the first file
 TextColumn = Annotated[str, typer.Option("--text-column", help=t("The column of tables that holds the text."))]
 TokenizerPath = Annotated[str, typer.Option("--tokenizer", help=t("Use this tokenizer.json instead of training one."))]
 Vocabulary = Annotated[int, typer.Option("--vocabulary", help=t("Tokens of the tokenizer; 0 chooses by the text."))]
+Reference = Annotated[
+    list[Path] | None,
+    typer.Option("--reference", readable=False, help=t("Good text: what is most like it is kept, see --keep-best.")),
+]
+KeepBest = Annotated[float, typer.Option("--keep-best", help=t("The share of each language to keep, from 0 to 1."))]
 Words = Annotated[Path | None, typer.Option("--words", readable=False, help=t("A file of words to keep whole."))]
 Redact = Annotated[
     str, typer.Option("--redact", help=t("Personal data and secrets: report, mask, pseudonymise or drop."))

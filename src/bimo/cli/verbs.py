@@ -14,12 +14,14 @@ from bimo.cli.options import (
     Chinese,
     Device,
     Json,
+    KeepBest,
     Lang,
     Minutes,
     Out,
     Preset,
     Quiet,
     Redact,
+    Reference,
     Seed,
     Sources,
     Strict,
@@ -37,6 +39,8 @@ def _prepare_settings(
     chinese: str,
     allow: str,
     redact: str,
+    reference: list[Path] | None,
+    keep_best: float,
     strict: bool,
     text_column: str,
     tokenizer: str,
@@ -51,6 +55,8 @@ def _prepare_settings(
         languages=_names(lang) or None,
         chinese=chinese,
         redact=redact,
+        reference=tuple(map(str, reference or ())),
+        keep_best=keep_best,
         strict=strict,
         text_column=text_column or None,
         seed=seed,
@@ -72,6 +78,8 @@ def run(
     chinese: Chinese = "",
     allow: Allow = "",
     redact: Redact = "mask",
+    reference: Reference = None,
+    keep_best: KeepBest = 1.0,
     strict: Strict = False,
     text_column: TextColumn = "",
     tokenizer: TokenizerPath = "",
@@ -91,6 +99,8 @@ def run(
         chinese=chinese,
         allow=allow,
         redact=redact,
+        reference=reference,
+        keep_best=keep_best,
         strict=strict,
         text_column=text_column,
         tokenizer=tokenizer,
@@ -167,6 +177,8 @@ def prepare(
     chinese: Chinese = "",
     allow: Allow = "",
     redact: Redact = "mask",
+    reference: Reference = None,
+    keep_best: KeepBest = 1.0,
     strict: Strict = False,
     text_column: TextColumn = "",
     tokenizer: TokenizerPath = "",
@@ -174,6 +186,7 @@ def prepare(
     executor: Annotated[
         str, typer.Option("--executor", help=t("Clean on datatrove's executors: local, slurm:partition=..., ray."))
     ] = "",
+    licence: Annotated[str, typer.Option("--licence", help=t("The licence of the text, for the data sheet."))] = "",
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -185,13 +198,17 @@ def prepare(
         chinese=chinese,
         allow=allow,
         redact=redact,
+        reference=reference,
+        keep_best=keep_best,
         strict=strict,
         text_column=text_column,
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         seed=seed,
     )
-    facts = prepare_data([*sources], out=out, settings=settings, executor=executor, console=Console(quiet=quiet))
+    facts = prepare_data(
+        [*sources], out=out, settings=settings, executor=executor, licence=licence, console=Console(quiet=quiet)
+    )
     show(facts, as_json=json)
 
 

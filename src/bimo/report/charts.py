@@ -9,7 +9,7 @@ from itertools import pairwise
 from bimo.report.facts import rounded
 from bimo.report.page import Node, element
 
-__all__ = ["column_chart", "line_chart", "thin", "ticks"]
+__all__ = ["Point", "column_chart", "line_chart", "thin", "ticks"]
 
 Point = tuple[float, float]
 
@@ -47,19 +47,21 @@ def line_chart(
     x_label: str,
     y_label: str,
     say_x: Callable[[float], str],
+    say_y: Callable[[float], str] = "{:.4g}".format,
+    whole: bool = False,
     alternative: str,
     height: int = 320,
 ) -> list[Node]:
     """Lines over a common x, by style-sheet class; `levels` are named dashed heights, `mark` is one point to ring.
 
-    The high start of a loss curve is cut off where it would flatten the part that matters.
+    The high start of a loss curve is cut off where it would flatten the part that matters; `whole` shows all of any.
     """
     drawn = {name: thin(points, 200) for name, points in lines.items() if points}
     everything = [point for points in drawn.values() for point in points]
     if not everything:
         return []
     right = max(x for x, _ in everything)
-    settled = [y for x, y in everything if x >= 0.15 * right] or [y for _, y in everything]
+    settled = [y for x, y in everything if whole or x >= 0.15 * right] or [y for _, y in everything]
     near = [value for _, value in levels if value <= 1.6 * min(settled)]
     low, high = min([*settled, *near]), max([*settled, *near])
     margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
@@ -76,7 +78,7 @@ def line_chart(
         frame = _frame(width, height, x_label, y_label)
         for value in ticks(low, high, 6):
             frame.append(element("line", class_="grid", x1=LEFT, x2=width - RIGHT, **_both("y", y_of(value))))
-            frame.append(_text(f"{value:.4g}", LEFT - 8, y_of(value) + 4, "end"))
+            frame.append(_text(say_y(value), LEFT - 8, y_of(value) + 4, "end"))
         for value in ticks(0, right, 6 if width > 500 else 4):
             anchor = "end" if x_of(value) > width - RIGHT - 20 else "middle"
             frame.append(_text(say_x(value), x_of(value), height - BOTTOM + 16, anchor))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.report.charts import column_chart
+from bimo.report.examples import EXCERPT_LIMIT, excerpts, reason_name, sample
 from bimo.report.facts import (
     Facts,
     count,
@@ -34,8 +35,9 @@ from bimo.report.page import (
     table,
     write_page,
 )
+from bimo.report.vocabulary import vocabulary
 from bimo.runtime import t
-from bimo.text.documents import ALLOWABLE, REASONS, describe_reason
+from bimo.text.documents import ALLOWABLE
 from bimo.text.personal import KINDS, describe_kind
 
 __all__ = ["personal", "rejected", "repeated", "sources", "tokenizer", "write_data_report"]
@@ -46,9 +48,6 @@ _PERSONAL = {
     "pseudonymise": "Each of these was replaced by a stand-in of the same shape, the same one for the same value.",
     "drop": "Texts with any of these were set aside, with marks in place of what was found.",
 }
-
-EXCERPT_LIMIT = 300
-"""Characters shown of a text that was kept out."""
 
 
 def write_data_report(data_folder: Path) -> Path:
@@ -64,7 +63,15 @@ def write_data_report(data_folder: Path) -> Path:
             (t("Vocabulary"), number(facts, "tokenizer", "vocabulary"), count),
         ]
     )
-    sections = [sources(facts), rejected(facts), repeated(facts), personal(facts), tokenizer(facts)]
+    sections = [
+        sources(facts),
+        vocabulary(facts),
+        rejected(facts),
+        repeated(facts),
+        personal(facts),
+        sample(facts),
+        tokenizer(facts),
+    ]
     return write_page(data_folder / "report.html", facts["name"], _headline(documents), figures, sections)
 
 
@@ -227,7 +234,7 @@ def rejected(facts: Facts) -> Section | None:
     if not reasons:
         return None
     largest = reasons[0][1]
-    rows = [[_reason(reason), count(value), bar(value, largest)] for reason, value in reasons]
+    rows = [[reason_name(reason), count(value), bar(value, largest)] for reason, value in reasons]
     examples: dict[str, list[Facts]] = {}
     for example in part(facts, "documents").get("rejected_examples") or []:
         if isinstance(example, dict):
@@ -235,8 +242,8 @@ def rejected(facts: Facts) -> Section | None:
     folded = [
         element(
             "details",
-            element("summary", t("Examples: {reason}", reason=_reason(reason))),
-            _excerpts(found),
+            element("summary", t("Examples: {reason}", reason=reason_name(reason))),
+            excerpts(found),
             element("p", t("To keep such texts:"), " ", element("code", f"--allow {reason}"), class_="note")
             if reason in ALLOWABLE
             else "",
@@ -271,7 +278,7 @@ def repeated(facts: Facts) -> Section | None:
             kept = {"source": example.get("kept"), "detail": t("kept"), "text": example.get("text")}
             other = {"source": example.get("other"), "detail": t("set aside"), "text": example.get("other_text")}
             summary = t("{n} texts like {place}", n=count(example.get("documents") or 0), place=str(kept["source"]))
-            content.append(element("details", element("summary", summary), _excerpts([kept, other])))
+            content.append(element("details", element("summary", summary), excerpts([kept, other])))
     if number(paragraphs, "removed"):
         removed = t(
             "{n} paragraphs of many documents, such as headers and licences, were left out of all but the first.",
@@ -299,27 +306,11 @@ def personal(facts: Facts) -> Section | None:
     content.append(table([t("Kind"), t("Found"), ""], lines, class_="bars"))
     for kind, samples in part(found, "samples").items():
         summary = t("Examples: {reason}", reason=known.get(kind, kind))
-        content.append(element("details", element("summary", summary), _excerpts(samples)))
+        content.append(element("details", element("summary", summary), excerpts(samples)))
     sources = _descending(part(found, "sources"))
     named = [[element("code", name), count(value)] for name, value in sources]
     content += [element("h3", t("Where most of it stood")), table([t("Source"), t("Found")], named)] if named else []
     return "personal", t("Personal data and secrets"), content
-
-
-def _excerpts(examples: list[Facts]) -> list[Node]:
-    excerpts = []
-    for example in examples[:3]:
-        place = ":".join(str(example[key]) for key in ("source", "line") if example.get(key) is not None)
-        detail = example.get("detail")
-        label = " · ".join(str(piece) for piece in (place, detail) if piece not in (None, ""))
-        text = shorten(example.get("text") or "", EXCERPT_LIMIT)
-        excerpts.append(element("div", element("small", label), text, class_="excerpt", dir="auto"))
-    return excerpts
-
-
-def _reason(code: str) -> str:
-    """A reason in words; a code that a newer Bimo wrote stays as it is."""
-    return describe_reason(code) if code in REASONS else code
 
 
 def tokenizer(facts: Facts) -> Section | None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bimo.console import Update
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
 from bimo.text.chinese import check_script
+from bimo.text.clean import normalize
 from bimo.text.cluster import Executor, clean_on_executor
 from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
 from bimo.text.measure import Measures
@@ -21,12 +24,15 @@ from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.passages import passage_characters
 from bimo.text.personal import PersonalCounts, excerpt, redaction_key
+from bimo.text.quality import Reference, worst_allowed
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
 from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
+from bimo.text.sampling import Sample
 from bimo.text.sources import SourceFile, estimate_bytes, find_sources
 from bimo.text.split import SplitWriter, validation_share
-from bimo.text.store import DocumentWriter
+from bimo.text.store import DocumentWriter, read_stored
+from bimo.text.vocabulary import SAMPLE_CHARACTERS, measure_words
 from bimo.text.workers import clean_in_processes, clean_one_by_one, cores
 
 __all__ = ["collect_documents", "read_texts"]
@@ -35,6 +41,7 @@ _CLEANED, _COMPARED = 0.8, 0.85
 """Where the progress stands after the first and after the second of the three steps."""
 
 _EXAMPLES = 10
+_SAMPLE = 5
 _EXAMPLE_CHARACTERS = 160
 
 
@@ -78,6 +85,9 @@ def collect_documents(
             code=USAGE,
             share=options.validation_share,
         )
+    if not 0 < options.keep_best <= 1 or (options.keep_best < 1 and not options.reference):
+        sentence = "--keep-best must be above 0 and at most 1, with --reference naming the text to compare with."
+        raise UserError(sentence, code=USAGE)
     redaction_key(options.redact)  # before any work
     check_script(options.chinese)
     unknown = [reason for reason in options.allow if reason not in ALLOWABLE]
@@ -114,21 +124,27 @@ def collect_documents(
         counts, count = _clean(cleaned, batches, files, reading, personal, options.strict, progress)
         progress(_CLEANED, t("comparing"))
         repeats = find_repeats(batches, count, options.allow)
+        unlike = _unlike_reference(batches, count, repeats, options)
         progress(_COMPARED, t("comparing"))
         with DocumentWriter(out / "rejected", "rejected", kind=Rejected) as writer:
             rejections, measures, paragraphs = Rejections(writer), Measures(), Counter[str]()
+            kept_sample, rejected_sample = Sample(_SAMPLE, options.seed), Sample(_SAMPLE, options.seed)
             for rejected in closed:
                 rejections.add(rejected)
             with SplitWriter(out / "documents", share, options.seed) as split:
-                for piece in _kept(batches, count, repeats, paragraphs, progress):
+                for piece in _kept(batches, count, repeats, unlike, paragraphs, progress):
                     if isinstance(piece, Rejected):
                         rejections.add(piece)
+                        rejected_sample.add(piece)
                     else:
+                        kept_sample.add(piece)
                         measures.add(piece)
                         split.add(piece)
                 split.finish()
                 if split.kept == 0:
                     raise rejections.nothing_left(len(files))
+    every = max(1, math.ceil(split.sizes[False].characters / SAMPLE_CHARACTERS))
+    train = itertools.islice(read_stored(out / "documents", "train"), 0, None, every)
     progress(1.0, "")
     return {
         "files": len(files),
@@ -155,6 +171,8 @@ def collect_documents(
             ],
         },
         "personal": {"mode": options.redact, **personal.facts(_EXAMPLES)},
+        "words": measure_words(document.text for document in train),
+        "sample": {"kept": kept_sample.facts(), "rejected": rejected_sample.facts()},
         **measures.facts(),
     }
 
@@ -206,8 +224,40 @@ def _rates(name: str, done: int, documents: int, seconds: float, total: int) -> 
     )
 
 
+def _unlike_reference(
+    batches: CleanedBatches, count: int, repeats: Repeats, options: TextOptions
+) -> dict[tuple[int, int], float]:
+    """(batch, row) -> bits a character, of the documents that are less like the reference than those to be kept."""
+    if not options.reference:
+        return {}
+    closed: list[Rejected] = []
+    reference = Reference(
+        normalize(text) for text in read_texts([Path(path) for path in options.reference], unread=closed.append)
+    )
+    if not reference.characters:
+        raise UserError(
+            "There is no text in the reference {paths}.", code=DATA_REFUSED, paths=", ".join(options.reference)
+        )
+    scores = {
+        (number, row): (piece.language, reference.bits(piece.text))
+        for number in range(count)
+        for row, piece in enumerate(batches.pieces(number))
+        if isinstance(piece, Document) and repeats.states[number][row] == NEW
+    }
+    by_language: dict[str, list[float]] = {}
+    for language, bits in scores.values():
+        by_language.setdefault(language, []).append(bits)
+    worst = worst_allowed(by_language, options.keep_best)
+    return {place: bits for place, (language, bits) in scores.items() if bits > worst[language]}
+
+
 def _kept(
-    batches: CleanedBatches, count: int, repeats: Repeats, paragraphs: Counter[str], progress: Update
+    batches: CleanedBatches,
+    count: int,
+    repeats: Repeats,
+    unlike: Mapping[tuple[int, int], float],
+    paragraphs: Counter[str],
+    progress: Update,
 ) -> Iterator[Piece]:
     """All pieces in order: documents that are kept, without repeated paragraphs, and what is set aside."""
     for number in range(count):
@@ -220,6 +270,8 @@ def _kept(
                 yield piece.rejected("duplicate", t("the same text was there before"))
             elif state != NEW:
                 yield piece.rejected("near_duplicate", t("like {place}", place=repeats.instead_of(number, row)))
+            elif (number, row) in unlike:
+                yield piece.rejected("unlike", t("{bits:.2f} bits a character", bits=unlike[number, row]))
             else:
                 yield _without_repeated(piece, number, row, repeats, paragraphs)
         progress(_COMPARED + (1 - _COMPARED) * (number + 1) / count, "")

@@ -57,6 +57,7 @@ REASONS = {
     "boilerplate": "nothing but page furniture, such as copyright lines",
     "language": "not in a language that was asked for",
     "personal": "personal data or secrets in it",
+    "unlike": "less like the reference than what was to be kept",
     "duplicate": "the same text was there before",
     "near_duplicate": "nearly the same as another text, which is longer or came first",
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bimo.files import digest_file
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 
-__all__ = ["SourceFile", "estimate_bytes", "find_sources", "source_digest"]
+__all__ = ["SourceFile", "estimate_bytes", "file_digests", "find_sources", "source_digest"]
 
 _PACKED = (".gz", ".zst")
 _TIMES_PACKED = 3
@@ -124,14 +124,21 @@ def estimate_bytes(files: Sequence[SourceFile]) -> int:
     return sum(file.size * (_TIMES_PACKED if file.path.suffix.lower() in _PACKED else 1) for file in files)
 
 
-def source_digest(files: Sequence[SourceFile]) -> str:
-    """A digest of names and contents, in hex: the same folder gives the same one wherever it lies."""
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.name):
+def file_digests(files: Iterable[SourceFile]) -> dict[str, str]:
+    """SHA-256 of each file by its name; `closed` for one that cannot be read now."""
+    digests = {}
+    for file in files:
         try:
-            content = digest_file(file.path)
+            digests[file.name] = digest_file(file.path)
         except OSError:
             # Reading sets it aside with the reason; once it opens, the content is another.
-            content = "closed"
-        digest.update(f"{file.name}\0{content}\n".encode())
+            digests[file.name] = "closed"
+    return digests
+
+
+def source_digest(digests: Mapping[str, str]) -> str:
+    """A digest of the names and contents of `file_digests`: the same folder gives the same one wherever it lies."""
+    digest = hashlib.sha256()
+    for name, content in sorted(digests.items()):
+        digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
