@@ -595,8 +595,9 @@ def test_words_and_samples_are_shown(tmp_path):
 
 def test_a_law_is_drawn_from_its_first_point_to_its_last(tmp_path):
     html = data_report_of(tmp_path / "data", DOCUMENTS)
-    drawn = re.findall(r'class="line training" points="([^"]+)"', html)
+    drawn = re.findall(r'class="line validation" points="([^"]+)"', html)
     assert len(drawn) == 4, "two charts in two widths"
+    assert re.search(r"\.line\.validation \{[^}]*stroke:", html), "the style sheet gives such lines no colour"
     for points in drawn:
         heights = [float(point.split(",")[1]) for point in points.split()]
         assert len(heights) == 3

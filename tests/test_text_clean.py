@@ -234,3 +234,10 @@ def test_kinds_are_counted():
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_kinds_add_up(text):
     assert sum(count_kinds(text)) == len(text)
+
+
+def test_marks_weigh_by_the_script_of_the_letters():
+    """A third of it letters: few words of English, many of Chinese."""
+    marks = "".join("()[]{}<>+=*/"[place % 12] for place in range(66))
+    assert find_fault("abcdefghijklmnopqrstuvwxyzabcdefgh" + marks)[0] == "symbols"
+    assert find_fault("今天天气很好我们一起去公园散步然后回家吃饭看书写字画画听音乐" + marks) is None

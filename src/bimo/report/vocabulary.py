@@ -71,7 +71,7 @@ def _points(pairs: Any) -> list[Point]:
 
 def _chart(points: list[Point], x_label: str, y_label: str, spoken: str) -> list[Node]:
     return line_chart(
-        {"training": points},
+        {"validation": points},
         x_label=x_label,
         y_label=y_label,
         say_x=lambda power: rounded(10**power),

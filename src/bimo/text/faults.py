@@ -10,7 +10,7 @@ from typing import Any
 
 from bimo.runtime import t
 from bimo.text.clean import count_damage
-from bimo.text.measure import DIGIT, LATIN, LETTERS, SPACE, count_kinds
+from bimo.text.measure import DIGIT, HAN, LATIN, LETTERS, SPACE, count_kinds
 
 __all__ = ["FAULTS", "find_fault"]
 
@@ -20,7 +20,9 @@ _REPETITION_BYTES = 400
 _REPETITION_RATIO = 0.07
 _LINKS, _LINK_SHARE = 3, 0.6
 _MACHINE_SHARE, _MOST_SPACES = 0.7, 0.1
-_SYMBOLS_FROM, _LETTER_SHARE = 40, 0.3
+_SYMBOLS_FROM = 40
+_LETTER_SHARE, _HAN_SHARE = 0.4, 0.3
+"""A word of letters takes many, one of Han two: of real texts one in two thousand has less than 0.71 and 0.63."""
 
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】，。]+")
 _RUN = re.compile(r"([^\w\s])(?:\s*\1)+")
@@ -59,7 +61,10 @@ def _mojibake(text: str, kinds: Kinds) -> str:
 
 
 def _repetition(text: str, kinds: Kinds) -> str:
-    """Text that packs to almost nothing. Of real prose and verse, refrains and all, the least was 0.3 of its size."""
+    """Text that packs to almost nothing. Of real prose and verse, refrains and all, the least was 0.3 of its size.
+
+    One limit does for both languages: one text in twenty packs to less than 0.469 in Chinese, 0.474 in English.
+    """
     data = text.encode()
     if len(data) < _REPETITION_BYTES:
         return ""
@@ -97,13 +102,14 @@ def _looks_random(token: str) -> bool:
 
 
 def _symbols(text: str, kinds: Kinds) -> str:
-    wanted = _letters(kinds) + kinds[DIGIT]
-    if wanted >= _LETTER_SHARE * (len(text) - kinds[SPACE]):
+    letters = _letters(kinds)
+    wanted, least = letters + kinds[DIGIT], _HAN_SHARE if 2 * kinds[HAN] > letters else _LETTER_SHARE
+    if wanted >= least * (len(text) - kinds[SPACE]):
         return ""
     # Dot leaders of a table of contents and rules of a table count as one sign each.
     size = len("".join(_RUN.sub(r"\1", text).split()))
     share = wanted / max(1, size)
-    return t("{share:.0%} letters", share=share) if size >= _SYMBOLS_FROM and share < _LETTER_SHARE else ""
+    return t("{share:.0%} letters", share=share) if size >= _SYMBOLS_FROM and share < least else ""
 
 
 _RULES: dict[str, Callable[[str, Kinds], str]] = {
