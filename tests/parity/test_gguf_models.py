@@ -13,9 +13,10 @@ from gguf_files import F32, TENSORS, gguf_bytes, paired_rows
 
 from bimo.models.config import ModelConfig
 from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights import llama
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
-from bimo.weights.huggingface import from_hf
+from bimo.weights.names import renamed
 
 SHAPE = {
     "vocab_size": 131,
@@ -67,7 +68,7 @@ def converted(theirs: Any, architecture: str) -> bytes:
         "rope.freq_base": SHAPE["rope_parameters"]["rope_theta"],
     }
     tensors = {}
-    for full_name, weight in from_hf(dict(theirs.named_parameters())).items():
+    for full_name, weight in renamed(dict(theirs.named_parameters()), llama.NAMES.to_ours).items():
         name, layer = full_name.removesuffix(".weight"), ""
         if name.startswith("layers."):
             _, number, name = name.split(".", 2)

@@ -20,7 +20,7 @@ from bimo.runtime import UserError, pick_device
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
-from bimo.weights.huggingface import load_model
+from bimo.weights.huggingface import end_ids, load_model
 
 __all__ = ["LanguageModel", "generate", "load", "write_reference"]
 
@@ -32,20 +32,22 @@ GGUF_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 class LanguageModel:
     """A decoder with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
-    It writes with the weights as they were when it first wrote.
+    It writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where those are
+    others than what stands between documents.
     """
 
     def __init__(
-        self, source: Decoder | GGUFModel, tokenizer: Tokenizer, *, device: torch.device | None = None
+        self,
+        source: Decoder | GGUFModel,
+        tokenizer: Tokenizer,
+        *,
+        device: torch.device | None = None,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
         self._source, self._device = source, device
         self.tokenizer = tokenizer
         self.config: ModelConfig = source.config
-        ends = {tokenizer.end}
-        if isinstance(source, GGUFModel):
-            # What ends an answer need not be what stands between documents.
-            ends |= {source.metadata[key] for key in GGUF_ENDS if key in source.metadata}
-        self._ends = frozenset(ends)
+        self._ends = ends | {tokenizer.end}
         self._unread: dict[int, deque[Written]] = {}
 
     @functools.cached_property
@@ -143,11 +145,13 @@ class LanguageModel:
         end = self.tokenizer.end
         context = self.model.config.context
         stride = stride or max(1, context // 2)
-        ids = [[end, *document, end] for document in self.tokenizer.encode_batch(documents)]
+        begin = self._prompt_ids("")
+        ids = [[*begin, *document, end] for document in self.tokenizer.encode_batch(documents)]
         return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride)]
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        return [self.tokenizer.end, *self.tokenizer.encode(prompt)]
+        ids = [*self.tokenizer.begin, *self.tokenizer.encode(prompt)]
+        return ids or [self.tokenizer.end]
 
 
 def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
@@ -199,10 +203,12 @@ def load(path: str | Path, *, device: str = "auto") -> LanguageModel:
     where = pick_device(device)
     if path.suffix == ".gguf":
         stored = read_gguf(path)
-        return _fitting(path, LanguageModel(stored, gguf_tokenizer(stored.metadata), device=where))
+        ends = frozenset(stored.metadata[key] for key in GGUF_ENDS if key in stored.metadata)
+        return _fitting(path, LanguageModel(stored, gguf_tokenizer(stored.metadata), device=where, ends=ends))
     if not path.is_dir():
         raise UserError("There is no model folder {folder}.", folder=path)
-    return _fitting(path, LanguageModel(load_model(path, device=where), load_tokenizer(path), device=where))
+    model = load_model(path, device=where)
+    return _fitting(path, LanguageModel(model, load_tokenizer(path), device=where, ends=end_ids(path)))
 
 
 def _fitting(path: Path, model: LanguageModel) -> LanguageModel:

@@ -85,7 +85,8 @@ class NativeDecoder:
         """Make room for `slots` sequences of `positions` tokens; what was remembered is forgotten."""
         self.slots = self.positions = 0
         half = self.config.head_width // 2
-        tables = rotary_tables(positions, self.config.head_width, self.config.rope_theta)
+        config = self.config
+        tables = rotary_tables(positions, config.head_width, config.rope_theta, config.rope_scaling)
         cosines, sines = (np.ascontiguousarray(table[:, :half].numpy(), dtype=np.float32) for table in tables)
         _check(
             self._native.bimo_reserve(

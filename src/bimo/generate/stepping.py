@@ -84,7 +84,8 @@ class TorchSteps:
 
 def open_steps(model: Decoder | GGUFModel) -> Steps:
     """The fastest steps that this machine has for a model, with its weights as they are now."""
-    instructions, threads = best_instructions(), torch.get_num_threads()
+    instructions = best_instructions() if model.config.runs_in_kernel else None
+    threads = torch.get_num_threads()
     if isinstance(model, GGUFModel):
         if instructions is None or any(matrix.format not in FORMATS for matrix in model.weights.values()):
             return TorchSteps(model.decoder())

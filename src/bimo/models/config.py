@@ -1,4 +1,4 @@
-"""The shape of a decoder as data, and what follows from it: parameters, arithmetic, memory."""
+"""The shape of a Transformer as data, and what follows from it: parameters, arithmetic, memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,50 @@ from typing import Any
 
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["ModelConfig", "load_presets"]
+__all__ = ["ModelConfig", "RotaryScaling", "load_presets"]
+
+CHOICES = {
+    "positions": ("rotary", "learned", "sinusoidal"),
+    "norm": ("rms", "layer"),
+    "feed_forward": ("swiglu", "gelu", "gelu_tanh", "relu", "silu"),
+    "biases": ("none", "qkv", "attention", "all"),
+}
+"""What the fields of ModelConfig that are words may be."""
+
+GATED = "swiglu"
+
+
+@dataclass(frozen=True)
+class RotaryScaling:
+    """How rotary positions are stretched beyond the context that a model was first trained with.
+
+    `kind` is linear (Chen et al. 2023), llama3 (Llama 3.1: `low` and `high` are its frequency factors) or yarn (Peng et
+    al. 2023: `low` and `high` are its beta_slow and beta_fast, cosines and sines are multiplied by `attention`).
+    `original` is that first context.
+    """
+
+    kind: str
+    factor: float
+    original: int = 0
+    low: float = 1.0
+    high: float = 32.0
+    attention: float = 1.0
+    truncate: bool = True
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Llama- or Qwen3-shaped decoder (DESIGN, decision 1).
+    """The shape of a stack of Transformer layers. What it is by default is what Bimo trains (DESIGN, decision 1).
 
-    `hidden` is the inner width of the SwiGLU block; `kv_heads` divides `heads` (grouped-query attention);
+    `hidden` is the inner width of the feed-forward block; `kv_heads` divides `heads` (grouped-query attention);
     `qk_norm` normalises queries and keys per head as Qwen3 does, without it the shape is Llama's;
-    `tied` uses the embedding as the output matrix. Raises UserError when the numbers do not fit together.
+    `tied` uses the embedding as the output matrix. What other families have:
+    `causal`: positions see themselves and what came before (decoders), or all see all (BERT);
+    `positions` rotary, learned (GPT-2, BERT) or sinusoidal (Marian); `norm` rms or layer, at the start of each block
+    or, with `norm_after`, behind its addition; `embedding_norm` normalises what goes into the first layer;
+    `feed_forward` swiglu, or a plain block with that activation; `biases` of none, of queries, keys and values
+    (Qwen2), of all four matrices of attention, or of all; `segments` counts BERT's kinds of tokens.
+    Raises UserError when the numbers do not fit together.
     """
 
     vocabulary: int
@@ -33,6 +67,15 @@ class ModelConfig:
     tied: bool = True
     rope_theta: float = 10_000.0
     norm_epsilon: float = 1e-6
+    causal: bool = True
+    positions: str = "rotary"
+    rope_scaling: RotaryScaling | None = None
+    norm: str = "rms"
+    norm_after: bool = False
+    embedding_norm: bool = False
+    feed_forward: str = GATED
+    biases: str = "none"
+    segments: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "layers", "width", "heads", "kv_heads", "head_width", "hidden", "context"):
@@ -43,6 +86,15 @@ class ModelConfig:
                     name=name,
                     value=getattr(self, name),
                 )
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    "The model's {name} must be one of {allowed}, but is {value!r}.",
+                    code=USAGE,
+                    name=name,
+                    allowed=", ".join(allowed),
+                    value=getattr(self, name),
+                )
         if self.heads % self.kv_heads:
             raise UserError(
                 "The model's heads ({heads}) must be a multiple of its kv_heads ({kv_heads}).",
@@ -50,7 +102,7 @@ class ModelConfig:
                 heads=self.heads,
                 kv_heads=self.kv_heads,
             )
-        if self.head_width % 2:
+        if self.head_width % 2 and self.positions == "rotary":
             raise UserError(
                 "The model's head_width must be even for rotary positions, but is {head_width}.",
                 code=USAGE,
@@ -58,16 +110,41 @@ class ModelConfig:
             )
 
     @property
+    def runs_in_kernel(self) -> bool:
+        """Whether the CPU kernel computes this shape: Llama's and Qwen3's, however their positions are stretched."""
+        plain = replace(
+            self, qk_norm=True, tied=True, rope_theta=10_000.0, norm_epsilon=1e-6, rope_scaling=None, context=1
+        )
+        sizes = (self.vocabulary, self.layers, self.width, self.heads, self.kv_heads, self.head_width, self.hidden)
+        return plain == ModelConfig(*sizes, context=1)
+
+    @property
     def matrix_parameters(self) -> int:
-        """Weights of the matrices inside the layers, without embedding, head and norms."""
+        """Weights of the matrices inside the layers, without embedding, head, norms and biases."""
         attention = self.width * self.head_width * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.width * self.hidden)
+        return self.layers * (attention + (3 if self.feed_forward == GATED else 2) * self.width * self.hidden)
+
+    @property
+    def bias_parameters(self) -> int:
+        """Weights of the biases of matrices inside the layers."""
+        qkv = self.head_width * (self.heads + 2 * self.kv_heads)
+        of_layer = {
+            "none": 0,
+            "qkv": qkv,
+            "attention": qkv + self.width,
+            "all": qkv + 2 * self.width + self.hidden * (2 if self.feed_forward == GATED else 1),
+        }
+        return self.layers * of_layer[self.biases]
 
     @property
     def parameters(self) -> int:
         """All weights, counted once where they are shared."""
-        norms = self.layers * (2 * self.width + 2 * self.head_width * self.qk_norm) + self.width
-        return self.matrix_parameters + norms + self.vocabulary * self.width * (1 if self.tied else 2)
+        norms = 2 * self.layers + (not self.norm_after) + self.embedding_norm
+        norm = self.width * (2 if self.norm == "layer" else 1)
+        heads = self.layers * 2 * self.head_width * self.qk_norm
+        places = self.width * (self.context * (self.positions == "learned") + self.segments)
+        words = self.vocabulary * self.width * (1 if self.tied else 2)
+        return self.matrix_parameters + self.bias_parameters + norms * norm + heads + places + words
 
     @property
     def flops_per_token(self) -> int:

@@ -5,6 +5,7 @@ B batch, T time (positions), S positions seen (cache and new), D width, H heads,
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -12,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models import fused
+from bimo.models.config import RotaryScaling
 
 __all__ = [
+    "ACTIVATIONS",
     "Cache",
+    "LayerNorm",
     "Linear",
     "RMSNorm",
     "attend",
@@ -24,8 +28,17 @@ __all__ = [
     "rms_norm_reference",
     "rotary_tables",
     "rotate",
+    "sinusoids",
     "turned_heads",
 ]
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+"""Of plain feed-forward blocks, by their names in ModelConfig."""
 
 WRITTEN_OUT_CONTEXT = 512
 """Up to here attention as plain matrix products beats the fused kernel on a CPU in bfloat16 (docs/log.md)."""
@@ -48,14 +61,14 @@ class Cache(Protocol):
 
 
 class Linear(nn.Linear):
-    """A matrix without bias whose fp32 weight is cast to the number format of what comes in."""
+    """A matrix whose fp32 weight, and bias where it has one, are cast to the number format of what comes in."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]"""
-        return F.linear(x, self.weight.to(x.dtype))
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 def drop_columns(x: Tensor, share: float, *, training: bool) -> Tensor:
@@ -86,12 +99,61 @@ class RMSNorm(nn.Module):
         return rms_norm_reference(x, self.weight.to(x.dtype), self.epsilon)
 
 
-def rotary_tables(positions: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+class LayerNorm(nn.LayerNorm):
+    """Normalisation by mean and variance with a learned scale and shift (Ba et al. 2016), computed in fp32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]"""
+        return super().forward(x.float()).to(x.dtype)
+
+
+def rotary_tables(
+    positions: int, head_width: int, theta: float, scaling: RotaryScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines [positions, head_width] of rotary positions (Su et al. 2021), halves as Llama lays them out."""
     frequencies = theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+    if scaling is not None:
+        frequencies = _stretched(frequencies, theta, scaling)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
     angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    attention = scaling.attention if scaling is not None else 1.0
+    return angles.cos() * attention, angles.sin() * attention
+
+
+def _stretched(frequencies: Tensor, theta: float, scaling: RotaryScaling) -> Tensor:
+    """Rotary frequencies [K / 2], the lower ones divided by the factor of `scaling`; linear divides all of them."""
+    slowed = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slowed
+    if scaling.kind == "llama3":
+        # How often each turns within the original context decides; in between, the two are mixed.
+        turns = scaling.original * frequencies / (2 * math.pi)
+        kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    else:
+        kept = 1 - _yarn_ramp(len(frequencies), theta, scaling)
+    return frequencies * kept + slowed * (1 - kept)
+
+
+def _yarn_ramp(pairs: int, theta: float, scaling: RotaryScaling) -> Tensor:
+    """0 for the pairs that turn `high` times or more in the original context, 1 for `low` or fewer [pairs].
+
+    Peng et al. 2023, equation 13, in the numbers of pairs as all implementations have it.
+    """
+    first, last = (
+        pairs * math.log(scaling.original / (turns * 2 * math.pi)) / math.log(theta)
+        for turns in (scaling.high, scaling.low)
+    )
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * pairs - 1)
+    return ((torch.arange(pairs, dtype=torch.float32) - first) / max(last - first, 0.001)).clamp(0, 1)
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Sines, then cosines, of positions [positions, width] (Vaswani et al. 2017, section 3.5) in halves as Marian's."""
+    pairs = torch.arange(width, dtype=torch.float64) // 2
+    angles = torch.outer(torch.arange(positions, dtype=torch.float64), 10_000.0 ** -(2 * pairs / width))
+    return torch.cat([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=1).float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -115,16 +177,16 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     return fused.gated(gate, up) if fused.fusible(gate) else F.silu(gate) * up
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """Attention to what is `allowed` [B, 1, T, S], or to oneself and what came before.
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, causal: bool = True) -> Tensor:
+    """Attention to what is `allowed` [B, 1, T or 1, S]; else to oneself and what came before, if `causal`, or to all.
 
-    q [B, H, T, K], k and v [B, G, S, K], where T = S without `allowed` -> [B, T, H, K].
+    q [B, H, T, K], k and v [B, G, S, K], where T = S if causal without `allowed` -> [B, T, H, K].
     """
     H = q.shape[1]
     if k.shape[1] != H:
         k = k.repeat_interleave(H // k.shape[1], dim=1)
         v = v.repeat_interleave(H // v.shape[1], dim=1)
-    if allowed is not None:
+    if allowed is not None or not causal:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
     if q.device.type == "cpu" and k.shape[2] <= WRITTEN_OUT_CONTEXT:
         return _AttentionInBlocks.apply(q, k, v)

@@ -9,52 +9,91 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimo.models.config import ModelConfig
-from bimo.models.layers import Cache, Linear, RMSNorm, attend, drop_columns, gated, rotary_tables, turned_heads
+from bimo.models.config import GATED, ModelConfig
+from bimo.models.layers import (
+    ACTIVATIONS,
+    Cache,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    attend,
+    drop_columns,
+    gated,
+    rotary_tables,
+    turned_heads,
+)
 
-__all__ = ["Decoder"]
+__all__ = ["Attention", "Decoder", "FeedForward", "Layer", "Turn", "norm"]
+
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines [..., T, K] by which queries and keys are turned."""
+
+
+def norm(config: ModelConfig) -> nn.Module:
+    """The normalisation of a shape, [..., D] -> [..., D]."""
+    kind = LayerNorm if config.norm == "layer" else RMSNorm
+    return kind(config.width, config.norm_epsilon)
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention with rotary positions and, as in Qwen3, normalised queries and keys."""
+    """Grouped-query self-attention, with rotary positions and normalised queries and keys where the shape has them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         K = config.head_width
-        self.query = Linear(config.width, config.heads * K)
-        self.key = Linear(config.width, config.kv_heads * K)
-        self.value = Linear(config.width, config.kv_heads * K)
-        self.out = Linear(config.heads * K, config.width)
+        qkv, out = config.biases != "none", config.biases in ("attention", "all")
+        self.query = Linear(config.width, config.heads * K, bias=qkv)
+        self.key = Linear(config.width, config.kv_heads * K, bias=qkv)
+        self.value = Linear(config.width, config.kv_heads * K, bias=qkv)
+        self.out = Linear(config.heads * K, config.width, bias=out)
         self.query_norm = RMSNorm(K, config.norm_epsilon) if config.qk_norm else None
         self.key_norm = RMSNorm(K, config.norm_epsilon) if config.qk_norm else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """[B, T, D] -> [B, T, D]; cos, sin [..., T, K] of the positions of x."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        turn: Turn | None = None,
+        cache: Cache | None = None,
+        layer: int = 0,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """[B, T, D] -> [B, T, D]; `allowed` [B, 1, T or 1, S] says what may be seen, where the cache does not."""
         B, T, _ = x.shape
-        K = self.config.head_width
-        q = turned_heads(self.query(x).view(B, T, -1, K), self.query_norm, cos, sin)
-        k = turned_heads(self.key(x).view(B, T, -1, K), self.key_norm, cos, sin)
-        v = self.value(x).view(B, T, -1, K).transpose(1, 2)
-        allowed = None
+        q = self._heads(self.query(x), self.query_norm, turn)
+        k = self._heads(self.key(x), self.key_norm, turn)
+        v = self.value(x).view(B, T, -1, self.config.head_width).transpose(1, 2)
         if cache is not None:
             k, v = cache.update(layer, k, v)
             allowed = cache.allowed(T)
-        return self.out(attend(q, k, v, allowed).reshape(B, T, -1))
+        return self.out(attend(q, k, v, allowed, causal=self.config.causal).reshape(B, T, -1))
+
+    def _heads(self, x: Tensor, norm: RMSNorm | None, turn: Turn | None) -> Tensor:
+        """[B, T, H * K] -> [B, H, T, K]"""
+        x = x.view(*x.shape[:2], -1, self.config.head_width)
+        if turn is not None:
+            return turned_heads(x, norm, *turn)
+        return (norm(x) if norm is not None else x).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)). Or the plain block: down(activation(up(x)))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = Linear(config.width, config.hidden)
-        self.up = Linear(config.width, config.hidden)
-        self.down = Linear(config.hidden, config.width)
+        bias = config.biases == "all"
+        self.gate = Linear(config.width, config.hidden, bias=bias) if config.feed_forward == GATED else None
+        self.up = Linear(config.width, config.hidden, bias=bias)
+        self.down = Linear(config.hidden, config.width, bias=bias)
+        self.activation = ACTIVATIONS.get(config.feed_forward)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]"""
-        return self.down(gated(self.gate(x), self.up(x)))
+        if self.activation is None:
+            assert self.gate is not None
+            return self.down(gated(self.gate(x), self.up(x)))
+        return self.down(self.activation(self.up(x)))
 
 
 class Layer(nn.Module):
@@ -62,21 +101,36 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = norm(config)
         self.attention = Attention(config)
-        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward_norm = norm(config)
         self.feed_forward = FeedForward(config)
+        self.norm_after = config.norm_after
         self.dropout = dropout
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        """[B, T, D] -> [B, T, D]"""
-        attended = self.attention(self.attention_norm(x), cos, sin, cache, layer)
-        x = x + drop_columns(attended, self.dropout, training=self.training)
-        return x + drop_columns(self.feed_forward(self.feed_forward_norm(x)), self.dropout, training=self.training)
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        turn: Turn | None = None,
+        cache: Cache | None = None,
+        layer: int = 0,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """[B, T, D] -> [B, T, D]; arguments as those of Attention."""
+        given = {"turn": turn, "cache": cache, "layer": layer, "allowed": allowed}
+        if self.norm_after:
+            x = self.attention_norm(x + self._drop(self.attention(x, **given)))
+            return self.feed_forward_norm(x + self._drop(self.feed_forward(x)))
+        x = x + self._drop(self.attention(self.attention_norm(x), **given))
+        return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return drop_columns(x, self.dropout, training=self.training)
 
 
 class Decoder(nn.Module):
-    """A Llama- or Qwen3-shaped language model. Weights stay fp32; `compute_dtype` is what the products run in.
+    """A language model: Llama-, Qwen- or GPT-2-shaped. Weights stay fp32; `compute_dtype` is that of the products.
 
     `dropout` is the share of the columns that layers leave out while training; it is no part of the shape.
     """
@@ -88,15 +142,23 @@ class Decoder(nn.Module):
         self, config: ModelConfig, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0
     ) -> None:
         super().__init__()
+        assert config.causal
+        assert not config.norm_after
         self.config = config
         self.compute_dtype = compute_dtype
         self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.position_embedding = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.norm = norm(config)
         self.head = Linear(config.width, config.vocabulary)
         if config.tied:
             self.head.weight = self.embedding.weight
-        cos, sin = rotary_tables(config.context, config.head_width, config.rope_theta)
+        cos, sin = rotary_tables(
+            config.context if config.positions == "rotary" else 0,
+            config.head_width,
+            config.rope_theta,
+            config.rope_scaling,
+        )
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -104,11 +166,13 @@ class Decoder(nn.Module):
         """Start from random weights; what writes to the residual stream starts at zero, so that layers begin silent."""
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
-            if weight.ndim < 2:
+            if name.endswith("bias"):
+                nn.init.zeros_(weight)
+            elif weight.ndim < 2:
                 nn.init.ones_(weight)
             elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
                 nn.init.zeros_(weight)
-            elif name in ("embedding.weight", "head.weight"):
+            elif "layers." not in name:
                 nn.init.normal_(weight, std=0.02, generator=generator)
             else:
                 nn.init.normal_(weight, std=self.config.width**-0.5, generator=generator)
@@ -116,14 +180,19 @@ class Decoder(nn.Module):
 
     def hidden_states(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
         """ids [B, T] -> what the head multiplies [B, T, D]. With a cache, ids go on from its rows."""
-        x = F.embedding(ids, self.embedding.weight).to(self.compute_dtype)
-        if cache is None:
-            cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        x = F.embedding(ids, self.embedding.weight)
+        T = ids.shape[1]
+        turn = None
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[slice(T) if cache is None else cache.positions(T)]
+        elif cache is None:
+            turn = (self.cos[:T], self.sin[:T])
         else:
-            positions = cache.positions(ids.shape[1])[:, None]
-            cos, sin = self.cos[positions], self.sin[positions]
+            places = cache.positions(T)[:, None]
+            turn = (self.cos[places], self.sin[places])
+        x = x.to(self.compute_dtype)
         for index, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, cache, index)
+            x = layer(x, turn=turn, cache=cache, layer=index)
         return self.norm(x)
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 
-from bimo.files import replacing, write_json
+from bimo.files import read_json, replacing, write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
 from bimo.tokens.shards import join_documents
@@ -39,6 +39,9 @@ END_OF_TEXT = "<|endoftext|>"
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Of special tokens, as `tokenizer_config.json` names them."""
+
 WORD_MARK = "\ue000"
 """Marks the borders of words while merges are learned. A private-use character: `clean` keeps it out of the text."""
 
@@ -50,25 +53,35 @@ LARGEST_VOCABULARY = 32_768
 
 
 class Tokenizer:
-    """A tokenizer with one special token, `end`, the id of END_OF_TEXT. Any text comes back exactly.
+    """A tokenizer whose special tokens are known by their roles. What we train brings any text back exactly.
 
+    `special` has roles as `tokenizer_config.json` names them (`eos_token`), and the tokens that have them; without it
+    END_OF_TEXT has all roles. `end` is the id that ends a text, `begin` are those that stand before it.
     Text that spells a special token is encoded as ordinary text: nobody's words can become a control token.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, special: dict[str, str] | None = None) -> None:
         self.inner = inner
         inner.encode_special_tokens = True
-        end = inner.token_to_id(END_OF_TEXT)
+        self.special = special or dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+        name = self.special.get("eos_token") or self.special.get("sep_token") or END_OF_TEXT
+        end = inner.token_to_id(name)
         if end is None:
             raise UserError(
                 "The tokenizer has no {token} token, which Bimo puts between documents. Add it, or train a tokenizer.",
-                token=END_OF_TEXT,
+                token=name,
             )
         self.end: int = end
-        # Other libraries then begin a text as training did, whatever the tokenizer that was brought did before.
-        inner.post_processor = processors.TemplateProcessing(
-            single=f"{END_OF_TEXT} $A", pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B", special_tokens=[(END_OF_TEXT, end)]
-        )
+        if special is None:
+            # Other libraries then begin a text as training did, whatever the tokenizer that was brought did before.
+            inner.post_processor = processors.TemplateProcessing(
+                single=f"{END_OF_TEXT} $A",
+                pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B",
+                special_tokens=[(END_OF_TEXT, end)],
+            )
+        self.begin: list[int] = inner.encode("").ids
+        if self.begin[1:] == [end]:  # a text that is framed on both sides
+            self.begin.pop()
 
     @property
     def vocabulary(self) -> int:
@@ -113,10 +126,8 @@ class Tokenizer:
             self.inner.save(str(part), pretty=False)
         settings: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            "pad_token": END_OF_TEXT,
-            "add_bos_token": True,
+            **self.special,
+            "add_bos_token": bool(self.begin),
             "clean_up_tokenization_spaces": False,
         }
         if context is not None:
@@ -129,6 +140,7 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        # From the last token whose text was given whole: what the next one looks like may depend on it.
         self._ids: list[int] = []
         self._given = 0
 
@@ -140,7 +152,8 @@ class StreamDecoder:
         certain = len(text) - text.endswith("\ufffd")
         ready, self._given = text[self._given : certain], certain
         if certain == len(text):
-            self._ids, self._given = [], 0
+            self._ids = [token]
+            self._given = len(self._tokenizer.decode(self._ids))
         return ready
 
     def finish(self) -> str:
@@ -212,16 +225,31 @@ def _fast_encoder(inner: tokenizers.Tokenizer) -> Any:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read `tokenizer.json`, given as that file or the folder that holds it. Raises UserError when it is none."""
+    """Read `tokenizer.json`, given as that file or the folder that holds it. Raises UserError when it is none.
+
+    `tokenizer_config.json` beside it, if there is one, says which tokens have special roles.
+    """
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
+        inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        return Tokenizer(inner, _special_tokens(file.with_name("tokenizer_config.json")))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exception on a malformed file
         raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=error) from None
+
+
+def _special_tokens(path: Path) -> dict[str, str] | None:
+    """Tokens by their roles as a `tokenizer_config.json` has them; None where it has none, or is of our making."""
+    settings = read_json(path) if path.is_file() else {}
+    if not isinstance(settings, dict):
+        raise UserError("{path} does not describe a tokenizer.", path=path)
+    named = {role: settings[role] for role in ROLES if settings.get(role)}
+    tokens = {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
+    ours = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    return None if not tokens or (tokens == ours and settings.get("add_bos_token")) else tokens
 
 
 def longest_tokens(tokenizer: Tokenizer, count: int) -> list[str]:

@@ -16,7 +16,7 @@ import tokenizers
 import torch
 
 import bimo
-from bimo.config import write_toml
+from bimo.config import to_mapping, write_toml
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
@@ -140,7 +140,7 @@ class _Run:
         require_room(self.out, 40 * self.shape.parameters)
         place = self.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
-        write_toml(self.home / "run.toml", {"model": asdict(self.shape), "train": asdict(self.settings)})
+        write_toml(self.home / "run.toml", {"model": to_mapping(self.shape), "train": to_mapping(self.settings)})
         write_json(
             path,
             {

@@ -1,92 +1,68 @@
-"""Hugging Face folders of Llama- and Qwen3-shaped decoders: `config.json`, `model.safetensors` and company."""
+"""Hugging Face folders: `config.json`, `model.safetensors` (in one piece or several) and company.
+
+What a family calls its weights and settings stands in a module of its own, each with the same five functions.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bimo.files import read_json, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
+from bimo.weights import gpt2, llama
 
-__all__ = ["from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "save_model", "to_hf"]
-
-NAMES = (
-    ("embedding.weight", "model.embed_tokens.weight"),
-    ("norm.weight", "model.norm.weight"),
-    ("head.weight", "lm_head.weight"),
-    ("layers.{}.attention_norm.weight", "model.layers.{}.input_layernorm.weight"),
-    ("layers.{}.attention.query.weight", "model.layers.{}.self_attn.q_proj.weight"),
-    ("layers.{}.attention.key.weight", "model.layers.{}.self_attn.k_proj.weight"),
-    ("layers.{}.attention.value.weight", "model.layers.{}.self_attn.v_proj.weight"),
-    ("layers.{}.attention.out.weight", "model.layers.{}.self_attn.o_proj.weight"),
-    ("layers.{}.attention.query_norm.weight", "model.layers.{}.self_attn.q_norm.weight"),
-    ("layers.{}.attention.key_norm.weight", "model.layers.{}.self_attn.k_norm.weight"),
-    ("layers.{}.feed_forward_norm.weight", "model.layers.{}.post_attention_layernorm.weight"),
-    ("layers.{}.feed_forward.gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
-    ("layers.{}.feed_forward.up.weight", "model.layers.{}.mlp.up_proj.weight"),
-    ("layers.{}.feed_forward.down.weight", "model.layers.{}.mlp.down_proj.weight"),
-)
-"""Our names beside Hugging Face's; `{}` is the number of the layer."""
-
-LAYER = re.compile(r"(?<=layers\.)\d+")
+__all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "save_model", "to_hf"]
 
 
-def to_hf(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under Hugging Face's names; tensors are shared, not copied."""
-    return _renamed(weights, dict(NAMES))
+class Family(Protocol):
+    """What the module of a family offers."""
+
+    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> ModelConfig:
+        """The shape that a `config.json` describes."""
+
+    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+        """The `config.json` of a shape."""
+
+    def from_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        """Their state dict as ours."""
+
+    def to_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        """Our state dict as theirs."""
+
+    def build(self, config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
+        """The model, its weights still to come."""
 
 
-def from_hf(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's state dict under our names. Raises UserError on a tensor that such a decoder does not have."""
-    return _renamed(weights, {theirs: ours for ours, theirs in NAMES})
+FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
+"""By `model_type`."""
 
 
-def _renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in weights.items():
-        number = LAYER.search(name)
-        pattern = LAYER.sub("{}", name)
-        if pattern not in names:
-            raise UserError("The weights hold {name}, which a Llama- or Qwen3-shaped decoder does not have.", name=name)
-        renamed[names[pattern].format(number[0] if number else "")] = tensor
-    return renamed
+def _family_of(config: ModelConfig) -> Family:
+    return gpt2 if config.positions == "learned" else llama
 
 
-def model_config_to_hf(config: ModelConfig, *, end: int) -> dict[str, Any]:
-    """`config.json`: Qwen3 when queries and keys are normalised, else Llama; `end` is the id of the end token."""
-    return {
-        "architectures": ["Qwen3ForCausalLM" if config.qk_norm else "LlamaForCausalLM"],
-        "model_type": "qwen3" if config.qk_norm else "llama",
-        "vocab_size": config.vocabulary,
-        "num_hidden_layers": config.layers,
-        "hidden_size": config.width,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_width,
-        "intermediate_size": config.hidden,
-        "max_position_embeddings": config.context,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "rms_norm_eps": config.norm_epsilon,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "tie_word_embeddings": config.tied,
-        "initializer_range": 0.02,
-        "use_cache": True,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end,
-        "dtype": "float32",
-    }
+def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Our state dict as Hugging Face has it."""
+    return _family_of(config).to_hf(weights, config)
+
+
+def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
+    return _family_of(config).from_hf(weights, config)
+
+
+def model_config_to_hf(config: ModelConfig, *, end: int, begin: int | None = None) -> dict[str, Any]:
+    """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
+    ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
+    return {**_family_of(config).config_to_hf(config), **ids}
 
 
 def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
@@ -94,81 +70,46 @@ def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
     family = settings.get("model_type")
-    if family not in ("qwen3", "llama"):
+    if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(
-            "{where} is a model of type {family!r}; Bimo reads decoders of type 'llama' and 'qwen3'.",
+            "{where} is a model of type {family!r}; Bimo reads models of type {known}.",
             where=where,
             family=family,
-        )
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise UserError("{where} does not describe a model.", where=where)
-    unusual = {
-        "rope_type": (rope.get("rope_type") or rope.get("type") or "default") != "default",
-        "partial_rotary_factor": (settings | rope).get("partial_rotary_factor") not in (1, None),
-        "attention_bias": bool(settings.get("attention_bias")),
-        "mlp_bias": bool(settings.get("mlp_bias")),
-        "hidden_act": settings.get("hidden_act", "silu") != "silu",
-        "use_sliding_window": bool(settings.get("use_sliding_window")),
-    }
-    if any(unusual.values()):
-        raise UserError(
-            "{where} uses {features}, which Bimo does not compute.",
-            where=where,
-            features=", ".join(name for name, used in unusual.items() if used),
+            known=", ".join(FAMILIES),
         )
     try:
-        return ModelConfig(
-            vocabulary=_count(settings["vocab_size"]),
-            layers=_count(settings["num_hidden_layers"]),
-            width=_count(settings["hidden_size"]),
-            heads=_count(settings["num_attention_heads"]),
-            kv_heads=_count(settings.get("num_key_value_heads") or settings["num_attention_heads"]),
-            head_width=_count(settings.get("head_dim") or settings["hidden_size"] // settings["num_attention_heads"]),
-            hidden=_count(settings["intermediate_size"]),
-            context=_count(settings["max_position_embeddings"]),
-            qk_norm=family == "qwen3",
-            tied=bool(settings.get("tie_word_embeddings", False)),
-            rope_theta=float(settings.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
-            norm_epsilon=float(settings.get("rms_norm_eps", 1e-6)),
-        )
+        return FAMILIES[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError("{where} is not complete: {error}.", where=where, error=error) from None
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
-
-
-def save_model(folder: Path, model: Decoder, *, end: int) -> None:
+def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
     weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
-    write_json(folder / "config.json", model_config_to_hf(model.config, end=end))
-    generation = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "do_sample": True}
-    write_json(folder / "generation_config.json", {**generation, "temperature": 0.8, "top_p": 0.95, "top_k": 0})
+    config = model_config_to_hf(model.config, end=end, begin=begin)
+    write_json(folder / "config.json", config)
+    generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    write_json(
+        folder / "generation_config.json",
+        {**generation, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
+    )
     with replacing(folder / "model.safetensors") as part:
-        save_file(to_hf(weights), part, metadata={"format": "pt"})
+        save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
 
 
 def load_model(
     folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
 ) -> Decoder:
-    """Build the decoder that a folder describes, with its weights. Raises UserError when the folder holds none."""
-    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+    """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
+    files = _weight_files(folder)
+    if not (folder / "config.json").is_file() or not files:
         raise UserError(
             "{folder} is not a model folder: it needs config.json and model.safetensors. "
             "A model is made by: bimo run SOURCE --out MODEL.",
             folder=folder,
         )
     config = model_config_from_hf(read_json(folder / "config.json"), where=folder / "config.json")
-    try:
-        weights = from_hf(load_file(folder / "model.safetensors"))
-    except (SafetensorError, OSError) as error:
-        raise UserError("{folder}/model.safetensors cannot be read: {error}.", folder=folder, error=error) from None
-    if config.tied:
-        weights.pop("head.weight", None)
+    weights = from_hf(_read_weights(files), config)
     found = sum(weight.numel() for weight in weights.values())
     if found != config.parameters:
         # Before anything of the size that config.json asks for is built.
@@ -178,7 +119,7 @@ def load_model(
             found=found,
             expected=config.parameters,
         )
-    model = Decoder(config, compute_dtype=compute_dtype)
+    model = _family_of(config).build(config, compute_dtype=compute_dtype)
     expected = {name: weight.shape for name, weight in model.named_parameters()}
     if {name: weight.shape for name, weight in weights.items()} != expected:
         wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))
@@ -189,6 +130,41 @@ def load_model(
         for name, weight in model.named_parameters():
             weight.copy_(weights[name])
     return model.to(device or "cpu").eval()
+
+
+def end_ids(folder: Path) -> frozenset[int]:
+    """The ids that end an answer, as `generation_config.json` and `config.json` name them; one, several or none."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        settings = read_json(folder / name) if (folder / name).is_file() else {}
+        ends = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        found |= {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int}
+    return frozenset(found)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """`model.safetensors`, or the files that an index names; none if there are no weights."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return [whole] if whole.is_file() else []
+    described = read_json(index)
+    places = described.get("weight_map") if isinstance(described, dict) else None
+    names = list(places.values()) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise UserError("{index} does not say in which files the weights are.", index=index)
+    return [folder / name for name in sorted(set(names))]
+
+
+def _read_weights(files: list[Path]) -> dict[str, Tensor]:
+    """All tensors of the files, mapped rather than read. Raises UserError when a file is damaged or missing."""
+    weights: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        except (SafetensorError, OSError) as error:
+            raise UserError("{path} cannot be read: {error}.", path=path, error=error) from None
+    return weights
 
 
 def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:
