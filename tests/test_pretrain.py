@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 from stories import stories, write_stories
 
-from bimo.config import from_mapping, read_toml
+from bimo.config import read_toml
 from bimo.files import digest_file, read_json
 from bimo.machine import Machine
 from bimo.models.config import ModelConfig
 from bimo.prepare import PrepareConfig, prepare
-from bimo.run import RunConfig
+from bimo.run import run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
-from bimo.train import loop, pretrain
+from bimo.train import loop, objectives, pretrain
 from bimo.train.metrics import read_metrics
 from bimo.train.pretrain import check_output, is_finished, train
 from bimo.train.settings import TrainConfig
@@ -68,7 +68,7 @@ def never(*given: Any, **choices: Any) -> Any:
 
 def run_until(data: Path, out: Path, step: int, settings: TrainConfig = SETTINGS) -> None:
     """Train and die in the middle of a step."""
-    objective, calls = pretrain.next_token_loss, iter(range(step))
+    objective, calls = objectives.next_token_loss, iter(range(step))
 
     def dying(model: Any, windows: Any, **choices: Any) -> Any:
         if next(calls, None) is None:
@@ -76,7 +76,7 @@ def run_until(data: Path, out: Path, step: int, settings: TrainConfig = SETTINGS
         return objective(model, windows, **choices)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "next_token_loss", dying)
+        patch.setattr(objectives, "next_token_loss", dying)
         with pytest.raises(Killed):
             run(data, out, settings)
 
@@ -147,7 +147,7 @@ def test_the_manifest_names_every_input_and_output_by_digest(whole, data):
 
 
 def test_the_run_file_trains_the_same_model_again(whole, data, tmp_path):
-    settings = from_mapping(RunConfig, read_toml(whole / "bimo" / "run.toml"))
+    settings = run_from_mapping(read_toml(whole / "bimo" / "run.toml"))
     assert (settings.model, settings.train) == (shape_for(data), SETTINGS)
     run(data, tmp_path / "again", settings.train, model=settings.model)
     assert digest_file(tmp_path / "again" / "model.safetensors") == digest_file(whole / "model.safetensors")
@@ -164,7 +164,7 @@ def test_metrics_have_every_step_validation_and_sample(whole):
 
 def test_a_finished_training_is_not_done_again(whole, data, monkeypatch):
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in whole.rglob("*") if path.is_file()}
-    monkeypatch.setattr(pretrain, "next_token_loss", never)
+    monkeypatch.setattr(objectives, "next_token_loss", never)
     assert run(data, whole) == read_json(whole / "bimo" / "training.json")
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
 
@@ -226,7 +226,7 @@ def test_a_training_killed_while_it_wrote_the_model_is_finished_by_the_next_call
         patch.setattr(pretrain, "save_model", die)
         with pytest.raises(Killed):
             run(data, out)
-    monkeypatch.setattr(pretrain, "next_token_loss", never)
+    monkeypatch.setattr(objectives, "next_token_loss", never)
     run(data, out)
     assert digest_file(out / "model.safetensors") == digest_file(whole / "model.safetensors")
 
@@ -338,7 +338,7 @@ def test_settings_that_cannot_work_are_refused_at_the_door(change):
 def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.5, 2.6, 2.7, 9.0])
     seen = []
-    monkeypatch.setattr(pretrain, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
+    monkeypatch.setattr(objectives, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
 
     def sampler(model: Any, tokenizer: Any) -> str:
         seen.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
@@ -360,7 +360,7 @@ def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, t
 def test_the_weights_that_validated_best_are_kept(data, tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.01, 2.02])
     seen = []
-    monkeypatch.setattr(pretrain, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
+    monkeypatch.setattr(objectives, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
 
     def sampler(model: Any, tokenizer: Any) -> str:
         seen.append(model.embedding.weight.detach().clone())
@@ -375,7 +375,7 @@ def test_the_weights_that_validated_best_are_kept(data, tmp_path, monkeypatch):
 
 
 def sick_at(bad: set[int]) -> Any:
-    objective, calls = pretrain.next_token_loss, [0]
+    objective, calls = objectives.next_token_loss, [0]
 
     def sick(model: Any, windows: Any, **choices: Any) -> Any:
         loss, counted = objective(model, windows, **choices)
@@ -387,7 +387,7 @@ def sick_at(bad: set[int]) -> Any:
 
 @pytest.mark.parametrize("bad", [{1}, {6}, {12}, {3, 4}], ids=str)
 def test_a_bad_step_anywhere_leaves_a_whole_model_and_valid_facts(data, tmp_path, monkeypatch, bad):
-    monkeypatch.setattr(pretrain, "next_token_loss", sick_at(bad))
+    monkeypatch.setattr(objectives, "next_token_loss", sick_at(bad))
     out = tmp_path / "model"
     facts = run(data, out)
     assert facts["skipped_steps"] == len(bad)
@@ -400,7 +400,7 @@ def test_a_bad_step_anywhere_leaves_a_whole_model_and_valid_facts(data, tmp_path
 
 
 def test_a_single_step_with_a_bad_number_still_gives_valid_facts(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "next_token_loss", sick_at({1}))
+    monkeypatch.setattr(objectives, "next_token_loss", sick_at({1}))
     run(data, tmp_path / "model", replace(SETTINGS, steps=1))
     strictly(tmp_path / "model" / "bimo" / "training.json")
 

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bimo.config import apply_settings, from_mapping, read_toml
+from bimo.config import apply_settings, from_mapping, read_toml, to_mapping
 from bimo.console import SILENT, Console
 from bimo.evaluate.suite import evaluate
 from bimo.files import digest_json, locked, read_json, write_json
 from bimo.generate.engine import LanguageModel
-from bimo.models.config import ModelConfig
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule, Shape, choose_family
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import USAGE, UserError, t
@@ -22,7 +21,7 @@ from bimo.train.pretrain import check_output, train
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 
-__all__ = ["RunConfig", "run", "sample_text", "train_settings"]
+__all__ = ["RunConfig", "run", "run_from_mapping", "sample_text", "train_settings"]
 
 SAMPLE_TOKENS = 60
 
@@ -32,6 +31,7 @@ def run(
     *,
     out: str | Path,
     minutes: float = 10.0,
+    family: str = "decoder",
     preset: str = "",
     seed: int = 0,
     device: str = "auto",
@@ -49,10 +49,12 @@ def run(
     settings = settings or PrepareConfig()
     out = Path(out)
     home = out / "bimo"
-    check_choices(minutes=minutes, preset=preset, device=device, seed=seed)
+    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
     check_output(out)
     files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
     choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}
+    if family != "decoder":
+        choices["family"] = family
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
@@ -60,7 +62,14 @@ def run(
         data = home / "data"
         prepare(sources, out=data, settings=settings, console=console)
         chosen = stored_plan(
-            data, home / "plan.json", minutes=minutes, preset=preset, seed=seed, device=device, console=console
+            data,
+            home / "plan.json",
+            minutes=minutes,
+            family=family,
+            preset=preset,
+            seed=seed,
+            device=device,
+            console=console,
         )
         _say_plan(chosen, console)
         settings_of_training = replace(chosen.train, vectors=str(vectors))
@@ -84,21 +93,23 @@ def _claim(home: Path, key: str) -> None:
 
 def _say_plan(chosen: Plan, console: Console) -> None:
     facts = chosen.facts
-    low, high = facts["bits_per_byte"]
-    console.say(
-        "Plan",
-        t(
-            "{parameters:.1f} M parameters, context {context}, {tokens:.1f} M tokens in {minutes:g} min; expect "
-            "{low:.2f}-{high:.2f} bits per byte (Kneser-Ney: {baseline:.2f})",
-            parameters=facts["parameters"] / 1e6,
-            context=chosen.model.context,
-            tokens=facts["tokens"] / 1e6,
-            minutes=facts["minutes"],
+    sizes = t(
+        "{parameters:.1f} M parameters, context {context}, {tokens:.1f} M tokens in {minutes:g} min",
+        parameters=facts["parameters"] / 1e6,
+        context=chosen.model.context,
+        tokens=facts["tokens"] / 1e6,
+        minutes=facts["minutes"],
+    )
+    expected = ""
+    if facts["bits_per_byte"] is not None:
+        low, high = facts["bits_per_byte"]
+        expected = t(
+            "; expect {low:.2f}-{high:.2f} bits per byte (Kneser-Ney: {baseline:.2f})",
             low=low,
             high=high,
             baseline=facts["kneser_ney"],
-        ),
-    )
+        )
+    console.say("Plan", sizes + expected)
     for reason in facts["reasons"][2:]:
         console.show(reason)
 
@@ -124,7 +135,7 @@ def _first_words(facts: dict[str, Any]) -> str:
     return (text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]).replace('"', "")
 
 
-def sample_text(model: Decoder, tokenizer: Tokenizer) -> str:
+def sample_text(model: LanguageModule, tokenizer: Tokenizer) -> str:
     """A short sample without a prompt, for looking at a training."""
     model.eval()
     text = LanguageModel(model, tokenizer).samples(count=1, max_tokens=SAMPLE_TOKENS)[0]
@@ -136,7 +147,7 @@ def sample_text(model: Decoder, tokenizer: Tokenizer) -> str:
 class RunConfig:
     """What a run file holds: the shape of the model and how it is trained."""
 
-    model: ModelConfig
+    model: Shape
     train: TrainConfig
 
 
@@ -145,6 +156,7 @@ def train_settings(
     out: Path,
     *,
     minutes: float,
+    family: str,
     preset: str,
     seed: int,
     device: str,
@@ -160,7 +172,30 @@ def train_settings(
     else:
         path = out / "bimo" / "plan.json"
         check_output(out)
-        chosen = stored_plan(data, path, minutes=minutes, preset=preset, seed=seed, device=device, console=console)
+        chosen = stored_plan(
+            data,
+            path,
+            minutes=minutes,
+            family=family,
+            preset=preset,
+            seed=seed,
+            device=device,
+            console=console,
+        )
         _say_plan(chosen, console)
-        settings = {"model": asdict(chosen.model), "train": asdict(chosen.train)}
-    return from_mapping(RunConfig, apply_settings(settings, changes))
+        settings = {"model": {"family": family, **to_mapping(chosen.model)}, "train": to_mapping(chosen.train)}
+    return run_from_mapping(apply_settings(settings, changes))
+
+
+def run_from_mapping(settings: dict[str, Any]) -> RunConfig:
+    """Settings as a run file has them. `model.family` says which sizes a model has; a decoder need not say that."""
+    if unknown := settings.keys() - {"model", "train"}:
+        return from_mapping(RunConfig, {name: settings[name] for name in unknown})
+    if not isinstance(model := settings.get("model"), dict):
+        return from_mapping(RunConfig, settings)
+    sizes = dict(model)
+    kind = choose_family(str(sizes.pop("family", "decoder"))).shape
+    return RunConfig(
+        from_mapping(kind, sizes, where="model."),
+        from_mapping(TrainConfig, settings.get("train", {}), where="train."),
+    )

@@ -13,6 +13,7 @@ from bimo.cli.options import (
     Allow,
     Chinese,
     Device,
+    Family,
     Json,
     KeepBest,
     Lang,
@@ -73,6 +74,7 @@ def run(
     sources: Sources,
     out: Out,
     minutes: Minutes = 10.0,
+    family: Family = "decoder",
     preset: Preset = "",
     lang: Lang = "",
     chinese: Chinese = "",
@@ -111,6 +113,7 @@ def run(
         [*sources],
         out=out,
         minutes=minutes,
+        family=family,
         preset=preset,
         seed=seed,
         device=device,
@@ -148,6 +151,7 @@ def doctor(json: Json = False) -> None:
 def plan(
     source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, or a file or folder of text."))],
     minutes: Minutes = 10.0,
+    family: Family = "decoder",
     preset: Preset = "",
     seed: Seed = 0,
     device: Device = "auto",
@@ -159,13 +163,15 @@ def plan(
     from bimo.prepare import prepare as prepare_data
 
     console = Console(quiet=quiet)
-    check_choices(minutes=minutes, preset=preset, device=device, seed=seed)
+    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
     with tempfile.TemporaryDirectory() as temporary:
         data = source
         if not (source / "manifest.json").exists():
             data = Path(temporary) / "data"
             prepare_data([source], out=data, console=console)
-        chosen = make_plan(data, minutes=minutes, preset=preset, seed=seed, device=device, console=console)
+        chosen = make_plan(
+            data, minutes=minutes, family=family, preset=preset, seed=seed, device=device, console=console
+        )
     show(chosen.facts, as_json=json, lines=lambda: plan_lines(chosen.facts))
 
 
@@ -217,6 +223,7 @@ def train(
     data: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data."))],
     out: Out,
     minutes: Annotated[float | None, typer.Option("--minutes", help=t("How long training may take; 10."))] = None,
+    family: Family = "decoder",
     preset: Preset = "",
     config: Annotated[Path | None, typer.Option("--config", help=t("A run file instead of a plan."))] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=t("Change one setting: train.batch=8."))] = None,
@@ -229,10 +236,10 @@ def train(
     from bimo.train.pretrain import train as train_model
 
     console = Console(quiet=quiet)
-    if config is not None and (minutes is not None or preset or seed):
+    if config is not None and (minutes is not None or family != "decoder" or preset or seed):
         raise UserError(
-            "A run file holds all settings, so --minutes, --preset and --seed have no place beside --config. Change "
-            "one with --set, such as --set train.minutes=5.",
+            "A run file holds all settings, so --minutes, --family, --preset and --seed have no place beside --config. "
+            "Change one with --set, such as --set train.minutes=5.",
             code=USAGE,
         )
     minutes = 10.0 if minutes is None else minutes
@@ -240,6 +247,7 @@ def train(
         data,
         out,
         minutes=minutes,
+        family=family,
         preset=preset,
         seed=seed,
         device=device,

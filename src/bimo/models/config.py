@@ -170,7 +170,7 @@ class ModelConfig:
         return replace(self, vocabulary=vocabulary)
 
 
-def load_presets() -> dict[str, dict[str, Any]]:
-    """The named shapes of `assets/presets.toml`, smallest first, without vocabulary and context."""
+def load_presets(family: str = "decoder") -> dict[str, dict[str, Any]]:
+    """The named shapes of a family in `assets/presets.toml`, smallest first, without vocabulary and context."""
     text = (resources.files("bimo.assets") / "presets.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)["decoder"]
+    return tomllib.loads(text)[family]

@@ -8,7 +8,6 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,16 @@ from bimo.config import to_mapping, write_toml
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
-from bimo.models.config import ModelConfig
-from bimo.models.scoring import rolling_losses
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule, Shape, build, family_of
 from bimo.report.model_report import write_card, write_report
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, seed_everything, t
+from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.embedding import start_from_vectors
 from bimo.train.loop import Hook, StepFacts, Trainer
-from bimo.train.losses import next_token_loss
 from bimo.train.metrics import Metrics
+from bimo.train.objectives import NextToken, Objective
 from bimo.train.optim import build_optimizers
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
@@ -39,12 +36,9 @@ from bimo.weights.huggingface import save_model
 
 __all__ = ["Sampler", "check_output", "is_finished", "train"]
 
-VALIDATION_TOKENS = 24_000
-"""Validation during training looks at about so many tokens; the evaluation afterwards looks at all."""
-
 SAVE_SECONDS = 60.0
 
-Sampler = Callable[[Decoder, Tokenizer], str]
+Sampler = Callable[[LanguageModule, Tokenizer], str]
 """Writes a short sample with a model that is being trained."""
 
 
@@ -69,12 +63,12 @@ def train(
     data: str | Path,
     *,
     out: str | Path,
-    model: ModelConfig,
+    model: Shape,
     settings: TrainConfig,
     sampler: Sampler | None = None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """Train a decoder on prepared data and write a Hugging Face folder. Returns the facts of `bimo/training.json`.
+    """Train a model on prepared data and write a Hugging Face folder. Returns the facts of `bimo/training.json`.
 
     Continues where an earlier call with the same data and settings stopped; a finished one is not done again.
     Raises UserError when the folder holds another training, or, with code INTERRUPTED, when a signal stopped it.
@@ -97,7 +91,7 @@ class _Run:
         self,
         data: Path,
         out: Path,
-        shape: ModelConfig,
+        shape: Shape,
         settings: TrainConfig,
         sampler: Sampler | None,
         console: Console,
@@ -106,7 +100,9 @@ class _Run:
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
         self.tokenizer = load_tokenizer(data)
         self.shards = TokenShards(data / "tokens", "train")
-        self.validation = _validation_part(TokenShards(data / "tokens", "validation"), self.tokenizer)
+        self.objective: Objective = NextToken(
+            TokenShards(data / "tokens", "validation"), self.tokenizer, context=shape.context, noise=settings.noise
+        )
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
@@ -140,7 +136,8 @@ class _Run:
         require_room(self.out, 40 * self.shape.parameters)
         place = self.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
-        write_toml(self.home / "run.toml", {"model": to_mapping(self.shape), "train": to_mapping(self.settings)})
+        model = {"family": family_of(self.shape), **to_mapping(self.shape)}
+        write_toml(self.home / "run.toml", {"model": model, "train": to_mapping(self.settings)})
         write_json(
             path,
             {
@@ -166,7 +163,7 @@ class _Run:
         self.machine = measure_machine(device, seconds=0.2)
         dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
         seed_everything(settings.seed)
-        model = Decoder(self.shape, compute_dtype=getattr(torch, dtype), dropout=settings.dropout)
+        model = build(self.shape, compute_dtype=getattr(torch, dtype), dropout=settings.dropout)
         model.initialise(settings.seed)
         if self.vectors:
             known = start_from_vectors(model.embedding.weight, self.tokenizer, self.vectors)
@@ -183,7 +180,7 @@ class _Run:
             model,
             optimizers,
             Batches(self.shards, batch=settings.batch, context=self.shape.context, seed=settings.seed),
-            objective=partial(next_token_loss, noise=settings.noise),
+            objective=self.objective.loss,
             folder=self.home / "checkpoints",
             steps=settings.steps,
             warmup=settings.warmup,
@@ -214,7 +211,7 @@ class _Run:
                 "tokens": progress.targets,
                 "seconds": round(progress.seconds, 3),
                 "loss": facts.loss,
-                "bits_per_byte": self._bits_per_byte(facts.loss),
+                **self.objective.facts(facts.loss),
                 "gradient_norm": facts.gradient_norm,
                 "learning_rate": facts.rate * self.settings.muon_rate,
                 "tokens_per_second": rate,
@@ -222,9 +219,8 @@ class _Run:
             self.metrics.write(event)
         left = progress.seconds * (progress.steps / progress.step - 1)
         line = t(
-            "{bits:.3f} bits/byte, {rate:,.0f} tokens/s ({share:.0%} of this machine), "
-            "{minutes:.0f}:{seconds:02.0f} left",
-            bits=self._bits_per_byte(trainer.health.recent_loss),
+            "{loss}, {rate:,.0f} tokens/s ({share:.0%} of this machine), {minutes:.0f}:{seconds:02.0f} left",
+            loss=self.objective.line(trainer.health.recent_loss),
             rate=rate,
             share=self._share_of_peak(rate),
             minutes=left // 60,
@@ -250,21 +246,17 @@ class _Run:
         return [move_end]
 
     def validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
-        """Now and then, and at the end: bits per byte on text that is not trained on, and a sample."""
+        """Now and then, and at the end: how it does on text that is not trained on, and a sample."""
         progress, times = trainer.progress, self.settings.validations
         share = progress.step / progress.steps
         if int(share * times) == int((progress.step - 1) / progress.steps * times) and progress.step != progress.steps:
             return
-        documents, bytes_ = self.validation
-        context = self.shape.context
-        loss = sum(rolling_losses(self.model, documents, context=context, stride=context))
-        bits_per_byte = loss / math.log(2) / bytes_
+        found = self.objective.validate(self.model)
         where = {"step": progress.step, "tokens": progress.targets, "seconds": round(progress.seconds, 3)}
-        predicted = sum(len(document) - 1 for document in documents)
-        self.metrics.write({"event": "validation", **where, "loss": loss / predicted, "bits_per_byte": bits_per_byte})
-        sentence = trainer.health.diverges(progress.step, bits_per_byte)
-        text = t("{bits:.3f} bits per byte on unseen text after {step:,} steps", bits=bits_per_byte, step=progress.step)
-        self.console.say("Validate", text)
+        self.metrics.write({"event": "validation", **where, **found})
+        measured = found[self.objective.measure]
+        sentence = trainer.health.diverges(progress.step, measured)
+        self.console.say("Validate", self.objective.verdict(measured, progress.step))
         if self.sampler is not None:
             sample = self.sampler(self.model, self.tokenizer)
             self.metrics.write({"event": "sample", "step": progress.step, "prompt": "", "text": sample})
@@ -291,15 +283,6 @@ class _Run:
             self.console.warn(t("step {step}: the loss was not a number; {event}", **event))
         self.metrics.write(event)
 
-    def _bits_per_byte(self, loss: float) -> float:
-        return loss / math.log(2) / self.bytes_per_token
-
-    @property
-    def bytes_per_token(self) -> float:
-        """UTF-8 bytes a token of the validation text."""
-        documents, bytes_ = self.validation
-        return bytes_ / sum(len(document) - 1 for document in documents)
-
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.shape.flops_per_token / self.peak_flops
 
@@ -316,7 +299,7 @@ class _Run:
             "tokens_per_second": rate,
             "share_of_peak": self._share_of_peak(rate),
             "peak_memory_bytes": peak_memory_bytes(),
-            "validation_bits_per_byte": health.best_validation,
+            f"validation_{self.objective.measure}": health.best_validation,
             "skipped_steps": health.skipped,
             "roll_backs": health.roll_backs,
             "resumed": progress.resumed,
@@ -336,18 +319,3 @@ class _Run:
         write_report(self.out)
         shutil.rmtree(self.home / "checkpoints", ignore_errors=True)
         return facts
-
-
-def _validation_part(shards: TokenShards, tokenizer: Tokenizer) -> tuple[list[list[int]], int]:
-    """Documents between end tokens, spread over the whole split, about VALIDATION_TOKENS; and their bytes."""
-    documents = [document.tolist() for document in shards.documents()]
-    if not documents:
-        raise UserError(
-            "The data holds no document to test with, so nothing could be said about the model. Add text, in two "
-            "documents at least, and prepare again.",
-            code=DATA_REFUSED,
-        )
-    every = max(1, round(len(shards) / VALIDATION_TOKENS))
-    chosen = documents[::every]
-    bytes_ = sum(len(tokenizer.decode(document).encode()) for document in chosen)
-    return [[shards.end, *document, shards.end] for document in chosen], bytes_

@@ -1,0 +1,54 @@
+"""The families of models: which class computes a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from bimo.models.config import ModelConfig, load_presets
+from bimo.models.transformer import Decoder
+from bimo.runtime import USAGE, UserError
+
+__all__ = ["FAMILIES", "Family", "LanguageModule", "Shape", "build", "choose_family", "family_of"]
+
+Shape = ModelConfig
+LanguageModule = Decoder
+"""What predicts the next token. Every family offers what a Decoder offers."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name."""
+
+    shape: type[Shape]
+    model: Callable[..., LanguageModule]
+
+
+FAMILIES = {"decoder": Family(ModelConfig, Decoder)}
+"""By the name that --family and run files give."""
+
+
+def choose_family(name: str, *, preset: str = "") -> Family:
+    """Raises UserError when there is no such family, or when it has no size called `preset`."""
+    if name not in FAMILIES:
+        raise UserError(
+            "There is no family {name}. There are: {known}.", code=USAGE, name=name, known=", ".join(FAMILIES)
+        )
+    presets = load_presets(name)
+    if preset and preset not in presets:
+        raise UserError(
+            "There is no preset {preset}. There are: {known}.", code=USAGE, preset=preset, known=", ".join(presets)
+        )
+    return FAMILIES[name]
+
+
+def family_of(shape: Shape) -> str:
+    """The family's name."""
+    return next(name for name, family in FAMILIES.items() if isinstance(shape, family.shape))
+
+
+def build(shape: Shape, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> LanguageModule:
+    """The model of a shape, its weights still to come. `dropout` is no part of the shape."""
+    return FAMILIES[family_of(shape)].model(shape, compute_dtype=compute_dtype, dropout=dropout)
