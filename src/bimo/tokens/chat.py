@@ -14,7 +14,7 @@ from typing import Any
 
 from bimo.runtime import UserError
 from bimo.tokens.template import ChatTemplate
-from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer
+from bimo.tokens.tokenizer import Tokenizer
 
 __all__ = ["ROLES", "ChatFormat", "Lesson", "Message", "own_template"]
 
@@ -58,12 +58,12 @@ class _Control:
 
 
 class ChatFormat:
-    """How messages are laid out for one model; `names` are its special tokens as templates call them: `bos_token`."""
+    """How messages are laid out for one model; `names` are special tokens, such as `bos_token`, if not the tokenizer's."""
 
     def __init__(self, tokenizer: Tokenizer, source: str, *, names: dict[str, str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.template = ChatTemplate(source)
-        self._names = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, **(names or {})}
+        self._names = {"eos_token": tokenizer.inner.id_to_token(tokenizer.end), **tokenizer.special, **(names or {})}
         self._controls = {
             token.content: _Control(number, token.lstrip, token.rstrip)
             for number, token in tokenizer.inner.get_added_tokens_decoder().items()

@@ -13,7 +13,6 @@ from bimo.tokens.tokenizer import Tokenizer
 __all__ = ["TEMPLATE_FILE", "folder_chat_format", "gguf_chat_format"]
 
 TEMPLATE_FILE = "chat_template.jinja"
-NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 GGUF_NAMES = {
     "bos_token": "tokenizer.ggml.bos_token_id",
     "eos_token": "tokenizer.ggml.eos_token_id",
@@ -26,10 +25,8 @@ def folder_chat_format(folder: Path, tokenizer: Tokenizer) -> ChatFormat:
     """The format of the model in a folder; our own where it has none. Raises UserError for one that cannot be used."""
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
-    settings = settings if isinstance(settings, dict) else {}
-    named = {name: _content(settings.get(name)) for name in NAMES}
-    names = {name: token for name, token in named.items() if token is not None}
-    return ChatFormat(tokenizer, _folder_template(folder, settings) or own_template(tokenizer), names=names)
+    template = _folder_template(folder, settings if isinstance(settings, dict) else {})
+    return ChatFormat(tokenizer, template or own_template(tokenizer))
 
 
 def _folder_template(folder: Path, settings: dict[str, Any]) -> str | None:
@@ -42,12 +39,6 @@ def _folder_template(folder: Path, settings: dict[str, Any]) -> str | None:
         byname = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = byname.get("default")
     return template if isinstance(template, str) else None
-
-
-def _content(token: Any) -> str | None:
-    """A special token is written as its text, or as an object that holds it."""
-    token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else None
 
 
 def gguf_chat_format(metadata: dict[str, Any], tokenizer: Tokenizer) -> ChatFormat:

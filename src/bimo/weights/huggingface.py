@@ -18,12 +18,15 @@ from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.weights import gpt2, llama
+from bimo.weights.names import NamePairs
 
-__all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "save_model", "to_hf"]
+__all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "names_of", "save_model", "to_hf"]
 
 
 class Family(Protocol):
     """What the module of a family offers."""
+
+    NAMES: NamePairs
 
     def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> ModelConfig:
         """The shape that a `config.json` describes."""
@@ -47,6 +50,11 @@ FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "qwen2": llama, "qw
 
 def _family_of(config: ModelConfig) -> Family:
     return gpt2 if config.positions == "learned" else llama
+
+
+def names_of(config: ModelConfig) -> NamePairs:
+    """Our modules beside Hugging Face's, for a shape."""
+    return _family_of(config).NAMES
 
 
 def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
