@@ -24,7 +24,7 @@ STEPS = (
     ("baselines",),
     ("plan",),
     ("evaluate",),
-    ("prepare", "doctor", "runs", "words"),
+    ("prepare", "doctor", "runs", "words", "tune", "chat"),
     ("run",),
     ("demo",),
     ("cli",),
