@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import bimo
+from bimo.config import to_mapping
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, replacing, write_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
+from bimo.machine import measure_machine
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.text.conversations import Conversation, Conversations, read_conversations
 from bimo.text.documents import Rejected, describe_reason
@@ -55,7 +59,8 @@ def tune(
     if task not in TASKS:
         raise UserError("--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task)
     check_output(out)
-    opened = open_model(path, device=pick_device(device))
+    where = pick_device(device)
+    opened = open_model(path, device=where)
     if out.exists() and path.exists() and out.resolve() == path.resolve():
         raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
     found = read_conversations(file)
@@ -65,13 +70,13 @@ def tune(
     with locked(out / "bimo"):
         digests = opened.digests()
         inputs = {"model": digests, "file": digest_file(file), "template": lessons.format.template.source}
-        key = digest_json({**inputs, "settings": asdict(settings)})
+        key = digest_json({**inputs, "settings": to_mapping(settings)})
         if _claimed(out, key):
             console.say("Tuning", t("was finished before; nothing to do"))
             return read_json(out / "bimo" / "tune.json")
         write_json(out / "bimo" / "manifest.json", {"bimo": bimo.__version__, "key": key, "inputs": inputs})
         _write_refused(out / "bimo" / "refused.jsonl", found.refused)
-        facts = _tune(opened, lessons, settings, out, console)
+        facts = _tune(opened, lessons, settings, out, where, console)
         facts |= {"conversations": {**lessons.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
         facts["base"] = {"before": digests, "after": opened.digests()}
         write_json(out / "bimo" / "tune.json", facts)
@@ -159,13 +164,15 @@ def _write_refused(path: Path, refused: list[Rejected]) -> None:
 
 
 def _tune(
-    opened: OpenedModel, lessons: _Lessons, settings: TuneConfig, out: Path, console: Console
+    opened: OpenedModel, lessons: _Lessons, settings: TuneConfig, out: Path, device: torch.device, console: Console
 ) -> dict[str, Any]:
     """Tune, write what was learned, and let the model speak before and after."""
+    model = opened.decoder(device=device)
+    model.compute_dtype = getattr(torch, measure_machine(device, seconds=0.2).dtype)
     format_, examples = lessons.format, [_prompt(conversation) for conversation in lessons.examples]
     before = _replies(LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat), examples)
     tuning = Tuning(
-        opened.decoder(),
+        model,
         lessons.train,
         lessons.held_out,
         settings,
@@ -192,7 +199,7 @@ def _tune(
         {"messages": prompt, "reference": reference, "before": one, "after": other}
         for (prompt, reference), one, other in zip(examples, before, after, strict=True)
     ]
-    return {"task": "chat", "model": str(opened.path), "settings": asdict(settings), **facts, "samples": samples}
+    return {"task": "chat", "model": str(opened.path), "settings": to_mapping(settings), **facts, "samples": samples}
 
 
 def _prompt(conversation: Conversation) -> tuple[list[Message], str]:

@@ -102,7 +102,7 @@ def new_adapter(model: nn.Module, config: LoRAConfig, *, seed: int) -> Adapter:
             name=", ".join(unknown),
             known=", ".join(known),
         )
-    config = dataclasses.replace(config, targets=config.targets or tuple(known))
+    config = dataclasses.replace(config, targets=tuple(sorted(config.targets or known)))
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, matrix in found.items():

@@ -18,13 +18,21 @@ from bimo.train.losses import IGNORED
 __all__ = ["LessonBatches"]
 
 
+MOST_TOKENS = 4096
+"""Of a batch, filled up: what backward needs of them has to stand in memory."""
+
+
 class LessonBatches:
-    """Batches of at most `batch` lessons, every lesson once an epoch. There must be one at least."""
+    """Batches of at most `batch` lessons and MOST_TOKENS, every lesson once an epoch. There must be one at least."""
 
     def __init__(self, lessons: list[Lesson], *, batch: int, seed: int) -> None:
         assert lessons
-        ordered = sorted(lessons, key=lambda lesson: len(lesson.ids))
-        self._groups = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+        self._groups: list[list[Lesson]] = [[]]
+        for lesson in sorted(lessons, key=lambda lesson: len(lesson.ids)):
+            rows = len(self._groups[-1])
+            if rows == batch or (rows and (rows + 1) * len(lesson.ids) > MOST_TOKENS):
+                self._groups.append([])
+            self._groups[-1].append(lesson)
         self._seed = seed
 
     @property

@@ -114,7 +114,7 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
             raise UserError("The adapter's matrices for {name} do not go with its rank.", name=module)
     if not pairs:
         raise UserError("The adapter in {folder} holds no weights.", folder=folder)
-    targets = tuple(dict.fromkeys(module.rsplit(".", 1)[-1] for module in pairs))
+    targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in pairs}))
     return Adapter(replace(config, targets=targets), {module: (pair[0], pair[1]) for module, pair in pairs.items()})
 
 
