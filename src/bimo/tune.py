@@ -111,6 +111,7 @@ class _Lessons:
 def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> _Lessons:
     """Which conversations are held out depends on what they say and on the seed alone."""
     lessons = _Lessons(opened.chat())
+    lessons.format.closing  # noqa: B018  a template that cannot be used is told once, not for each conversation
     length = min(settings.context, opened.source.config.context) + 1
     usable: dict[str, tuple[Conversation, list[Lesson]]] = {}
     for conversation in found.kept:
@@ -133,11 +134,11 @@ def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> _
         usable[key] = conversation, kept
     if len(usable) < 2:
         raise UserError(
-            "{path} holds {count} conversation that can be used; two are needed, one of them to test with. {first}",
+            "Two conversations are needed, one of them to test with, but {count} in {path} can be used{first}.",
             code=DATA_REFUSED,
             path=found.path,
             count=len(usable),
-            first=str(found.refused[0]) if found.refused else "",
+            first=f" ({found.refused[0]})" if found.refused else "",
         )
     held_out = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(usable))))
     for number, key in enumerate(sorted(usable)):

@@ -43,6 +43,8 @@ HEAVY = [
     "bimo.run",
     "bimo.doctor",
     "bimo.runs",
+    "bimo.tune",
+    "bimo.chat",
     "bimo.evaluate.suite",
     "rich.progress",
     "torch._dynamo",  # which torch itself imports when a model is laid out
@@ -93,17 +95,24 @@ def bimo(*arguments: str | Path, cwd: Path, **environment: str) -> Done:
 
 
 def warm_bimo(
-    *arguments: str | Path, cwd: Path, powerless: bool = False, full_disk: bool = False, **environment: str
+    *arguments: str | Path,
+    cwd: Path,
+    given: bytes = b"",
+    powerless: bool = False,
+    full_disk: bool = False,
+    **environment: str,
 ) -> Done:
-    """The same in a process that has loaded the libraries.
+    """The same in a process that has loaded the libraries, `given` being what it finds on its input.
 
     `powerless` takes from root what lifts it above permissions; `full_disk` lets no file be put in place.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        source.write(given)
+        source.seek(0)
         settings = {**ENVIRONMENT, **environment}
-        handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (out, err)]
+        handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (source, out, err)]
         process = context.Process(
             target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, powerless, full_disk)
         )
@@ -126,9 +135,9 @@ def _child(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    for target, handle in zip((1, 2), handles, strict=True):
+    for target, handle in enumerate(handles):
         os.dup2(handle.detach(), target)
-    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.argv = ["bimo", *arguments]
     from bimo.cli import main
 

@@ -80,7 +80,8 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]"""
-        return self.scale * F.linear(F.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
+        thin = F.linear(x, self.down.to(x.dtype))
+        return F.linear(self.scale * thin, self.up.to(x.dtype))
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Linear]]:
