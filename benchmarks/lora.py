@@ -1,4 +1,4 @@
-"""LoRA on a real chat model: held-out loss before and after, PEFT's logits beside ours, time, memory, the base untouched.
+"""LoRA on a real chat model: held-out loss, PEFT's logits beside ours, time, memory, and the base untouched.
 
     python benchmarks/lora.py instructions.json [--rows 500] [--epochs 1] [--rates 0.001]
 
@@ -85,9 +85,7 @@ def largest_difference(base: Path, adapter: Path, folder: Path) -> float:
 
 def report(chosen: argparse.Namespace, facts: dict[float, dict[str, Any]], difference: float) -> None:
     """The table and the line of results. Exits with a sentence when a promise was not kept."""
-    after = {
-        f"after, rate {one['learning_rate']:g}": [one["held_out_loss"]["after"]] for one in facts.values()
-    }
+    after = {f"after, rate {one['learning_rate']:g}": [one["held_out_loss"]["after"]] for one in facts.values()}
     first = next(iter(facts.values()))
     loss = {**after, "before": [first["held_out_loss"]["before"]]}
     conclude(

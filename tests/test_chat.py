@@ -135,15 +135,22 @@ def test_where_earlier_answers_are_laid_out_anew_each_answer_is_a_lesson(chatml_
     assert said(chat, second) == ["(thought) \nBye.\n<|im_end|>"]
 
 
+ROLE_BY_ROLE = (
+    "{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}\n{{% endfor %}}"
+    "{{% if add_generation_prompt %}}{}{{% endif %}}"
+)
+
+
 def test_a_template_whose_answers_do_not_begin_as_asked_is_refused(chatml_tokenizer):
-    wrong = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A>{% endif %}"
+    wrong = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A>{% endif %}"
+    )
     with pytest.raises(UserError, match="does not begin an answer as it asks for one"):
         ChatFormat(chatml_tokenizer, wrong).lessons(TALK)
 
 
 def test_a_template_without_a_closing_token_has_none(chatml_tokenizer):
-    text = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-    chat = ChatFormat(chatml_tokenizer, text)
+    chat = ChatFormat(chatml_tokenizer, ROLE_BY_ROLE.format("assistant: "))
     assert chat.closing is None
     assert said(chat, chat.lessons(TALK)[0]) == ["Hello!\n", "\nBye.\n\n"]
 
@@ -164,13 +171,17 @@ def test_a_folder_keeps_its_template_in_one_of_three_places(tmp_path, chatml_tok
     assert folder_chat_format(tmp_path, chatml_tokenizer).template.source == "file"
 
 
-NESTED = "{{% set ns = namespace(x=['ab']) %}}{{% for i in range(99) %}}{{% set ns.x = {} %}}{{% endfor %}}{{{{ ns.x{} }}}}"
+NESTED = (
+    "{{% set ns = namespace(x=['ab']) %}}{{% for i in range(99) %}}{{% set ns.x = {} %}}{{% endfor %}}{{{{ ns.x{} }}}}"
+)
 
 HOSTILE = {
     "loops in loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "a loop over itself": "{% for x in messages recursive %}{{ loop(messages) }}{{ loop(messages) }}{% endfor %}",
     "a macro that calls itself": "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
-    "a macro that branches": "{% macro f(n) %}{% if n < 99 %}{{ f(n + 1) }}{{ f(n + 1) }}{% endif %}{% endmacro %}{{ f(1) }}",
+    "a macro that branches": (
+        "{% macro f(n) %}{% if n < 99 %}{{ f(n + 1) }}{{ f(n + 1) }}{% endif %}{% endmacro %}{{ f(1) }}"
+    ),
     "a text times a number": "{{ 'a' * 10000000000 }}",
     "a list times a number": "{{ ['a'] * 10000000000 }}",
     "a power": "{{ 9 ** 999999999 }}",

@@ -32,8 +32,15 @@ from bimo.weights.huggingface import save_model
 SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3": {},
     "Qwen2": {"qk_norm": False, "biases": "qkv"},
-    "GPT-2": {"kv_heads": 4, "head_width": 6, "qk_norm": False, "positions": "learned", "norm": "layer", "biases": "all"}
-    | {"feed_forward": "gelu_tanh"},
+    "GPT-2": {
+        "kv_heads": 4,
+        "head_width": 6,
+        "qk_norm": False,
+        "positions": "learned",
+        "norm": "layer",
+        "feed_forward": "gelu_tanh",
+        "biases": "all",
+    },
 }
 IDS = torch.randint(1, 97, (2, 20), generator=torch.Generator().manual_seed(0))
 
@@ -120,7 +127,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(make_model):
-    with pytest.raises(UserError, match="no matrix qeury to adapt. This model has: query, key, value, out, gate, up, down"):
+    with pytest.raises(UserError, match=r"no matrix qeury to adapt. This model has: query, key, value, out, gate"):
         new_adapter(make_model(), LoRAConfig(targets=("query", "qeury")), seed=0)
 
 
@@ -203,7 +210,8 @@ def test_of_a_gguf_file_only_what_changes_is_widened(make_model, tmp_path):
     adapter = random_adapter(model, targets=("value",))
     result = merged(stored, adapter)
     formats = {name: matrix.format for name, matrix in result.weights.items() if matrix.rows > 1}
-    assert {name for name, format in formats.items() if format == "F32"} == {f"{name}.weight" for name in adapter.weights}
+    widened = {name.removesuffix(".weight") for name, format in formats.items() if format == "F32"}
+    assert widened == set(adapter.weights)
     base = stored.decoder()
     attach_adapter(base, adapter)
     torch.testing.assert_close(result.decoder()(IDS), base(IDS), atol=1e-4, rtol=1e-4)

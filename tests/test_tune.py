@@ -1,4 +1,4 @@
-"""Tuning on conversations: the answers alone count, the base stays, and a run that was stopped ends as if it had not."""
+"""Tuning on conversations: answers alone count, the base stays, a run that was stopped ends as if it had not been."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def lessons_of(lengths):
 
 def test_every_lesson_comes_once_an_epoch_in_another_order():
     batches = LessonBatches(lessons_of(range(2, 40)), batch=4, seed=1)
-    epochs = [[batches.at(epoch * batches.steps_per_epoch + step) for step in range(batches.steps_per_epoch)] for epoch in (0, 1)]
+    steps = range(batches.steps_per_epoch)
+    epochs = [[batches.at(epoch * len(steps) + step) for step in steps] for epoch in (0, 1)]
     for epoch in epochs:
         lengths = sorted(int((row != IGNORED).sum()) for _, targets in epoch for row in targets)
         assert lengths == list(range(1, 39))
@@ -157,8 +158,9 @@ def test_all_weights_become_a_model_of_their_own(place):
     assert facts["base"]["before"] == facts["base"]["after"]
     model = load(out)
     assert model.chat.template.source == PLAIN
-    assert "".join(model.reply(facts["samples"][0]["messages"], max_tokens=80, sampling=GREEDY)) == (
-        facts["samples"][0]["after"]
+    assert (
+        "".join(model.reply(facts["samples"][0]["messages"], max_tokens=80, sampling=GREEDY))
+        == (facts["samples"][0]["after"])
     )
 
 
@@ -190,13 +192,16 @@ def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
         tune(model, file, out=model)
     one = tmp_path / "one.jsonl"
     one.write_text('{"prompt": "a", "response": "b"}\n')
-    with pytest.raises(UserError, match="Two conversations are needed, .* but 1 in .* can be used"):
+    with pytest.raises(UserError, match=r"Two conversations are needed, .* but 1 in .* can be used"):
         tune(model, one, out=tmp_path / "a")
     with pytest.raises(UserError, match="no matrix heart to adapt"):
         tune(model, file, out=tmp_path / "a", settings=replace(LORA, lora=LoRAConfig(targets=("heart",))))
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}])
+WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UserError, match=f"{next(iter(wrong))} must be"):
         TuneConfig(**wrong)
@@ -206,18 +211,18 @@ def test_a_conversation_goes_on_and_is_kept(place, tuned, tmp_path):
     model = load(place / "model", adapter=tuned[0])
     path = tmp_path / "talk.json"
     first = Conversation(model, max_tokens=12, sampling=GREEDY, path=path)
-    answers = ["".join(first.say(text)) for text in ("say 3", "say 5")]
+    answers = ["".join(first.ask(text)) for text in ("say 3", "say 5")]
     kept = read_messages(path)
     assert [message["content"] for message in kept] == ["say 3", answers[0], "say 5", answers[1]]
     halfway = Conversation(model, kept[:2], max_tokens=12, sampling=GREEDY)
-    assert "".join(halfway.say("say 5")) == answers[1]
+    assert "".join(halfway.ask("say 5")) == answers[1]
 
 
 def test_what_is_beyond_the_context_is_left_out_from_the_oldest_on(place, tuned):
     model = load(place / "model", adapter=tuned[0])
     conversation = Conversation(model, [{"role": "system", "content": "s"}], max_tokens=8, sampling=GREEDY)
     for number in range(9):
-        assert "".join(conversation.say(f"say {number}")) is not None
+        assert "".join(conversation.ask(f"say {number}")) is not None
     reach = conversation._within_reach([*conversation.messages, {"role": "user", "content": "say 9"}])
     assert len(model.chat.prompt(reach)) <= 64 - 8
     assert [reach[0]["role"], reach[1]["role"], reach[-1]["content"]] == ["system", "user", "say 9"]

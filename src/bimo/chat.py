@@ -27,7 +27,7 @@ class Conversation:
     stop: tuple[str, ...] = ()
     path: Path | None = None
 
-    def say(self, text: str) -> Iterator[str]:
+    def ask(self, text: str) -> Iterator[str]:
         """Stream the answer to what the user says."""
         said: list[Message] = [*self.messages, {"role": "user", "content": text}]
         pieces: list[str] = []

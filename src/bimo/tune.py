@@ -57,7 +57,9 @@ def tune(
     """
     path, file, out, settings = Path(model), Path(file), Path(out), settings or TuneConfig()
     if task not in TASKS:
-        raise UserError("--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task)
+        raise UserError(
+            "--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task
+        )
     check_output(out)
     where = pick_device(device)
     opened = open_model(path, device=where)

@@ -88,7 +88,15 @@ def test_what_will_not_do_is_refused_in_one_sentence(tuned, tmp_path):
         ("chat", "loop"): "The chat template cannot be used: it does not come to an end",
         ("tune", "loop", "talk.jsonl", "--out", "x"): "The chat template cannot be used: it does not come to an end",
         ("tune", "model", "none.jsonl", "--out", "x"): "There is no file none.jsonl",
-        ("tune", "model", "talk.jsonl", "--out", "adapter", "--epochs", "2"): "made from another model, file or settings",
+        (
+            "tune",
+            "model",
+            "talk.jsonl",
+            "--out",
+            "adapter",
+            "--epochs",
+            "2",
+        ): "made from another model, file or",
         ("tune", "model", "talk.jsonl", "--out", "x", "--task", "sing"): "--task must be one of chat",
         ("tune", "model", "talk.jsonl", "--out", "x", "--lora", "--rank", "0"): "rank must be at least 1",
     }

@@ -72,9 +72,7 @@ def tune(
         context=context,
         seed=seed,
     )
-    facts = tune_model(
-        model, file, out=out, task=task, settings=settings, device=device, console=Console(quiet=quiet)
-    )
+    facts = tune_model(model, file, out=out, task=task, settings=settings, device=device, console=Console(quiet=quiet))
     show(facts, as_json=json, lines=lambda: tune_lines(facts))
 
 
@@ -115,7 +113,7 @@ def chat(
     language_model.chat.closing  # noqa: B018  a template that cannot be used is told before anybody has typed anything
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     for line in _lines(quiet=quiet):
-        for piece in conversation.say(_text(line)):
+        for piece in conversation.ask(_text(line)):
             if not json:
                 print(piece, end="", flush=True)
         if not json:

@@ -70,7 +70,8 @@ Redact = Annotated[
 ]
 ModelPath = Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))]
 AdapterFolder = Annotated[
-    Path | None, typer.Option("--adapter", readable=False, help=t("An adapter to add to the model, from bimo tune or PEFT."))
+    Path | None,
+    typer.Option("--adapter", readable=False, help=t("An adapter to add to the model, from bimo tune or PEFT.")),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help=t("At most so many tokens."))]
 Temperature = Annotated[float, typer.Option("--temperature", help=t("0 takes the likeliest token always."))]

@@ -16,7 +16,7 @@ from bimo.generate.stepping import open_steps
 from bimo.models.config import ModelConfig
 from bimo.models.scoring import Window, rolling_losses, score_windows
 from bimo.models.transformer import Decoder
-from bimo.runtime import UserError, pick_device
+from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
 from bimo.weights.adapters import adapter_chat_format, load_adapter, merged

@@ -58,7 +58,7 @@ class _Control:
 
 
 class ChatFormat:
-    """How messages are laid out for one model; `names` are special tokens, such as `bos_token`, if not the tokenizer's."""
+    """How messages are laid out for one model; `names` are special tokens by role, above the tokenizer's."""
 
     def __init__(self, tokenizer: Tokenizer, source: str, *, names: dict[str, str] | None = None) -> None:
         self.tokenizer = tokenizer
@@ -148,7 +148,9 @@ class ChatFormat:
             if number % 2:
                 found.append((self._controls[part].id, place))
             elif part:
-                before, after = (self._controls.get(other) for other in (_at(parts, number - 1), _at(parts, number + 1)))
+                before, after = (
+                    self._controls.get(other) for other in (_at(parts, number - 1), _at(parts, number + 1))
+                )
                 kept = [(index, character) for index, character in enumerate(part) if character != mark]
                 plain = "".join(character for _, character in kept)
                 end = len(plain.rstrip()) if after is not None and after.eats_left else len(plain)

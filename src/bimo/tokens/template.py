@@ -1,7 +1,7 @@
 """Chat templates: programs in Jinja that came with a model and that nobody here has read, run within bounds.
 
 What they may do is listed: attributes, methods and filters that cannot grow a text beyond what they are given, or whose
-growth is counted. Loops and macros look at the clock. So neither time nor memory depends on the good will of a template.
+growth is counted. Loops and macros look at the clock. Neither time nor memory depends on the good will of a template.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 from jinja2 import ext, nodes, sandbox
@@ -167,7 +167,7 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and function.__name__ == "replace":
             return self._replace(owner, *arguments)
         if isinstance(owner, str) and function.__name__ == "join":
-            return self._join(*arguments, owner)
+            return self._join(arguments[0], owner)
         return self.counted(super().call(context, function, *arguments, **named))
 
     def _counting(self, filter_: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,14 +189,15 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
         return str(between).join(parts)
 
     def _json(self, value: Any, indent: int | None = None, **options: Any) -> str:
-        options = {name: options[name] for name in ("ensure_ascii", "separators", "sort_keys") if name in options}
-        return self.counted(json.dumps(self.plain(value), indent=min(indent or 0, 8) or None, **{"ensure_ascii": False, **options}))
+        kept: dict[str, Any] = {"ensure_ascii": False, "indent": min(indent or 0, 8) or None}
+        kept |= {name: options[name] for name in ("ensure_ascii", "separators", "sort_keys") if name in options}
+        return self.counted(json.dumps(self.plain(value), **kept))
 
 
 class _GenerationBlock(ext.Extension):
     """`{% generation %}` marks answers for transformers; here it changes nothing."""
 
-    tags = frozenset(("generation",))
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         """What stands inside."""
@@ -205,7 +206,7 @@ class _GenerationBlock(ext.Extension):
 
 
 class _Watch(NodeTransformer):
-    """Puts `spend` at the start of each round of a loop and each call of a macro, and our own for `~`, `[]` and `{}`."""
+    """Puts `spend` at the start of each round of a loop and call of a macro; `~`, `[]` and `{}` become calls, too."""
 
     def __init__(self, environment: _Bounded) -> None:
         self._environment = environment
@@ -244,7 +245,8 @@ class _Watch(NodeTransformer):
         # An attribute of the environment has no name that a template could give another meaning.
         function = nodes.EnvironmentAttribute(method, lineno=line)
         call = nodes.Call(function, arguments, [], None, None, lineno=line)
-        return call.set_environment(self._environment)
+        call.set_environment(self._environment)
+        return call
 
 
 def _refuse(message: str) -> None:

@@ -63,7 +63,7 @@ Hook = Callable[["Trainer", StepFacts | None], None]
 
 
 def keep_to_time(minutes: float, note: Callable[[dict[str, Any]], None], *, most: int | None = None) -> list[Hook]:
-    """Nothing for 0 minutes, else a hook that moves the planned end, up to `most`, as the speed of the machine shows."""
+    """Nothing for 0 minutes, else a hook that moves the planned end, up to `most`, as the machine's speed shows."""
     limit = 60 * minutes
     if not limit:
         return []

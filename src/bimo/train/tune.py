@@ -31,6 +31,17 @@ MOST_WORSE = -0.5
 """A model that can speak already has little to gain, but its loss must not grow by half either."""
 
 
+RANGES = {
+    "epochs": "above 0",
+    "minutes": "0 or more",
+    "rate": "0 or more",
+    "batch": "at least 1",
+    "context": "at least 2",
+    "validations": "0 or more",
+    "seed": "0 or more, below 2^63",
+}
+
+
 @dataclass(frozen=True)
 class TuneConfig:
     """How to tune. `lora` None changes all weights; `rate` 0 takes the usual one; `batch` counts conversations.
@@ -49,21 +60,21 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         fits = {
-            "epochs": (0 < self.epochs < math.inf, "above 0"),
-            "minutes": (0 <= self.minutes < math.inf, "0 or more"),
-            "rate": (0 <= self.rate < math.inf, "0 or more"),
-            "batch": (self.batch >= 1, "at least 1"),
-            "context": (self.context >= 2, "at least 2"),
-            "validations": (self.validations >= 0, "0 or more"),
-            "seed": (0 <= self.seed < 2**63, "0 or more, below 2^63"),
+            "epochs": 0 < self.epochs < math.inf,
+            "minutes": 0 <= self.minutes < math.inf,
+            "rate": 0 <= self.rate < math.inf,
+            "batch": self.batch >= 1,
+            "context": self.context >= 2,
+            "validations": self.validations >= 0,
+            "seed": 0 <= self.seed < 2**63,
         }
-        for name, (fitting, allowed) in fits.items():
+        for name, fitting in fits.items():
             if not fitting:
                 raise UserError(
                     "{name} must be {range}, but is {value}.",
                     code=USAGE,
                     name=name,
-                    range=t(allowed),
+                    range=t(RANGES[name]),
                     value=getattr(self, name),
                 )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -87,7 +86,10 @@ def adapter_to_peft(adapter: Adapter, shape: ModelConfig) -> dict[str, Tensor]:
 
 
 def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
-    """Read what `save_adapter` or PEFT wrote for a model of such a shape. Raises UserError when it is none, or one that computes otherwise."""
+    """Read what `save_adapter` or PEFT wrote for a model of such a shape.
+
+    Raises UserError when it is none, or one that computes otherwise.
+    """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(
             "{folder} is not an adapter: it needs adapter_config.json and adapter_model.safetensors. "

@@ -20,7 +20,16 @@ from bimo.runtime import UserError
 from bimo.weights import gpt2, llama
 from bimo.weights.names import NamePairs
 
-__all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "names_of", "save_model", "to_hf"]
+__all__ = [
+    "end_ids",
+    "from_hf",
+    "load_model",
+    "model_config_from_hf",
+    "model_config_to_hf",
+    "names_of",
+    "save_model",
+    "to_hf",
+]
 
 
 class Family(Protocol):
