@@ -24,6 +24,7 @@ from bimo.models.lora import (
     new_adapter,
 )
 from bimo.runtime import UserError
+from bimo.train.checkpoint import load_newest, save_checkpoint
 from bimo.train.losses import IGNORED, answer_loss
 from bimo.weights.adapters import load_adapter, merged, save_adapter
 from bimo.weights.gguf import read_gguf
@@ -83,6 +84,18 @@ def test_only_the_adapter_learns(model):
     assert counted == 18
     changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert changed == set(trained)
+
+
+def test_a_checkpoint_holds_the_adapter_alone(model, tmp_path):
+    adapter = random_adapter(model)
+    attach_adapter(model, adapter)
+    expected = model(IDS)
+    path = save_checkpoint(tmp_path, model, [], {"step": 1}, step=1)
+    saved = load_file(path / "weights.safetensors")
+    assert sum(weight.numel() for weight in saved.values()) == adapter.parameters
+    attach_adapter(model, new_adapter(model, adapter.config, seed=5))
+    assert load_newest(tmp_path, model, []) == {"step": 1}
+    assert torch.equal(model(IDS), expected)
 
 
 def test_adapters_come_and_go_beside_one_base(model):

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2 import ext, nodes, sandbox
@@ -197,7 +197,7 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
 class _GenerationBlock(ext.Extension):
     """`{% generation %}` marks answers for transformers; here it changes nothing."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  as the class above declares it
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         """What stands inside."""
