@@ -379,7 +379,7 @@ def test_a_model_that_can_speak_already_may_stand_still_but_not_get_much_worse()
         for step in range(FIRST_LOOK_STEPS):
             health.accepts(3.0 if step == 0 else last, 1.0)
         if stops:
-            with pytest.raises(UserError, match="is not learning: its loss was 3.000"):
+            with pytest.raises(UserError, match=r"is not learning: its loss was 3\.000"):
                 health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5)
         else:
             health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5)
