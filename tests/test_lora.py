@@ -157,10 +157,16 @@ def test_files_keep_all_of_it(make_model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_joined_matrices_have_no_name_in_peft(make_model, tmp_path):
+@pytest.mark.parametrize("targets", [(), ("query", "value"), ("key", "up")])
+def test_joined_matrices_are_parted_again(targets, make_model, tmp_path):
+    """Hugging Face has GPT-2's queries, keys and values in one matrix, so its adapter is one, too."""
     model = make_model(**SHAPES["GPT-2"])
-    with pytest.raises(UserError, match=r"layers.0.attention.query"):
-        save_adapter(tmp_path, random_adapter(model), model.config, base="here")
+    adapter = random_adapter(model, targets=targets)
+    attach_adapter(model, adapter)
+    expected = model(IDS)
+    save_adapter(tmp_path, adapter, model.config, base="here")
+    attach_adapter(model, load_adapter(tmp_path, model.config))
+    torch.testing.assert_close(model(IDS), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_broken_adapters_are_refused_with_a_sentence(make_model, tmp_path):
@@ -178,12 +184,17 @@ def test_broken_adapters_are_refused_with_a_sentence(make_model, tmp_path):
     refused("does not describe a LoRA adapter", settings={**settings, "peft_type": "IA3"})
     refused("does not describe a LoRA adapter", settings=[])
     refused("uses use_dora", settings={**settings, "use_dora": True})
+    refused("does not describe a LoRA adapter", settings={**settings, "r": 3.5})
+    refused("does not describe a LoRA adapter", settings={**settings, "lora_alpha": None})
+    refused("does not describe a LoRA adapter", settings={**settings, "alpha_pattern": {"layers.*": 3}})
+    refused("does not describe a LoRA adapter", settings={**settings, "rank_pattern": {"q_proj": "3"}})
+    refused("do not go with its rank", settings={**settings, "rank_pattern": {"q_proj": 2}})
     refused("do not go with its rank", settings={**settings, "r": 4})
     refused("do not go with its rank", tensors={first: tensors[first]})
     refused("no matrix of finite numbers", tensors={**tensors, first: tensors[first] * float("nan")})
     refused("no matrix of finite numbers", tensors={**tensors, first: tensors[first][0].clone()})
     refused("holds no weights", tensors={})
-    refused("weights hold lm_head.lora_magnitude", tensors={"lm_head.lora_magnitude.x": tensors[first]})
+    refused("holds lm_head.lora_magnitude.x", tensors={"lm_head.lora_magnitude.x": tensors[first]})
     refused("holds .*q_proj.lora_X", tensors={first.replace("lora_A", "lora_X"): tensors[first]})
     (tmp_path / "adapter_model.safetensors").write_bytes(b"12345678")
     with pytest.raises(UserError, match="cannot be read"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,16 +32,15 @@ __all__ = ["adapter_chat_format", "adapter_to_peft", "load_adapter", "merged", "
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PARTS = {"lora_A": 0, "lora_B": 1}
+NAME = re.compile(r"[\w.]+")
+QKV = ("query", "key", "value")
 
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "use_dora": (False,),
     "use_qalora": (False,),
     "lora_bias": (False,),
-    "fan_in_fan_out": (False,),
     "bias": ("none",),
     "modules_to_save": ([],),
-    "rank_pattern": ({},),
-    "alpha_pattern": ({},),
     "layer_replication": ([],),
     "target_parameters": ([],),
     "trainable_token_indices": ([],),
@@ -51,16 +52,21 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 def save_adapter(folder: Path, adapter: Adapter, shape: ModelConfig, *, base: str) -> None:
     """Write both files, each all or nothing; `shape` and `base` say what the adapter belongs to."""
     tensors = adapter_to_peft(adapter, shape)
+    rank, alpha = adapter.config.rank, adapter.config.alpha
+    downs = {name.removesuffix(".lora_A.weight"): tensor for name, tensor in tensors.items() if ".lora_A." in name}
+    other = {name.removeprefix(PREFIX): len(down) for name, down in downs.items() if len(down) != rank}
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
-        "r": adapter.config.rank,
-        "lora_alpha": _whole(adapter.config.alpha),
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "rank_pattern": other,
+        "alpha_pattern": {name: _whole(alpha * its_rank / rank) for name, its_rank in other.items()},
         "lora_dropout": 0.0,
-        "target_modules": sorted({name.split(".")[-3] for name in tensors}),
+        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in downs}),
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": _is_joined(shape),  # the matrices of GPT-2 are transposed as well
         "use_rslora": False,
         "use_dora": False,
         "inference_mode": True,
@@ -74,15 +80,39 @@ def _whole(number: float) -> float | int:
     return int(number) if number == int(number) else number
 
 
+def _is_joined(shape: ModelConfig) -> bool:
+    """Whether Hugging Face has queries, keys and values of such a shape in one matrix."""
+    return any(name.endswith("attention.joined") for name in names_of(shape).to_theirs)
+
+
 def adapter_to_peft(adapter: Adapter, shape: ModelConfig) -> dict[str, Tensor]:
     """An adapter's matrices under PEFT's names. Raises UserError for one that PEFT has no name for."""
-    names = names_of(shape).to_theirs
+    weights = _joined(adapter.weights) if _is_joined(shape) else adapter.weights
     tensors: dict[str, Tensor] = {}
-    for module, pair in adapter.weights.items():
+    for module, pair in weights.items():
         for part, place in PARTS.items():
-            for name, tensor in renamed({f"{module}.{part}": pair[place]}, names).items():
+            for name, tensor in renamed({f"{module}.{part}": pair[place]}, names_of(shape).to_theirs).items():
                 tensors[f"{PREFIX}{name}.weight"] = tensor.detach().float().cpu().contiguous()
     return tensors
+
+
+def _joined(weights: dict[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Adapters of queries, keys and values as one of the sum of their ranks: each works on its own rows."""
+    joined: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, pair in weights.items():
+        attention, _, part = name.rpartition(".")
+        if part not in QKV:
+            joined[name] = pair
+        elif f"{attention}.joined" not in joined:
+            parts = [(place, weights.get(f"{attention}.{other}")) for place, other in enumerate(QKV)]
+            there = [(place, *found) for place, found in parts if found is not None]
+            ups = torch.block_diag(*(up for _, _, up in there))
+            rows = len(pair[1])
+            up = ups.new_zeros(len(QKV) * rows, ups.shape[1])
+            for number, (place, _, _) in enumerate(there):
+                up[place * rows : (place + 1) * rows] = ups[number * rows : (number + 1) * rows]
+            joined[f"{attention}.joined"] = torch.cat([down for _, down, _ in there]), up
+    return joined
 
 
 def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
@@ -96,28 +126,48 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
             "An adapter is made by: bimo tune MODEL FILE --lora --out ADAPTER.",
             folder=folder,
         )
-    config = _config(read_json(folder / CONFIG), folder / CONFIG)
+    settings = read_json(folder / CONFIG)
+    config = _config(settings, folder / CONFIG)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError("{path} cannot be read: {error}.", path=folder / WEIGHTS, error=error) from None
-    names = names_of(shape).to_ours
     pairs: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
+        module, _, part = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
+        if part not in PARTS:
+            raise UserError("The adapter holds {name}, which Bimo does not know.", name=name)
         if tensor.ndim != 2 or not tensor.is_floating_point() or not tensor.isfinite().all():
             raise UserError("The adapter's tensor {name} is no matrix of finite numbers.", name=name)
-        for ours in renamed({name.removeprefix(PREFIX).removesuffix(".weight"): tensor}, names):
-            module, _, part = ours.rpartition(".")
-            if part not in PARTS:
-                raise UserError("The adapter holds {name}, which Bimo does not know.", name=name)
-            pairs.setdefault(module, {})[PARTS[part]] = tensor.float()
+        pairs.setdefault(module, {})[PARTS[part]] = tensor.float()
+    weights: dict[str, tuple[Tensor, Tensor]] = {}
     for module, pair in pairs.items():
-        if len(pair) < 2 or pair[0].shape[0] != config.rank or pair[1].shape[1] != config.rank:
+        rank = _by_pattern(settings.get("rank_pattern"), module, config.rank)
+        if len(pair) < 2 or len(pair[0]) != rank or pair[1].shape[1] != rank:
             raise UserError("The adapter's matrices for {name} do not go with its rank.", name=module)
-    if not pairs:
+        alpha = _by_pattern(settings.get("alpha_pattern"), module, settings["lora_alpha"])
+        # Kalajdzievski 2023 divides by the root of the rank.
+        scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        for name in renamed({f"{module}.weight": pair[0]}, names_of(shape).to_ours):
+            weights |= _split(name.removesuffix(".weight"), pair[0], pair[1] * (scale / config.scale))
+    if not weights:
         raise UserError("The adapter in {folder} holds no weights.", folder=folder)
-    targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in pairs}))
-    return Adapter(replace(config, targets=targets), {module: (pair[0], pair[1]) for module, pair in pairs.items()})
+    targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in weights}))
+    return Adapter(replace(config, targets=targets), weights)
+
+
+def _split(name: str, down: Tensor, up: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """An adapter of joined queries, keys and values as three; any other as it is."""
+    attention, _, last = name.rpartition(".")
+    if last != "joined":
+        return {name: (down, up)}
+    return {f"{attention}.{part}": (down.clone(), piece) for part, piece in zip(QKV, up.chunk(3), strict=True)}
+
+
+def _by_pattern(pattern: Any, module: str, usual: float) -> float:
+    """What a pattern says of a module, by its name or the end of it."""
+    found = pattern.items() if isinstance(pattern, dict) else ()
+    return next((value for key, value in found if module == key or module.endswith(f".{key}")), usual)
 
 
 def _config(settings: Any, where: Path) -> LoRAConfig:
@@ -128,11 +178,18 @@ def _config(settings: Any, where: Path) -> LoRAConfig:
         raise UserError(
             "{where} uses {features}, which Bimo does not compute.", where=where, features=", ".join(unusual)
         )
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    if type(rank) is not int or not isinstance(alpha, int | float) or rank < 1:
+    patterns = [settings.get(name) or {} for name in ("rank_pattern", "alpha_pattern")]
+    numbers = [value for pattern in patterns if isinstance(pattern, dict) for value in pattern.values()]
+    names = [name for pattern in patterns if isinstance(pattern, dict) for name in pattern]
+    alpha, rank = settings.get("lora_alpha"), settings.get("r")
+    if (
+        not all(isinstance(pattern, dict) for pattern in patterns)
+        or not all(type(value) in (int, float) and 0 < value < math.inf for value in (*numbers, alpha, rank))
+        or not all(NAME.fullmatch(name) for name in names)  # PEFT takes expressions as well
+        or type(rank) is not int
+    ):
         raise UserError("{where} does not describe a LoRA adapter.", where=where)
-    # Kalajdzievski 2023 divides by the root of the rank; the same is said with another alpha.
-    return LoRAConfig(rank=rank, alpha=alpha * math.sqrt(rank) if settings.get("use_rslora") else alpha)
+    return LoRAConfig(rank=rank, alpha=alpha)
 
 
 def merged(source: Decoder | GGUFModel, adapter: Adapter) -> Decoder | GGUFModel:
