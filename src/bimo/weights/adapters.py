@@ -181,7 +181,8 @@ def _config(settings: Any, where: Path) -> LoRAConfig:
     patterns = [settings.get(name) or {} for name in ("rank_pattern", "alpha_pattern")]
     numbers = [value for pattern in patterns if isinstance(pattern, dict) for value in pattern.values()]
     names = [name for pattern in patterns if isinstance(pattern, dict) for name in pattern]
-    alpha, rank = settings.get("lora_alpha"), settings.get("r")
+    alpha: Any = settings.get("lora_alpha")
+    rank: Any = settings.get("r")
     if (
         not all(isinstance(pattern, dict) for pattern in patterns)
         or not all(type(value) in (int, float) and 0 < value < math.inf for value in (*numbers, alpha, rank))
