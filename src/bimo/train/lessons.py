@@ -18,7 +18,7 @@ from bimo.train.losses import IGNORED
 __all__ = ["LessonBatches"]
 
 
-MOST_TOKENS = 4096
+MOST_TOKENS = 2048
 """Of a batch, filled up: what backward needs of them has to stand in memory."""
 
 
