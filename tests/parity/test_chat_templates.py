@@ -7,7 +7,8 @@ import tokenizers
 from tokenizers import AddedToken
 
 from bimo.tokens.chat import CHATML, PLAIN, ChatFormat
-from bimo.tokens.tokenizer import Tokenizer
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.weights.chat_templates import folder_chat_format
 
 transformers = pytest.importorskip("transformers")
 
@@ -92,3 +93,11 @@ def test_ids_are_those_of_transformers(pair, name, asking):
         assert [id for id, _ in chat._encode(text, "\uf8ff")] == ids
         if asking:
             assert chat.prompt(messages) == ids
+
+
+def test_a_folder_that_tuning_wrote_asks_transformers_for_an_answer_in_the_same_ids(tiny_tokenizer, tmp_path):
+    tiny_tokenizer.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(PLAIN)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = theirs.apply_chat_template(TALK[:4], add_generation_prompt=True)["input_ids"]
+    assert folder_chat_format(tmp_path, load_tokenizer(tmp_path)).prompt(TALK[:4]) == ids
