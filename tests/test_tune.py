@@ -196,6 +196,8 @@ def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
         tune(model, one, out=tmp_path / "a")
     with pytest.raises(UserError, match="no matrix heart to adapt"):
         tune(model, file, out=tmp_path / "a", settings=replace(LORA, lora=LoRAConfig(targets=("heart",))))
+    right = replace(LORA, epochs=0.1, lora=LoRAConfig(targets=("query",)))
+    assert tune(model, file, out=tmp_path / "a", settings=right)["steps"] == 1
 
 
 WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}]

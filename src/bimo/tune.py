@@ -40,6 +40,9 @@ SAMPLE_TOKENS = 80
 GREEDY = Sampling(temperature=0.0)
 REFUSALS_SHOWN = 3
 
+UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl")
+"""What stands in a folder although nothing was learned yet, such as after a setting that was refused."""
+
 
 def tune(
     model: str | Path,
@@ -87,16 +90,19 @@ def tune(
 
 
 def _claimed(out: Path, key: str) -> bool:
-    """Whether this very tuning is finished in `out`. Raises UserError when another one is there."""
-    path = out / "bimo" / "manifest.json"
-    if path.exists() and read_json(path).get("key") != key:
-        raise UserError(
-            "{out} holds something made from another model, file or settings. Choose another folder with --out, or "
-            "delete that one.",
-            code=USAGE,
-            out=out,
-        )
-    return path.exists() and (out / "bimo" / "tune.json").exists()
+    """Whether this very tuning is finished in `out`. Raises UserError when anything else was made there."""
+    home = out / "bimo"
+    if (home / "manifest.json").exists() and read_json(home / "manifest.json").get("key") != key:
+        made = [path for path in out.rglob("*") if path.is_file() and path not in {home / name for name in UNMADE}]
+        if made:
+            raise UserError(
+                "{out} holds something made from another model, file or settings. Choose another folder with --out, or "
+                "delete that one.",
+                code=USAGE,
+                out=out,
+            )
+        return False
+    return (home / "tune.json").exists()
 
 
 @dataclass
