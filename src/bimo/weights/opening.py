@@ -18,6 +18,7 @@ from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.huggingface import end_ids, load_model
+from bimo.weights.names import require_fitting
 
 __all__ = ["OpenedModel", "open_model"]
 
@@ -61,11 +62,5 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
         opened = OpenedModel(path, model, tokenizer, end_ids(path), find_chat)
     else:
         raise UserError("There is no model folder {folder}.", folder=path)
-    if tokenizer.vocabulary > opened.source.config.vocabulary:
-        raise UserError(
-            "The tokenizer in {folder} has {tokens} tokens, but the model knows {vocabulary}: they do not fit.",
-            folder=path,
-            tokens=tokenizer.vocabulary,
-            vocabulary=opened.source.config.vocabulary,
-        )
+    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=opened.source.config.vocabulary)
     return opened
