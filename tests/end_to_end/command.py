@@ -41,7 +41,8 @@ ENVIRONMENT = {
 
 HEAVY = [
     "bimo.run",
-    "bimo.doctor",
+    "bimo.doctor.machine",
+    "bimo.doctor.model",
     "bimo.runs",
     "bimo.tune",
     "bimo.chat",
@@ -100,11 +101,13 @@ def warm_bimo(
     given: bytes = b"",
     powerless: bool = False,
     full_disk: bool = False,
+    more_memory: int | None = None,
     **environment: str,
 ) -> Done:
     """The same in a process that has loaded the libraries, `given` being what it finds on its input.
 
-    `powerless` takes from root what lifts it above permissions; `full_disk` lets no file be put in place.
+    `powerless` takes from root what lifts it above permissions; `full_disk` lets no file be put in place;
+    `more_memory` is how many bytes the process may take beyond what it has when it begins, on Linux.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
@@ -114,7 +117,7 @@ def warm_bimo(
         settings = {**ENVIRONMENT, **environment}
         handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (source, out, err)]
         process = context.Process(
-            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, powerless, full_disk)
+            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, powerless, full_disk, more_memory)
         )
         process.start()
         process.join(TIMEOUT)
@@ -130,7 +133,13 @@ def warm_bimo(
 
 
 def _child(
-    arguments: list[str], cwd: str, environment: dict[str, str], handles: list[Any], powerless: bool, full_disk: bool
+    arguments: list[str],
+    cwd: str,
+    environment: dict[str, str],
+    handles: list[Any],
+    powerless: bool,
+    full_disk: bool,
+    more_memory: int | None,
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -145,7 +154,17 @@ def _child(
         _fill_disk()
     if powerless and os.getuid() == 0:
         _give_up_powers()
+    if more_memory is not None and sys.platform == "linux":
+        _limit_memory(more_memory)
     main()
+
+
+def _limit_memory(more_bytes: int) -> None:
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def _give_up_powers() -> None:

@@ -147,13 +147,27 @@ def demo(
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])
 
 
-@verb(t("What this machine can do, what is missing, and how to get it."))
-def doctor(json: Json = False) -> None:
-    from bimo.doctor import doctor as examine
-    from bimo.doctor import doctor_lines
+@verb(t("What this machine can do and what is missing; or what a model is and what is wrong with it."))
+def doctor(
+    model: Annotated[
+        Path | None,
+        typer.Argument(readable=False, help=t("A model folder, a GGUF or safetensors file, or an adapter folder.")),
+    ] = None,
+    json: Json = False,
+) -> None:
+    if model is None:
+        from bimo.doctor.machine import examine_machine, machine_lines
 
-    facts = examine()
-    show(facts, as_json=json, lines=lambda: doctor_lines(facts))
+        facts = examine_machine()
+        show(facts, as_json=json, lines=lambda: machine_lines(facts))
+        return
+    from bimo.doctor.lines import model_lines
+    from bimo.doctor.model import examine_model
+
+    facts = examine_model(model)
+    show(facts, as_json=json, lines=lambda: model_lines(facts))
+    if not facts["usable"]:
+        raise UserError("{path} cannot be used as it is: the problems are named above.", path=model)
 
 
 @verb(t("Before spending the time: size, speed, memory and expected quality of a training."))

@@ -232,6 +232,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
+        if not file.is_file():
+            raise FileNotFoundError
         with file.open("rb") as opened:
             raw = opened.read(LARGEST_JSON + 1)
         require_harmless(raw, where=file)

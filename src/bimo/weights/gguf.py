@@ -46,6 +46,7 @@ NAMES = (
 )
 """Our names beside GGUF's; `{}` is the number of the layer."""
 
+ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 ROTARY_FACTORS = "rope_freqs.weight"
 LAYER = re.compile(r"(?<=^blk\.)[0-9]+")
 
@@ -72,6 +73,11 @@ class GGUFModel:
     config: ModelConfig
     weights: dict[str, StoredMatrix]
     metadata: dict[str, Any]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end an answer, as far as the file names any."""
+        return frozenset(end for key in ENDS if type(end := self.metadata.get(key)) is int)
 
     def decoder(self, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32) -> Decoder:
         """The same in torch, the weights widened to fp32."""

@@ -22,9 +22,6 @@ from bimo.weights.names import require_fitting
 
 __all__ = ["OpenedModel", "open_model"]
 
-GGUF_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
-
-
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
     """`ends` are the ids that its files say end an answer.
@@ -54,8 +51,7 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
         stored = read_gguf(path)
         tokenizer = gguf_tokenizer(stored.metadata)
         find_chat = functools.partial(gguf_chat_format, stored.metadata, tokenizer)
-        ends = frozenset(stored.metadata[key] for key in GGUF_ENDS if key in stored.metadata)
-        opened = OpenedModel(path, stored, tokenizer, ends, find_chat)
+        opened = OpenedModel(path, stored, tokenizer, stored.ends, find_chat)
     elif path.is_dir():
         model, tokenizer = load_model(path, device=device), load_tokenizer(path)
         find_chat = functools.partial(folder_chat_format, path, tokenizer)

@@ -91,6 +91,8 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a file by their names. Raises UserError when the header does not describe this file exactly."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError(2, t("there is no such file"))
         size = path.stat().st_size
         with path.open("rb") as file:
             first = file.read(8)
