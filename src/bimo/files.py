@@ -139,7 +139,7 @@ def parse_json(raw: bytes, *, where: Path) -> Any:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What a `config.json` or `tokenizer_config.json` holds. Raises UserError where it asks for a program of its own."""
+    """What a `config.json` or `tokenizer_config.json` holds. Raises UserError where it asks for a program."""
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise _damaged(path, t("it is no JSON object"))

@@ -74,15 +74,18 @@ def examine_model(path: Path) -> dict[str, Any]:
     Raises UserError when it is nothing of these.
     """
     report = Report({"path": str(path)})
-    if path.is_dir():
-        look = _look_at_adapter if (path / ADAPTER[0]).is_file() else _look_at_folder
-    elif path.suffix in (".gguf", ".safetensors") and path.is_file():
-        look = _look_at_gguf if path.suffix == ".gguf" else _look_at_tensors
+    if path.is_dir() and (path / ADAPTER[0]).is_file():
+        _look_at_adapter(path, report)
+    elif path.is_dir():
+        _look_at_folder(path, report)
+    elif path.suffix == ".gguf" and path.is_file():
+        _look_at_gguf(path, report)
+    elif path.suffix == ".safetensors" and path.is_file():
+        _look_at_tensors(path, report)
     else:
         raise UserError(
             "{path} is no model: name a folder with config.json, or a .gguf or .safetensors file.", path=path
         )
-    look(path, report)
     if not report.problems:
         report.attempt(lambda: report.facts.update(sha256=_digests(path)))
     return {**report.facts, "usable": not report.problems, "problems": report.problems, "notes": report.notes}
@@ -97,9 +100,8 @@ def _look_at_folder(folder: Path, report: Report) -> None:
     if settings is not None:
         _describe_family(settings, report)
         config = report.attempt(lambda: model_config_from_hf(settings, where=settings_path))
-    files = report.attempt(lambda: weight_files(folder)) or []
-    headers = [header for path in files if (header := report.attempt(lambda path=path: read_header(path))) is not None]
-    _describe_numbers(((stored.dtype, stored.end - stored.begin) for header in headers for stored in header.values()), report)
+    for path in report.attempt(lambda: weight_files(folder)) or []:
+        _look_at_header(path, report)
     if not report.problems:
         report.attempt(lambda: read_model(folder))
     ends = report.attempt(lambda: end_ids(folder)) or frozenset()
@@ -119,9 +121,11 @@ def _look_at_gguf(path: Path, report: Report) -> None:
         return
     report.facts["family"] = stored.metadata["general.architecture"]
     report.facts["name"] = _shown(stored.metadata.get("general.name"))
-    _describe_numbers(((matrix.format, matrix.data.nbytes) for matrix in stored.weights.values()), report)
+    _count_bytes(((matrix.format, matrix.data.nbytes) for matrix in stored.weights.values()), report)
     tokenizer = report.attempt(lambda: gguf_tokenizer(stored.metadata))
-    _describe_use(path, report, stored.config, tokenizer, stored.ends, formats={m.format for m in stored.weights.values()})
+    _describe_use(
+        path, report, stored.config, tokenizer, stored.ends, formats={m.format for m in stored.weights.values()}
+    )
     if tokenizer is not None:
         has = "tokenizer.chat_template" in stored.metadata
         _try_template(lambda: gguf_chat_format(stored.metadata, tokenizer), has, report)
@@ -129,13 +133,8 @@ def _look_at_gguf(path: Path, report: Report) -> None:
 
 def _look_at_tensors(path: Path, report: Report) -> None:
     report.facts["kind"] = "safetensors"
-    header = report.attempt(lambda: read_header(path))
-    if header is None:
-        return
-    report.facts["tensors"] = len(header)
-    report.facts["parameters"] = sum(math.prod(stored.shape) for stored in header.values())
-    _describe_numbers(((stored.dtype, stored.end - stored.begin) for stored in header.values()), report)
-    _require_finite(path, report)
+    if _look_at_header(path, report):
+        _require_finite(path, report)
     report.notes.append(t("These are weights without a description; a model is a folder with config.json beside them."))
 
 
@@ -153,17 +152,21 @@ def _look_at_adapter(folder: Path, report: Report) -> None:
         "base": _shown(settings.get("base_model_name_or_path")),
     }
     path = folder / ADAPTER[1]
-    header = report.attempt(lambda: read_header(path))
-    if header is None:
+    if not path.is_file():
+        report.attempt(lambda: weight_files(folder))
+    header = _look_at_header(path, report)
+    if not header:
         return
     matrices = {name: stored for name, stored in header.items() if ".lora_A." in name or ".lora_B." in name}
     report.facts["targets"] = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in matrices})
-    report.facts["parameters"] = sum(math.prod(stored.shape) for stored in header.values())
-    _describe_numbers(((stored.dtype, stored.end - stored.begin) for stored in header.values()), report)
     wrong = [name for name, stored in matrices.items() if not _is_half_of_a_pair(name, stored, header, rank)]
     if not matrices or (wrong and not settings.get("rank_pattern")):
         report.problems.append(
-            t("The matrices in {path} do not go with each other, first {name}.", path=path, name=min(wrong, default="-"))
+            t(
+                "The matrices in {path} do not go with each other, first {name}.",
+                path=path,
+                name=min(wrong, default="-"),
+            )
         )
     _require_finite(path, report)
 
@@ -189,8 +192,20 @@ def _describe_family(settings: dict[str, Any], report: Report) -> None:
     report.facts["class"] = _shown(classes[0]) if isinstance(classes, list) and classes else None
 
 
-def _describe_numbers(sizes: Iterable[tuple[str, int]], report: Report) -> None:
-    total: Counter[str] = Counter()
+def _look_at_header(path: Path, report: Report) -> dict[str, StoredTensor]:
+    """What a file of weights holds, added to what the others of the model do; nothing when it is damaged."""
+    header = report.attempt(lambda: read_header(path)) or {}
+    _count_bytes(((stored.dtype, stored.end - stored.begin) for stored in header.values()), report)
+    for name, more in (
+        ("tensors", len(header)),
+        ("parameters", sum(math.prod(stored.shape) for stored in header.values())),
+    ):
+        report.facts[name] = report.facts.get(name, 0) + more
+    return header
+
+
+def _count_bytes(sizes: Iterable[tuple[str, int]], report: Report) -> None:
+    total = Counter(report.facts.get("bytes_by_format", {}))
     for form, size in sizes:
         total[form] += size
     report.facts["bytes_by_format"] = dict(total.most_common())
@@ -258,7 +273,9 @@ def _names(folder: Path, patterns: Iterable[str]) -> str:
 def _digests(path: Path) -> dict[str, str]:
     if path.is_file():
         return {path.name: digest_file(path)}
-    found = (file for pattern in (*DESCRIPTIONS, *ADAPTER, "*.safetensors", "*.index.json") for file in path.glob(pattern))
+    found = (
+        file for pattern in (*DESCRIPTIONS, *ADAPTER, "*.safetensors", "*.index.json") for file in path.glob(pattern)
+    )
     return {file.name: digest_file(file) for file in sorted(set(found)) if file.is_file()}
 
 

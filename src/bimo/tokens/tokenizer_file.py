@@ -1,6 +1,6 @@
 """A `tokenizer.json` from anyone, checked by our own code before the library that reads it sees it.
 
-What it may do to a text is bounded by what its steps say. Where that cannot be told, because of a compiled table or of an
+What it may do to a text is bounded by what its steps say. Where that cannot be told, because of a compiled table or an
 unusual expression, it is first tried in a process of its own.
 """
 
@@ -128,7 +128,9 @@ def _require_added(added: Any, ids: dict[str, int]) -> int:
             raise _Fault(t("an added token in it is none"))
         id_ = ids[content] if content in ids else new.setdefault(content, len(ids) + len(new))
         if token.get("id") != id_:
-            raise _Fault(t("the added token {token} cannot have the id {id}", token=_shown(content), id=token.get("id")))
+            raise _Fault(
+                t("the added token {token} cannot have the id {id}", token=_shown(content), id=token.get("id"))
+            )
     _require_short(new)
     return len(ids) + len(new)
 

@@ -97,7 +97,9 @@ def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
             known=", ".join(FAMILIES),
         )
     if settings.get("quantization_config"):
-        raise UserError("{where} uses {features}, which Bimo does not compute.", where=where, features="quantization_config")
+        raise UserError(
+            "{where} uses {features}, which Bimo does not compute.", where=where, features="quantization_config"
+        )
     try:
         config = FAMILIES[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:

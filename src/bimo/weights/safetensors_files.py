@@ -1,7 +1,7 @@
 """Weights in safetensors files, in one piece or several: checked by our own code before another parser sees them.
 
-A file is the length of its header (u64, little-endian), the header (JSON: name -> dtype, shape, where in the data), data.
-Nothing that a header says is believed before it was compared with the size of the file.
+A file is the length of its header (u64, little-endian), the header (JSON: name -> dtype, shape, place in the data) and
+the data. Nothing that a header says is believed before it was compared with the size of the file.
 """
 
 from __future__ import annotations
