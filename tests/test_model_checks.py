@@ -148,7 +148,7 @@ def test_all_problems_are_named_and_sizes_are_right(tmp_path: Path, make_model: 
     assert facts["bytes_by_format"] == {"F32": 4 * facts["parameters"]}
     assert all(sample["same"] for sample in facts["tokenizer"]["samples"].values())
     assert set(facts["sha256"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
-    assert any("Bimo can: generate, evaluate" in line for line in model_lines(facts))
+    assert any("Bimo can: generate, chat, evaluate, tune" in line for line in model_lines(facts))
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "config.json").write_text("[]")
     (tmp_path / "model.safetensors").write_bytes(b"")

@@ -42,7 +42,7 @@ TALK = [
     {"role": "user", "content": "好。"},
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
-ABILITIES = ("generate", "evaluate")
+ABILITIES = ("generate", "chat", "evaluate", "tune")
 """What `bimo` can do with a decoder."""
 LONGEST_SHOWN = 200
 

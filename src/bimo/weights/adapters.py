@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from bimo.files import read_json, replacing, write_json
+from bimo.files import read_settings, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.lora import Adapter, LoRAConfig, changes, merge_adapter
 from bimo.models.transformer import Decoder
@@ -26,6 +25,7 @@ from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.huggingface import names_of
 from bimo.weights.names import renamed
 from bimo.weights.opening import OpenedModel
+from bimo.weights.safetensors_files import read_weights
 
 __all__ = ["adapter_chat_format", "adapter_to_peft", "load_adapter", "merged", "save_adapter"]
 
@@ -126,12 +126,9 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
             "An adapter is made by: bimo tune MODEL FILE --lora --out ADAPTER.",
             folder=folder,
         )
-    settings = read_json(folder / CONFIG)
+    settings = read_settings(folder / CONFIG)
     config = _config(settings, folder / CONFIG)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError("{path} cannot be read: {error}.", path=folder / WEIGHTS, error=error) from None
+    tensors = read_weights([folder / WEIGHTS])
     pairs: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
         module, _, part = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")

@@ -22,6 +22,7 @@ from bimo.weights.names import require_fitting
 
 __all__ = ["OpenedModel", "open_model"]
 
+
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
     """`ends` are the ids that its files say end an answer.
