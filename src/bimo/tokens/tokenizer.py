@@ -15,10 +15,11 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 
-from bimo.files import read_json, replacing, write_json
+from bimo.files import LARGEST_JSON, read_settings, replacing, write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
 from bimo.tokens.shards import join_documents
+from bimo.tokens.tokenizer_file import require_harmless
 
 __all__ = [
     "END_OF_TEXT",
@@ -231,21 +232,30 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
-        inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        if not file.is_file():
+            raise FileNotFoundError
+        with file.open("rb") as opened:
+            raw = opened.read(LARGEST_JSON + 1)
+        require_harmless(raw, where=file)
+        inner = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
+        # How long texts may be is not for a tokenizer to say.
+        inner.no_padding()
+        inner.no_truncation()
         return Tokenizer(inner, _special_tokens(file.with_name("tokenizer_config.json")))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
     except UserError:
         raise
-    except Exception as error:  # the library raises bare Exception on a malformed file
-        raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=error) from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # on a malformed file the library raises bare Exception, or panics, which is none
+        reason = str(error)[:200].rstrip(".")
+        raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=reason) from None
 
 
 def _special_tokens(path: Path) -> dict[str, str] | None:
     """Tokens by their roles as a `tokenizer_config.json` has them; None where it has none, or is of our making."""
-    settings = read_json(path) if path.is_file() else {}
-    if not isinstance(settings, dict):
-        raise UserError("{path} does not describe a tokenizer.", path=path)
+    settings = read_settings(path) if path.is_file() else {}
     named = {role: settings[role] for role in ROLES if settings.get(role)}
     tokens = {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
     ours = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)

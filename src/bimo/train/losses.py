@@ -12,7 +12,14 @@ from torch import Tensor
 from bimo.models.fused import cross_entropy_, fusible
 from bimo.models.transformer import Decoder
 
-__all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", "next_token_loss", "with_noise"]
+__all__ = [
+    "IGNORED",
+    "answer_loss",
+    "linear_cross_entropy",
+    "linear_cross_entropy_reference",
+    "next_token_loss",
+    "with_noise",
+]
 
 IGNORED = -100
 """A target that carries no loss, as torch's cross_entropy has it."""
@@ -29,7 +36,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         cast = weight.to(hidden.dtype)
         count = int((targets != IGNORED).sum())
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight)
+        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
             part = slice(start, start + ROWS)
@@ -37,15 +44,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             losses, gradient = _cross_entropy(logits, targets[part])
             total += float(losses.sum())
             hidden_gradient[part] = gradient @ cast
-            weight_gradient += gradient.mT @ hidden[part]
+            if weight_gradient is not None:
+                weight_gradient += gradient.mT @ hidden[part]
         divisor = max(1, count)
-        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient.div_(divisor))
+        if weight_gradient is not None:
+            weight_gradient.div_(divisor)
+        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient)
         return torch.tensor(total / divisor, device=hidden.device)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), weight_gradient * gradients[0], None
+        toward_weight = None if weight_gradient is None else weight_gradient * gradients[0]
+        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), toward_weight, None
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,3 +101,14 @@ def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) 
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets = ids[:, 1:].flatten()
     return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()
+
+
+def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
+    """Predict what the assistant says: ids and targets [B, T], most of them IGNORED -> (mean loss in nats, counted).
+
+    Logits are computed where they count alone. Rows are filled up on the right, where nothing that counts can see it.
+    """
+    ids, targets = (torch.from_numpy(part).to(model.embedding.weight.device) for part in batch)
+    counting = targets != IGNORED
+    hidden = model.hidden_states(ids)[counting]
+    return linear_cross_entropy(hidden, model.head.weight, targets[counting]), len(hidden)
