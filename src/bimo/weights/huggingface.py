@@ -6,7 +6,7 @@ What a family calls its weights and settings stands in a module of its own, each
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,57 +15,70 @@ from torch import Tensor
 
 from bimo.files import read_json, replacing, write_json
 from bimo.models.config import ModelConfig
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
-from bimo.weights import gpt2, llama
+from bimo.weights import gpt2, llama, marian
 
 __all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "save_model", "to_hf"]
 
 
-class Family(Protocol):
-    """What the module of a family offers."""
+Shape = ModelConfig | Seq2SeqConfig
+Model = Decoder | EncoderDecoder
+Wanted = TypeVar("Wanted", Decoder, EncoderDecoder)
 
-    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> ModelConfig:
+
+class Family(Protocol):
+    """What the module of a family offers; a shape is one of its own."""
+
+    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
         """The shape that a `config.json` describes."""
 
-    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: Any) -> dict[str, Any]:
         """The `config.json` of a shape."""
 
-    def from_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def from_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Their state dict as ours."""
 
-    def to_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Our state dict as theirs."""
 
-    def build(self, config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
+    def build(self, config: Any, *, compute_dtype: torch.dtype) -> Model:
         """The model, its weights still to come."""
 
 
-FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
+FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "marian": marian, "qwen2": llama, "qwen3": llama}
 """By `model_type`."""
 
+SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
 
-def _family_of(config: ModelConfig) -> Family:
+
+def _family_of(config: Shape) -> Family:
+    if isinstance(config, Seq2SeqConfig):
+        return marian
     return gpt2 if config.positions == "learned" else llama
 
 
-def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
     return _family_of(config).to_hf(weights, config)
 
 
-def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def from_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
     return _family_of(config).from_hf(weights, config)
 
 
-def model_config_to_hf(config: ModelConfig, *, end: int, begin: int | None = None) -> dict[str, Any]:
-    """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
+def model_config_to_hf(config: Shape, *, end: int, begin: int | None = None) -> dict[str, Any]:
+    """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another.
+
+    A shape that has a token for padding says so itself.
+    """
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
-    return {**_family_of(config).config_to_hf(config), **ids}
+    return {**ids, **_family_of(config).config_to_hf(config)}
 
 
-def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
+def model_config_from_hf(settings: Any, *, where: Path) -> Any:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
@@ -83,24 +96,30 @@ def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
         raise UserError("{where} is not complete: {error}.", where=where, error=error) from None
 
 
-def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
+def save_model(folder: Path, model: Model, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
     weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     config = model_config_to_hf(model.config, end=end, begin=begin)
     write_json(folder / "config.json", config)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    write_json(
-        folder / "generation_config.json",
-        {**generation, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
-    )
+    shape = model.config
+    search = marian.generation_to_hf(shape) if isinstance(shape, Seq2SeqConfig) else SAMPLING
+    write_json(folder / "generation_config.json", {**generation, **search})
     with replacing(folder / "model.safetensors") as part:
         save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
 
 
 def load_model(
-    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
-) -> Decoder:
-    """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
+    folder: Path,
+    *,
+    kind: type[Wanted] = Decoder,
+    device: torch.device | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+) -> Wanted:
+    """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none.
+
+    `kind` is what is wanted: a decoder or an encoder-decoder. Another one is refused.
+    """
     files = _weight_files(folder)
     if not (folder / "config.json").is_file() or not files:
         raise UserError(
@@ -109,6 +128,14 @@ def load_model(
             folder=folder,
         )
     config = model_config_from_hf(read_json(folder / "config.json"), where=folder / "config.json")
+    if isinstance(config, Seq2SeqConfig) != (kind is EncoderDecoder):
+        raise UserError(
+            "{folder} holds an encoder-decoder, which translates: bimo translate {folder}."
+            if isinstance(config, Seq2SeqConfig)
+            else "{folder} holds no encoder-decoder. One that translates is made by: bimo train PAIRS --out MODEL "
+            "--family seq2seq.",
+            folder=folder,
+        )
     weights = from_hf(_read_weights(files), config)
     found = sum(weight.numel() for weight in weights.values())
     if found != config.parameters:
@@ -119,7 +146,7 @@ def load_model(
             found=found,
             expected=config.parameters,
         )
-    model = _family_of(config).build(config, compute_dtype=compute_dtype)
+    model = cast(Wanted, _family_of(config).build(config, compute_dtype=compute_dtype))
     expected = {name: weight.shape for name, weight in model.named_parameters()}
     if {name: weight.shape for name, weight in weights.items()} != expected:
         wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))

@@ -1,0 +1,145 @@
+"""Encoder-decoders both ways: Marian folders of transformers compute the same here, ours the same there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bimo.models.layers import sinusoids
+from bimo.models.seq2seq import EncoderDecoder
+from bimo.runtime import UserError
+from bimo.weights.huggingface import load_model, save_model
+
+transformers = pytest.importorskip("transformers")
+
+TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
+PAD, END = 130, 0
+SHAPE = {
+    "vocab_size": 131,
+    "d_model": 48,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 80,
+    "decoder_ffn_dim": 80,
+    "max_position_embeddings": 64,
+    "activation_function": "swish",
+    "scale_embedding": True,
+    "pad_token_id": PAD,
+    "decoder_start_token_id": PAD,
+    "eos_token_id": END,
+    "forced_eos_token_id": None,
+}
+
+
+def their_model(**changes: Any) -> Any:
+    """A MarianMTModel of transformers whose every weight is random, norms and biases too."""
+    model = transformers.MarianMTModel(transformers.MarianConfig(**{**SHAPE, **changes}))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "embed_positions" not in name:
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.copy_(noise * 0.2 + (weight.ndim < 2 and not name.endswith("bias")))
+        model.final_logits_bias.copy_(0.3 * torch.randn(model.final_logits_bias.shape, generator=generator))
+    return model.eval()
+
+
+def sentences(count: int, *, longest: int = 20, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sources of mixed length, padded, and where they are no padding."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, longest + 1, (count, 1), generator=generator)
+    real = torch.arange(longest) < lengths
+    ids = torch.randint(1, PAD, (count, longest), generator=generator)
+    ids[torch.arange(longest) == lengths - 1] = END
+    return ids.masked_fill(~real, PAD), real
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation_function": "relu", "scale_embedding": False},
+        {"activation_function": "gelu", "encoder_layers": 1, "decoder_layers": 3},
+    ],
+)
+def test_marian_goes_both_ways(changes: dict[str, Any], tmp_path: Path) -> None:
+    theirs = their_model(**changes)
+    theirs.save_pretrained(tmp_path)
+    ours = load_model(tmp_path, kind=EncoderDecoder)
+    places = 2 * 64 * 48
+    assert ours.config.parameters == sum(w.numel() for w in theirs.parameters()) - places + PAD + 1
+    source, real = sentences(20)
+    target = torch.cat([torch.full((20, 1), PAD), sentences(20, seed=2)[0]], dim=1)
+    with torch.no_grad():
+        logits = theirs(input_ids=source, attention_mask=real, decoder_input_ids=target).logits
+        assert logits.std() > 0.3
+        torch.testing.assert_close(ours(source, real, target), logits, **TOLERANCE)
+    back = tmp_path / "back"
+    save_model(back, ours, end=END)
+    again = transformers.AutoModelForSeq2SeqLM.from_pretrained(back)
+    assert type(again) is type(theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            again(input_ids=source, attention_mask=real, decoder_input_ids=target).logits, logits, **TOLERANCE
+        )
+    assert load_model(back, kind=EncoderDecoder).config == ours.config
+    assert load_file(back / "model.safetensors").keys() == load_file(tmp_path / "model.safetensors").keys()
+
+
+def test_folders_of_older_versions_are_read(tmp_path: Path) -> None:
+    """They hold the embedding under every name, and the positions beside it."""
+    theirs = their_model()
+    theirs.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    places = sinusoids(64, 48)
+    shared = weights.pop("model.shared.weight")
+    copies = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+    weights |= {name: shared.clone() for name in copies}
+    weights |= {f"model.{half}.embed_positions.weight": places.clone() for half in ("encoder", "decoder")}
+    save_file(weights, tmp_path / "model.safetensors")
+    source, real = sentences(3)
+    with torch.no_grad():
+        ours = load_model(tmp_path, kind=EncoderDecoder)(source, real, source)
+        torch.testing.assert_close(
+            ours, theirs(input_ids=source, attention_mask=real, decoder_input_ids=source).logits, **TOLERANCE
+        )
+    weights["model.encoder.embed_positions.weight"][3] += 1
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="embed_positions"):
+        load_model(tmp_path, kind=EncoderDecoder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"decoder_attention_heads": 2}, "decoder_attention_heads"),
+        ({"encoder_ffn_dim": 64}, "decoder_ffn_dim"),
+        ({"decoder_vocab_size": 99}, "decoder_vocab_size"),
+        ({"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings"),
+        ({"activation_function": "tanh"}, "activation_function"),
+        ({"pad_token_id": 5}, "pad_token_id"),
+        ({"decoder_start_token_id": 5}, "decoder_start_token_id"),
+        ({"normalize_before": True}, "normalize_before"),
+        ({"d_model": 49}, "multiple of its heads"),
+        ({"d_model": None}, "not complete"),
+        ({"encoder_layers": 0}, "at least 1"),
+    ],
+)
+def test_what_we_do_not_compute_is_refused_by_name(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**SHAPE, "model_type": "marian", **changes}), encoding="utf-8")
+    save_file({"model.shared.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=named):
+        load_model(tmp_path, kind=EncoderDecoder)
+
+
+def test_a_command_for_other_models_says_what_this_one_is_for(tmp_path: Path) -> None:
+    their_model().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="bimo translate"):
+        load_model(tmp_path)
