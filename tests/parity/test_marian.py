@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bimo.models.layers import sinusoids
-from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError
-from bimo.weights.huggingface import load_model, save_model
+from bimo.weights.huggingface import load_model, load_translator, save_translator
 
 transformers = pytest.importorskip("transformers")
 
@@ -72,7 +71,7 @@ def sentences(count: int, *, longest: int = 20, seed: int = 1) -> tuple[torch.Te
 def test_marian_goes_both_ways(changes: dict[str, Any], tmp_path: Path) -> None:
     theirs = their_model(**changes)
     theirs.save_pretrained(tmp_path)
-    ours = load_model(tmp_path, kind=EncoderDecoder)
+    ours = load_translator(tmp_path)
     places = 2 * 64 * 48
     assert ours.config.parameters == sum(w.numel() for w in theirs.parameters()) - places + PAD + 1
     source, real = sentences(20)
@@ -82,14 +81,14 @@ def test_marian_goes_both_ways(changes: dict[str, Any], tmp_path: Path) -> None:
         assert logits.std() > 0.3
         torch.testing.assert_close(ours(source, real, target), logits, **TOLERANCE)
     back = tmp_path / "back"
-    save_model(back, ours, end=END)
+    save_translator(back, ours, end=END)
     again = transformers.AutoModelForSeq2SeqLM.from_pretrained(back)
     assert type(again) is type(theirs)
     with torch.no_grad():
         torch.testing.assert_close(
             again(input_ids=source, attention_mask=real, decoder_input_ids=target).logits, logits, **TOLERANCE
         )
-    assert load_model(back, kind=EncoderDecoder).config == ours.config
+    assert load_translator(back).config == ours.config
     assert load_file(back / "model.safetensors").keys() == load_file(tmp_path / "model.safetensors").keys()
 
 
@@ -106,14 +105,14 @@ def test_folders_of_older_versions_are_read(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors")
     source, real = sentences(3)
     with torch.no_grad():
-        ours = load_model(tmp_path, kind=EncoderDecoder)(source, real, source)
+        ours = load_translator(tmp_path)(source, real, source)
         torch.testing.assert_close(
             ours, theirs(input_ids=source, attention_mask=real, decoder_input_ids=source).logits, **TOLERANCE
         )
     weights["model.encoder.embed_positions.weight"][3] += 1
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="embed_positions"):
-        load_model(tmp_path, kind=EncoderDecoder)
+        load_translator(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_what_we_do_not_compute_is_refused_by_name(changes: dict[str, Any], name
     (tmp_path / "config.json").write_text(json.dumps({**SHAPE, "model_type": "marian", **changes}), encoding="utf-8")
     save_file({"model.shared.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=named):
-        load_model(tmp_path, kind=EncoderDecoder)
+        load_translator(tmp_path)
 
 
 def test_a_command_for_other_models_says_what_this_one_is_for(tmp_path: Path) -> None:

@@ -25,27 +25,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """The output matrix and the softmax in one, chunk by chunk, gradients made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
         cast = weight.to(hidden.dtype)
+        added = None if bias is None else bias.to(hidden.dtype)
         count = int((targets != IGNORED).sum())
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
             part = slice(start, start + ROWS)
-            logits = F.linear(hidden[part], cast)
+            logits = F.linear(hidden[part], cast, added)
             losses, gradient = _cross_entropy(logits, targets[part])
             total += float(losses.sum())
             hidden_gradient[part] = gradient @ cast
             weight_gradient += gradient.mT @ hidden[part]
+            if bias_gradient is not None:
+                bias_gradient += gradient.sum(dim=0, dtype=bias_gradient.dtype)
         divisor = max(1, count)
-        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient.div_(divisor))
+        found = (hidden_gradient, weight_gradient, bias_gradient)
+        ctx.save_for_backward(*(None if gradient is None else gradient.div_(divisor) for gradient in found))
         return torch.tensor(total / divisor, device=hidden.device)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), weight_gradient * gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias = (
+            None if found is None else found * gradients[0].to(found.dtype) for found in ctx.saved_tensors
+        )
+        return hidden, weight, None, bias
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,17 +66,33 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.mul_((targets != IGNORED)[:, None]).to(dtype)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed.
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed, plus bias [V].
 
-    The N x V logits never stand whole. Targets equal to IGNORED carry no loss.
+    The N x V logits never stand whole. Targets equal to IGNORED carry no loss. `smoothing` is the share of each target
+    that is spread over all of V (Szegedy et al. 2016, section 7).
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    loss = _LinearCrossEntropy.apply(hidden, weight, targets, bias)
+    if not smoothing:
+        return loss
+    # What a share of the targets costs when it goes from its logit to the mean of all, which needs no other logits.
+    counted = targets != IGNORED
+    hidden, targets = hidden[counted].float(), targets[counted]
+    moved = (hidden * weight[targets]).sum(dim=1) - hidden @ weight.mean(dim=0)
+    if bias is not None:
+        moved = moved + bias[targets] - bias.mean()
+    return loss + smoothing * moved.sum() / max(1, len(targets))
 
 
-def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy_reference(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
     """The same, as it is written."""
-    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), targets, ignore_index=IGNORED)
+    bias = None if bias is None else bias.to(hidden.dtype)
+    logits = F.linear(hidden, weight.to(hidden.dtype), bias).float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
 
 
 def with_noise(ids: Tensor, share: float) -> Tensor:

@@ -6,7 +6,7 @@ What a family calls its weights and settings stands in a module of its own, each
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,19 +17,24 @@ from bimo.files import read_json, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
-from bimo.runtime import UserError
+from bimo.runtime import USAGE, UserError
 from bimo.weights import gpt2, llama, marian
 
-__all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "save_model", "to_hf"]
-
-
-Shape = ModelConfig | Seq2SeqConfig
-Model = Decoder | EncoderDecoder
-Wanted = TypeVar("Wanted", Decoder, EncoderDecoder)
+__all__ = [
+    "end_ids",
+    "from_hf",
+    "load_model",
+    "load_translator",
+    "model_config_from_hf",
+    "model_config_to_hf",
+    "save_model",
+    "save_translator",
+    "to_hf",
+]
 
 
 class Family(Protocol):
-    """What the module of a family offers; a shape is one of its own."""
+    """What the module of a family offers."""
 
     def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
         """The shape that a `config.json` describes."""
@@ -43,14 +48,14 @@ class Family(Protocol):
     def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Our state dict as theirs."""
 
-    def build(self, config: Any, *, compute_dtype: torch.dtype) -> Model:
+    def build(self, config: Any, *, compute_dtype: torch.dtype) -> Any:
         """The model, its weights still to come."""
 
 
 FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "marian": marian, "qwen2": llama, "qwen3": llama}
 """By `model_type`."""
 
-SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0}
+Shape = ModelConfig | Seq2SeqConfig
 
 
 def _family_of(config: Shape) -> Family:
@@ -70,15 +75,12 @@ def from_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
 
 
 def model_config_to_hf(config: Shape, *, end: int, begin: int | None = None) -> dict[str, Any]:
-    """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another.
-
-    A shape that has a token for padding says so itself.
-    """
+    """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
-    return {**ids, **_family_of(config).config_to_hf(config)}
+    return {**_family_of(config).config_to_hf(config), **ids}
 
 
-def model_config_from_hf(settings: Any, *, where: Path) -> Any:
+def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
@@ -96,30 +98,60 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Any:
         raise UserError("{where} is not complete: {error}.", where=where, error=error) from None
 
 
-def save_model(folder: Path, model: Model, *, end: int, begin: int | None = None) -> None:
+def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
-    weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     config = model_config_to_hf(model.config, end=end, begin=begin)
     write_json(folder / "config.json", config)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    shape = model.config
-    search = marian.generation_to_hf(shape) if isinstance(shape, Seq2SeqConfig) else SAMPLING
-    write_json(folder / "generation_config.json", {**generation, **search})
+    write_json(
+        folder / "generation_config.json",
+        {**generation, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
+    )
+    _write_weights(folder, model)
+
+
+def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
+    """As `save_model`; the generation config lets others search as generate.beam does."""
+    config = {**marian.config_to_hf(model.config), "eos_token_id": end, "bos_token_id": None}
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", {**marian.generation_to_hf(model.config), "eos_token_id": end})
+    _write_weights(folder, model)
+
+
+def _write_weights(folder: Path, model: Decoder | EncoderDecoder) -> None:
+    weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     with replacing(folder / "model.safetensors") as part:
         save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
 
 
 def load_model(
-    folder: Path,
-    *,
-    kind: type[Wanted] = Decoder,
-    device: torch.device | None = None,
-    compute_dtype: torch.dtype = torch.float32,
-) -> Wanted:
-    """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none.
+    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """The language model that a folder holds. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if isinstance(model, EncoderDecoder):
+        raise UserError(
+            "{folder} holds an encoder-decoder, which translates: bimo translate {folder}.", code=USAGE, folder=folder
+        )
+    return model
 
-    `kind` is what is wanted: a decoder or an encoder-decoder. Another one is refused.
-    """
+
+def load_translator(
+    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
+) -> EncoderDecoder:
+    """The encoder-decoder that a folder holds. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if not isinstance(model, EncoderDecoder):
+        raise UserError(
+            "{folder} holds no model that translates. One is made by: bimo train PAIRS --out MODEL --family seq2seq.",
+            code=USAGE,
+            folder=folder,
+        )
+    return model
+
+
+def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | EncoderDecoder:
+    """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     files = _weight_files(folder)
     if not (folder / "config.json").is_file() or not files:
         raise UserError(
@@ -128,14 +160,6 @@ def load_model(
             folder=folder,
         )
     config = model_config_from_hf(read_json(folder / "config.json"), where=folder / "config.json")
-    if isinstance(config, Seq2SeqConfig) != (kind is EncoderDecoder):
-        raise UserError(
-            "{folder} holds an encoder-decoder, which translates: bimo translate {folder}."
-            if isinstance(config, Seq2SeqConfig)
-            else "{folder} holds no encoder-decoder. One that translates is made by: bimo train PAIRS --out MODEL "
-            "--family seq2seq.",
-            folder=folder,
-        )
     weights = from_hf(_read_weights(files), config)
     found = sum(weight.numel() for weight in weights.values())
     if found != config.parameters:
@@ -146,7 +170,7 @@ def load_model(
             found=found,
             expected=config.parameters,
         )
-    model = cast(Wanted, _family_of(config).build(config, compute_dtype=compute_dtype))
+    model = _family_of(config).build(config, compute_dtype=compute_dtype)
     expected = {name: weight.shape for name, weight in model.named_parameters()}
     if {name: weight.shape for name, weight in weights.items()} != expected:
         wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))
