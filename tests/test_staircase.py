@@ -26,7 +26,7 @@ STEPS = (
     ("evaluate",),
     ("prepare", "doctor", "runs", "words"),
     ("run",),
-    ("demo",),
+    ("demo", "translate"),
     ("cli",),
 )
 """What stands on a step imports from lower steps and from its own folder, never from its neighbours."""

@@ -16,7 +16,7 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_json, read_json, write_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import load_presets
-from bimo.models.families import Shape, build, choose_family, family_of
+from bimo.models.families import PAIRED, Shape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
@@ -106,6 +106,12 @@ def check_choices(*, minutes: float, family: str, preset: str, device: str, seed
         sentence = "--{option} must be at least {least}, but is {value}."
         raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
     choose_family(family, preset=preset)
+    if family == PAIRED:
+        raise UserError(
+            "The family {family} learns from pairs of texts: bimo train PAIRS --out MODEL --family {family}.",
+            code=USAGE,
+            family=family,
+        )
     pick_device(device)
 
 

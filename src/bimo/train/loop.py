@@ -19,7 +19,7 @@ from bimo.runtime import INTERRUPTED, UserError, keep_freed_memory
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
 from bimo.train.health import Health
 
-__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "momentum_at", "rate_at"]
+__all__ = ["Hook", "Objective", "Progress", "StepFacts", "StepSource", "Trainer", "momentum_at", "rate_at"]
 
 MOMENTUM_RISE = 0.1
 MOMENTUM_WARMUP = 300

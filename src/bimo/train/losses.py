@@ -10,9 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bimo.models.fused import cross_entropy_, fusible
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.models.transformer import Decoder
+from bimo.tokens.pairs import PairBatch
 
-__all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", "next_token_loss", "with_noise"]
+__all__ = [
+    "IGNORED",
+    "linear_cross_entropy",
+    "linear_cross_entropy_reference",
+    "next_token_loss",
+    "translation_loss",
+    "with_noise",
+]
 
 IGNORED = -100
 """A target that carries no loss, as torch's cross_entropy has it."""
@@ -104,12 +113,34 @@ def with_noise(ids: Tensor, share: float) -> Tensor:
     return torch.where(torch.rand(ids.shape, device=ids.device) < share, others, ids)
 
 
-def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) -> tuple[Tensor, int]:
+def next_token_loss(
+    model: Decoder, windows: np.ndarray, *, noise: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
     """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted).
 
-    `noise` is the share of the tokens before it that are exchanged: see `with_noise`.
+    `noise` is the share of the tokens before it that are exchanged: see `with_noise`; `smoothing` as in
+    `linear_cross_entropy`.
     """
     ids = torch.from_numpy(windows).to(model.embedding.weight.device)
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets = ids[:, 1:].flatten()
-    return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()
+    loss = linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets, smoothing=smoothing)
+    return loss, targets.numel()
+
+
+def translation_loss(
+    model: EncoderDecoder, pairs: PairBatch, *, noise: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
+    """Predict each token of a target from the source and the tokens before it -> (mean loss in nats, targets counted).
+
+    `noise` and `smoothing` as in `next_token_loss`. Padding carries no loss, and is none of the tokens to choose from.
+    """
+    device, pad = model.embedding.weight.device, model.config.pad
+    source, target = (torch.from_numpy(side).to(device) for side in pairs)
+    before = F.pad(target[:, :-1], (1, 0), value=pad)
+    hidden = model.hidden_states(source, source != pad, with_noise(before, noise) if noise else before)
+    real = target != pad
+    loss = linear_cross_entropy(
+        hidden[real], model.head.weight[:pad], target[real], model.head.bias[:pad], smoothing=smoothing
+    )
+    return loss, int(real.sum())
