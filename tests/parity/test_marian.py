@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reversing
+import tokenizers
 import torch
+from reversing import half_learned
 from safetensors.torch import load_file, save_file
 
+from bimo.generate.beam import Beams, padded, search
 from bimo.models.layers import sinusoids
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.ctranslate import beam_outputs, write_ctranslate2
 from bimo.weights.huggingface import load_model, load_translator, save_translator
 
 transformers = pytest.importorskip("transformers")
@@ -142,3 +149,87 @@ def test_a_command_for_other_models_says_what_this_one_is_for(tmp_path: Path) ->
     their_model().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="bimo translate"):
         load_model(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EncoderDecoder]:
+    """A folder with a model that is unsure of what it half learned, and the model."""
+    folder = tmp_path_factory.mktemp("learned")
+    save_translator(folder, half_learned(), end=reversing.END)
+    return folder, half_learned()
+
+
+def their_targets(folder: Path, texts: list[list[int]], **settings: Any) -> list[list[list[int]]]:
+    """What transformers finds: for each source all its beams, without what stands in front and behind."""
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+    source, real = padded(texts, reversing.PAD)
+    width = settings.get("num_beams", 4)
+    settings = {"num_return_sequences": width, "max_length": None, "max_new_tokens": 20, **settings}
+    found = theirs.generate(input_ids=source, attention_mask=real, **settings)[:, 1:].tolist()
+    rows = [row[: row.index(reversing.END) + 1] if reversing.END in row else row for row in found]
+    return [rows[i : i + width] for i in range(0, len(rows), width)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "beams"),
+    [
+        ({}, Beams(max_tokens=20)),
+        ({"early_stopping": False}, Beams(max_tokens=20, early=False)),
+        ({"num_beams": 1}, Beams(1, max_tokens=20)),
+        ({"num_beams": 3, "length_penalty": 0.0, "early_stopping": False}, Beams(3, 0.0, max_tokens=20, early=False)),
+        ({"num_beams": 5, "length_penalty": 2.0, "early_stopping": False}, Beams(5, 2.0, max_tokens=20, early=False)),
+        ({"num_beams": 2, "length_penalty": -1.0}, Beams(2, -1.0, max_tokens=20)),
+        ({"num_beams": 7, "max_new_tokens": 3}, Beams(7, max_tokens=3)),
+    ],
+)
+def test_all_beams_are_those_of_transformers(
+    settings: dict[str, Any], beams: Beams, learned: tuple[Path, EncoderDecoder]
+) -> None:
+    folder, ours = learned
+    texts = reversing.sources(40, seed=999)
+    found = [[beam.ids for beam in each] for each in search(ours, texts, end=reversing.END, beams=beams)]
+    assert found == their_targets(folder, texts, **settings)
+    assert len({len(beams[0]) for beams in found}) > 1
+
+
+@pytest.mark.parametrize(
+    "beams",
+    [Beams(max_tokens=20), Beams(1, max_tokens=20), Beams(3, 0.6, max_tokens=20), Beams(6, max_tokens=4)],
+)
+def test_all_beams_are_those_of_ctranslate2(
+    beams: Beams, learned: tuple[Path, EncoderDecoder], tokenized: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ctranslate2")
+    write_ctranslate2(tmp_path / "written", tokenized)
+    texts = reversing.sources(50, seed=998)
+    theirs = beam_outputs(
+        tmp_path / "written",
+        texts,
+        width=beams.width,
+        length_penalty=beams.length_penalty,
+        max_tokens=beams.max_tokens,
+    )
+    found = search(learned[1], texts, end=reversing.END, beams=beams)
+    assert [[beam.ids for beam in each] for each in found] == theirs
+
+
+@pytest.fixture(scope="module")
+def tokenized(learned: tuple[Path, EncoderDecoder]) -> Path:
+    """The folder with a tokenizer of as many tokens."""
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"w{n}": n for n in range(reversing.PAD)}, "w1"))
+    inner.add_special_tokens(["<pad>"])
+    Tokenizer(inner, {"eos_token": f"w{reversing.END}", "pad_token": "<pad>"}).save(learned[0])
+    return learned[0]
+
+
+def test_the_engines_own_converter_takes_our_folders(
+    learned: tuple[Path, EncoderDecoder], tokenized: Path, tmp_path: Path
+) -> None:
+    """It leaves out the padding and lets a target begin with zeros, which is right only if ours is zero."""
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    settings = json.loads((tokenized / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (tokenized / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "w1"}), encoding="utf-8")
+    ctranslate2.converters.TransformersConverter(str(tokenized)).convert(str(tmp_path / "theirs"))
+    texts = reversing.sources(50, seed=997)
+    found = search(learned[1], texts, end=reversing.END, beams=Beams(max_tokens=20))
+    assert beam_outputs(tmp_path / "theirs", texts, max_tokens=20) == [[beam.ids for beam in each] for each in found]

@@ -1,9 +1,9 @@
 """The command line of Bimo. `main` is what `bimo` runs."""
 
-from bimo.cli import verbs, words
+from bimo.cli import translating, verbs, words
 from bimo.cli.app import app
 
-__all__ = ["app", "main", "verbs", "words"]
+__all__ = ["app", "main", "translating", "verbs", "words"]
 
 
 def main() -> None:

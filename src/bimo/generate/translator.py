@@ -19,7 +19,7 @@ TOGETHER = 32
 """Sentences that are searched together, of like length."""
 
 AHEAD = 16 * TOGETHER
-"""Lines that are read before the first is translated, so that there are some of like length."""
+"""Texts that are read before the first is translated, so that there are some of like length."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Translator:
     def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def translate(self, texts: Iterable[str], beams: Beams = Beams()) -> Iterator[Translation]:
-        """The translation of each text, in their order; some are read ahead, to search texts of like length together.
+    def translate(
+        self, texts: Iterable[str], beams: Beams = Beams(), *, ahead: int = AHEAD
+    ) -> Iterator[Translation]:
+        """The translation of each text, in their order; `ahead` are read first, to search like lengths together.
 
         An empty text is translated as one. What is longer than the model reads is cut at its end.
         """
         texts = iter(texts)
-        while window := list(itertools.islice(texts, AHEAD)):
+        while window := list(itertools.islice(texts, ahead)):
             yield from self._window(window, beams)
 
     def _window(self, texts: list[str], beams: Beams) -> list[Translation]:

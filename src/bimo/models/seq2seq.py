@@ -161,14 +161,15 @@ class EncoderDecoder(nn.Module):
     def initialise(self, seed: int) -> EncoderDecoder:
         """Start from random weights; what writes to the residual stream starts at zero, so that layers begin silent."""
         generator = torch.Generator().manual_seed(seed)
-        width = self.config.width
         for name, weight in self.named_parameters():
-            if name.endswith(("bias", ".out.weight", "feed_forward.down.weight")):
+            if name.endswith(("bias", "attention.out.weight", "feed_forward.down.weight")):
                 nn.init.zeros_(weight)
             elif weight.ndim < 2:
                 nn.init.ones_(weight)
             else:
-                nn.init.normal_(weight, std=width**-0.5, generator=generator)
+                # Small words: the layers are silent, and each token would else predict itself.
+                std = 0.02 if name == "embedding.weight" else self.config.width**-0.5
+                nn.init.normal_(weight, std=std, generator=generator)
         with torch.no_grad():
             self.embedding.weight[self.config.pad] = 0.0
             self.head.bias[self.config.pad] = NEVER

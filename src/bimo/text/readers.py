@@ -204,7 +204,7 @@ def _open_table(source: OpenFile) -> tuple[Layout, Iterator[tuple[int, list[str]
     first, lines = _peek(lines, size=lambda pair: len(pair[1]))
     if not any(line.strip() for _, line in first):
         return None
-    layout = find_layout([line for _, line in first], tabs=source.ending in (".tsv", ".tab"))
+    layout = find_layout([line for _, line in first], tabs=source.ending != ".csv")
     rows = _csv_rows(source, lines, layout)
     if layout.header:
         next(rows, None)
