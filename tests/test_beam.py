@@ -65,9 +65,9 @@ def test_a_beam_as_wide_as_all_there_is_finds_the_best_there_is(make_translator)
     source = [1, 2, 3, END]
     ids, real = padded([source], V - 1)
     words = [token for token in range(V) if token not in (END, V - 1)]
-    everything = [
-        [*text, END] for length in range(limit) for text in itertools.product(words, repeat=length)
-    ] + [list(text) for text in itertools.product(words, repeat=limit)]
+    everything = [[*text, END] for length in range(limit) for text in itertools.product(words, repeat=length)] + [
+        list(text) for text in itertools.product(words, repeat=limit)
+    ]
     best = (-float("inf"), [])
     for text in everything:
         with torch.no_grad():
@@ -75,7 +75,10 @@ def test_a_beam_as_wide_as_all_there_is_finds_the_best_there_is(make_translator)
         score = sum(scores[0, place, token].item() for place, token in enumerate(text)) / len(text)
         best = max(best, (score, text))
     beams = Beams(width=3**limit, max_tokens=limit, early=False)
-    for found in (search(model, [source], end=END, beams=beams)[0], search_reference(model, source, end=END, beams=beams)):
+    for found in (
+        search(model, [source], end=END, beams=beams)[0],
+        search_reference(model, source, end=END, beams=beams),
+    ):
         assert found[0].ids == best[1]
         assert found[0].score == pytest.approx(best[0], abs=1e-4)
 

@@ -89,7 +89,9 @@ def test_files_that_hold_no_pairs_are_refused(text: str, choice: dict, sentence:
         read_pairs(write(tmp_path / "a.tsv", text), **choice)
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=60, unique=True), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=60, unique=True), st.integers(0, 5)
+)
 @settings(max_examples=60)
 def test_no_sentence_crosses_the_split_and_no_pair_is_lost(numbers: list[tuple[int, int]], seed: int) -> None:
     pairs = [Pair(f"source {a}", f"target {b}") for a, b in numbers]

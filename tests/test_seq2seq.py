@@ -111,7 +111,11 @@ def test_it_learns_to_read_backwards() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"heads": 5}, "multiple of its heads"), ({"layers": 0}, "layers must be at least 1"), ({"heads": 0}, "at least 1")],
+    [
+        ({"heads": 5}, "multiple of its heads"),
+        ({"layers": 0}, "layers must be at least 1"),
+        ({"heads": 0}, "at least 1"),
+    ],
 )
 def test_shapes_that_cannot_be_are_refused(changes: dict, sentence: str) -> None:
     sizes = {"vocabulary": 9, "layers": 1, "decoder_layers": 1, "width": 8, "heads": 2, "hidden": 8, "context": 8}

@@ -10,7 +10,16 @@ import numpy as np
 
 from bimo.config import apply_settings, read_toml, to_mapping
 from bimo.console import SILENT, Console
-from bimo.files import digest_file, digest_json, locked, read_json, replacing, replacing_folder, require_room, write_json
+from bimo.files import (
+    digest_file,
+    digest_json,
+    locked,
+    read_json,
+    replacing,
+    replacing_folder,
+    require_room,
+    write_json,
+)
 from bimo.generate.beam import Beams
 from bimo.generate.translator import Translator
 from bimo.machine import measure_machine
@@ -95,9 +104,7 @@ def train_translator(
             settings = read_toml(config)
         chosen = run_from_mapping(apply_settings(settings, changes or []))
         lesson, sampler = _lesson(data, chosen)
-        return train_on(
-            lesson, out=out, model=chosen.model, settings=chosen.train, sampler=sampler, console=console
-        )
+        return train_on(lesson, out=out, model=chosen.model, settings=chosen.train, sampler=sampler, console=console)
 
 
 def _check_choices(*, minutes: float, preset: str, seed: int, device: str) -> None:
@@ -200,7 +207,7 @@ def _say_pairs(facts: dict[str, Any], console: Console) -> None:
     aside = ", ".join(f"{t(ASIDE[reason])} {count:,}" for reason, count in facts["aside"].items())
     too_long = sum(split["too_long"] for split in facts["tokens"].values())
     text = t(
-        "{train:,} pairs to learn from, {validation:,} to watch the learning, {test:,} for the end; no sentence is in two",
+        "{train:,} pairs to learn from, {validation:,} to watch the learning, {test:,} for the end; none crosses",
         **facts["pairs"],
     )
     console.say("Pairs", text)
@@ -292,9 +299,7 @@ def _lesson(data: Path, chosen: RunConfig) -> tuple[Lesson, Any]:
             vocabulary=shape.vocabulary,
         )
     batches = PairBatches(train, tokens=settings.batch * shape.context, pad=shape.pad, seed=settings.seed)
-    objective = Translate(
-        validation, tokenizer, pad=shape.pad, noise=settings.noise, smoothing=settings.smoothing
-    )
+    objective = Translate(validation, tokenizer, pad=shape.pad, noise=settings.noise, smoothing=settings.smoothing)
     held = read_split(data, "validation")
     texts = [pair.source for pair in held[:: max(1, len(held) // SAMPLES)][:SAMPLES]]
 

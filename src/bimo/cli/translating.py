@@ -12,7 +12,7 @@ import typer
 from bimo.cli.app import show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
-from bimo.runtime import t
+from bimo.runtime import USAGE, UserError, t
 
 
 @verb(t("Translate a text, or every line of what is piped in."))
@@ -32,14 +32,17 @@ def translate(
     from bimo.generate.beam import Beams
     from bimo.generate.translator import AHEAD, load
 
-    search = Beams(max(beams, best), length_penalty, max_tokens)
+    search = Beams(beams, length_penalty, max_tokens)
+    if not 1 <= best <= beams:
+        sentence = "--best must lie between 1 and --beams, which is {beams}, but is {best}."
+        raise UserError(sentence, code=USAGE, beams=beams, best=best)
     translator = load(model, device=device)
     lines = [line] if (line := text.strip()) else _lines()
     facts, cut = [], 0
     # Whoever types wants an answer after each line.
     for found in translator.translate(lines, search, ahead=1 if sys.stdin.isatty() else AHEAD):
         cut += found.cut
-        texts = [found.text, *found.others][: max(1, best)]
+        texts = [found.text, *found.others][:best]
         if json:
             facts.append({"texts": texts, "score": found.score, "cut": found.cut})
         else:
@@ -48,7 +51,9 @@ def translate(
         show(facts, as_json=True)
     if cut:
         limit = translator.model.config.context - 1
-        note = t("Texts longer than the {limit} tokens that this model reads, and cut there: {cut:,}.", limit=limit, cut=cut)
+        note = t(
+            "Texts longer than the {limit} tokens that this model reads, and cut there: {cut:,}.", limit=limit, cut=cut
+        )
         Console(quiet=quiet).warn(note)
 
 

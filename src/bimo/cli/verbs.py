@@ -267,7 +267,9 @@ def train(
         )
         return show(facts, as_json=json)
     if source or target or chinese:
-        raise UserError("--source, --target and --chinese are for pairs: add --family {family}.", code=USAGE, family=PAIRED)
+        raise UserError(
+            "--source, --target and --chinese are for pairs: add --family {family}.", code=USAGE, family=PAIRED
+        )
     settings = train_settings(
         data,
         out,

@@ -15,6 +15,8 @@ from bimo.weights.huggingface import load_translator
 
 __all__ = ["Translation", "Translator", "load"]
 
+USUAL = Beams()
+
 TOGETHER = 32
 """Sentences that are searched together, of like length."""
 
@@ -38,9 +40,7 @@ class Translator:
     def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def translate(
-        self, texts: Iterable[str], beams: Beams = Beams(), *, ahead: int = AHEAD
-    ) -> Iterator[Translation]:
+    def translate(self, texts: Iterable[str], beams: Beams = USUAL, *, ahead: int = AHEAD) -> Iterator[Translation]:
         """The translation of each text, in their order; `ahead` are read first, to search like lengths together.
 
         An empty text is translated as one. What is longer than the model reads is cut at its end.

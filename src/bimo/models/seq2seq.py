@@ -6,7 +6,9 @@ beams), D width, H heads, K head width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +52,7 @@ class Seq2SeqConfig:
                 width=self.width,
                 heads=self.heads,
             )
-        assert self.encoder and self.decoder, "their sizes are checked as those of every Transformer"
+        _ = self.encoder, self.decoder  # whose sizes are checked as those of every Transformer
 
     @property
     def pad(self) -> int:
@@ -184,7 +186,8 @@ class EncoderDecoder(nn.Module):
 
     def memory(self, encoded: Tensor) -> Memory:
         """Keys and values of what was encoded [B, S, D], computed once for all of the target."""
-        return [layer.cross_attention.keys_and_values(encoded) for layer in self.decoder_layers]
+        layers = cast(Iterable[CrossLayer], self.decoder_layers)
+        return [layer.cross_attention.keys_and_values(encoded) for layer in layers]
 
     def decode(self, target: Tensor, memory: Memory, real: Tensor, cache: Cache | None = None) -> Tensor:
         """target [R, T], padding first -> what the head multiplies [R, T, D]. With a cache, targets go on from it."""

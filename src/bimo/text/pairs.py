@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,16 @@ SPLITS = ("train", "validation", "test")
 _FIRST_ROWS = 2000
 _DISTINCT = 0.5
 _WRAPPERS = ("translation", "translations")
-_LANGUAGES = {"zh": "zh", "zho": "zh", "cmn": "zh", "chinese": "zh", "中文": "zh", "en": "en", "eng": "en", "english": "en"}
+_LANGUAGES = {
+    "zh": "zh",
+    "zho": "zh",
+    "cmn": "zh",
+    "chinese": "zh",
+    "中文": "zh",
+    "en": "en",
+    "eng": "en",
+    "english": "en",
+}
 """How people call the languages that a script tells apart."""
 
 _HELD_SHARE, _HELD_MOST = 0.05, 1000
@@ -115,7 +124,9 @@ def _one_line(value: Any, chinese: str) -> str:
 def _choose_columns(path: Path, rows: list[dict[str, Any]], source: str, target: str) -> PairColumns:
     """The two columns of text, in the direction that was asked for."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = {name: [row[name] for row in rows if isinstance(row.get(name), str) and row[name].strip()] for name in names}
+    cells = {
+        name: [row[name] for row in rows if isinstance(row.get(name), str) and row[name].strip()] for name in names
+    }
     texts = [name for name in names if len(set(cells[name])) > _DISTINCT * len(rows)]
     languages = {name: _language(cells[name]) for name in texts}
     chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]
@@ -188,4 +199,3 @@ def _groups(pairs: Sequence[Pair]) -> Iterable[list[int]]:
     for place in range(len(pairs)):
         groups.setdefault(root(place), []).append(place)
     return groups.values()
-

@@ -109,7 +109,7 @@ class PairBatches:
         longer = pairs.lengths.max(axis=1)
         kind = np.ceil(np.log(longer) / np.log(STEP)).astype(np.int64)
         order = np.argsort(kind, kind="stable")
-        kinds, firsts = np.unique(kind[order], return_index=True)
+        firsts = np.unique(kind[order], return_index=True)[1]
         self._kinds = [order[first:last] for first, last in zip(firsts, [*firsts[1:], len(order)], strict=True)]
         self._batches: list[tuple[int, int, int]] = []  # the kind, and from where to where in it
         for number, members in enumerate(self._kinds):

@@ -209,7 +209,7 @@ def with_padding(tokenizer: Tokenizer) -> Tokenizer:
     """
     inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
     inner.add_special_tokens([PADDING])
-    end = inner.id_to_token(tokenizer.end)
+    end = str(inner.id_to_token(tokenizer.end))
     inner.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, tokenizer.end)])
     return Tokenizer(inner, {"eos_token": end, "unk_token": end, "pad_token": PADDING})
 

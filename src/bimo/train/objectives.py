@@ -114,12 +114,9 @@ class Translate:
         """Of all pairs that are held out, unsmoothed."""
         training = model.training
         model.eval()
-        total = 0.0
-        for batch in self.batches:
-            loss, counted = translation_loss(model, batch)
-            total += loss.item() * counted
+        found = [translation_loss(model, batch) for batch in self.batches]
         model.train(training)
-        loss = total / self.predicted
+        loss = sum(mean.item() * counted for mean, counted in found) / self.predicted
         return {"loss": loss, **self.facts(loss)}
 
     def verdict(self, measured: float, step: int) -> str:

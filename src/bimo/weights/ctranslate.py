@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bimo.files import read_json, replacing_folder
-from bimo.models.layers import LayerNorm
 from bimo.models.seq2seq import EncoderDecoder
-from bimo.models.transformer import Attention, FeedForward
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
@@ -83,7 +81,7 @@ def _fill(spec: Any, model: EncoderDecoder) -> None:
         _fill_feed_forward(theirs.ffn, ours.feed_forward, ours.feed_forward_norm)
 
 
-def _fill_attention(spec: Any, attention: Attention, norm: LayerNorm, *, crossing: bool = False) -> None:
+def _fill_attention(spec: Any, attention: Any, norm: Any, *, crossing: bool = False) -> None:
     """Queries, keys and values are one matrix; where attention crosses, keys and values are."""
     parts = [attention.query, attention.key, attention.value]
     for theirs, joined in zip(spec.linear, [parts[:1], parts[1:]] if crossing else [parts], strict=False):
@@ -92,7 +90,7 @@ def _fill_attention(spec: Any, attention: Attention, norm: LayerNorm, *, crossin
     _fill_norm(spec.layer_norm, norm)
 
 
-def _fill_feed_forward(spec: Any, feed_forward: FeedForward, norm: LayerNorm) -> None:
+def _fill_feed_forward(spec: Any, feed_forward: Any, norm: Any) -> None:
     _fill_linear(spec.linear_0, feed_forward.up)
     _fill_linear(spec.linear_1, feed_forward.down)
     _fill_norm(spec.layer_norm, norm)
@@ -107,7 +105,7 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.detach() for tensor in tensors])
 
 
-def _fill_norm(spec: Any, norm: LayerNorm) -> None:
+def _fill_norm(spec: Any, norm: Any) -> None:
     spec.gamma, spec.beta = norm.weight.detach(), norm.bias.detach()
 
 
