@@ -126,7 +126,7 @@ def test_verbs_stay_functions_whatever_was_imported() -> None:
     code = """
 import bimo, types
 bimo.run, bimo.load
-import bimo.run, bimo.plan, bimo.prepare, bimo.generate.engine, bimo.train.pretrain, bimo.evaluate.suite
+import bimo.run, bimo.plan, bimo.prepare, bimo.generate.engine, bimo.train.pretrain, bimo.evaluate.suite, bimo.translate
 verbs = [name for name in bimo.__all__ if name != "__version__"]
 print([name for name in verbs if not isinstance(getattr(bimo, name), types.FunctionType)])
 """

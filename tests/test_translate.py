@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stories
 from typer.testing import CliRunner
 
 from bimo.cli import app
@@ -18,32 +19,14 @@ from bimo.train import objectives
 from bimo.train.metrics import read_metrics
 from bimo.translate import read_split, train_translator
 
-WORDS = [
-    ("dog", "狗"),
-    ("cat", "猫"),
-    ("house", "房子"),
-    ("tree", "树"),
-    ("book", "书"),
-    ("moon", "月亮"),
-    ("ship", "船"),
-]
-COLOURS = [("red", "红"), ("blue", "蓝"), ("green", "绿"), ("white", "白"), ("black", "黑")]
-PLACES = [("here", "这里"), ("there", "那里"), ("at home", "家里"), ("outside", "外面")]
-ROWS = [
-    (f"The {colour} {word} is {place}.", f"{颜色}色的{词}在{地方}。")
-    for colour, 颜色 in COLOURS
-    for word, 词 in WORDS
-    for place, 地方 in PLACES
-]
+ROWS = stories.pairs()
 SMALL = ["model.layers=1", "model.decoder_layers=1", "model.width=32", "model.heads=2", "model.hidden=32"]
 CHANGES = [*SMALL, "train.steps=24", "train.minutes=0", "train.validations=2", "train.dtype=float32", "train.batch=4"]
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
-    path.write_text("".join(f"{en}\t{zh}\n" for en, zh in ROWS), encoding="utf-8")
-    return path
+    return stories.write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.tsv")
 
 
 def train(pairs: Path, out: Path, *, changes: list[str] = CHANGES, **choices: Any) -> dict[str, Any]:

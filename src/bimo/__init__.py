@@ -17,9 +17,22 @@ _VERBS = {
     "prepare": "bimo.prepare",
     "run": "bimo.run",
     "train": "bimo.train.pretrain",
+    "train_translator": "bimo.translate",
+    "translate": "bimo.generate.translator",
 }
 
-__all__ = ["__version__", "evaluate", "generate", "load", "plan", "prepare", "run", "train"]
+__all__ = [
+    "__version__",
+    "evaluate",
+    "generate",
+    "load",
+    "plan",
+    "prepare",
+    "run",
+    "train",
+    "train_translator",
+    "translate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from bimo.runtime import UserError, pick_device
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 
-__all__ = ["Translation", "Translator", "load"]
+__all__ = ["Translation", "Translator", "load", "translate"]
 
 USUAL = Beams()
 
@@ -77,3 +77,8 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
             vocabulary=model.config.vocabulary,
         )
     return Translator(model, tokenizer)
+
+
+def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL) -> list[str]:
+    """The translations of texts by the model at `path`."""
+    return [found.text for found in load(path).translate(texts, beams)]
