@@ -17,7 +17,7 @@ _VERBS = {
     "prepare": "bimo.prepare",
     "run": "bimo.run",
     "train": "bimo.train.pretrain",
-    "train_translator": "bimo.translate",
+    "train_translator": "bimo.translation",
     "translate": "bimo.generate.translator",
 }
 

@@ -240,7 +240,7 @@ def train(
     from bimo.models.families import PAIRED
     from bimo.run import sample_text, train_settings
     from bimo.train.pretrain import train as train_model
-    from bimo.translate import train_translator
+    from bimo.translation import train_translator
 
     console = Console(quiet=quiet)
     if config is not None and (minutes is not None or family not in ("decoder", PAIRED) or preset or seed):

@@ -119,14 +119,15 @@ class PairBatches:
             self._batches += [(number, *bounds[i : i + 2]) for i in range(count)]
         self._fingerprint = pairs.fingerprint
 
-    def __len__(self) -> int:
+    @property
+    def epoch(self) -> int:
         """How many batches an epoch has."""
         return len(self._batches)
 
     def numbers(self, step: int) -> np.ndarray:
         """Which pairs the step sees."""
-        epoch, place = divmod(step, len(self))
-        chosen = int(permuted(np.array([place]), len(self), self._key(epoch, "order"))[0])
+        epoch, place = divmod(step, self.epoch)
+        chosen = int(permuted(np.array([place]), self.epoch, self._key(epoch, "order"))[0])
         kind, start, end = self._batches[chosen]
         members = self._kinds[kind]
         return members[permuted(np.arange(start, end), len(members), self._key(epoch, kind))]

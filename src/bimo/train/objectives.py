@@ -92,7 +92,7 @@ class Translate:
     ) -> None:
         self.noise, self.smoothing = noise, smoothing
         batches = PairBatches(validation, tokens=VALIDATION_BATCH, pad=pad, seed=0)
-        self.batches = [batches.at(step) for step in range(len(batches))]
+        self.batches = [batches.at(step) for step in range(batches.epoch)]
         self.predicted = int(validation.lengths[:, 1].sum())
         targets = (row[row != pad].tolist() for batch in self.batches for row in batch.target)
         self.bytes = max(1, sum(len(tokenizer.decode(target).encode()) for target in targets))

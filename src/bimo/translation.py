@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bimo.config import apply_settings, read_toml, to_mapping
 from bimo.console import SILENT, Console
@@ -26,7 +28,7 @@ from bimo.machine import measure_machine
 from bimo.models.config import load_presets
 from bimo.models.families import PAIRED, choose_family
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
-from bimo.plan import LEAST_MINUTES, USUAL_SHARE_OF_PEAK
+from bimo.plan import LEAST_MINUTES
 from bimo.run import RunConfig, run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
@@ -34,7 +36,9 @@ from bimo.text.chinese import check_script
 from bimo.text.pairs import SPLITS, Pair, PairFile, read_pairs, split_pairs
 from bimo.tokens.pairs import PairBatches, PairTokens, pack_pairs
 from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, load_tokenizer, train_tokenizer, with_padding
+from bimo.train.losses import translation_loss
 from bimo.train.objectives import Translate
+from bimo.train.optim import build_optimizers
 from bimo.train.pretrain import Lesson, check_output, train_on
 from bimo.train.recipe import recipe
 
@@ -52,6 +56,7 @@ EPOCHS = 12
 """How often pairs are read, at least, before a larger model is worth it."""
 
 TOKENS_PER_STEP = 2_048
+MEASURE_SECONDS = 1.5
 SMOOTHING = 0.1
 ADAM_RATE = 0.004
 WARMUP = 0.1
@@ -222,27 +227,35 @@ def _say_pairs(facts: dict[str, Any], console: Console) -> None:
 def _stored_plan(
     path: Path, data: Path, facts: dict[str, Any], *, minutes: float, preset: str, seed: int, device: str
 ) -> dict[str, Any]:
-    """Settings of a run file: those kept at `path` if they were chosen for the same pairs, else new ones.
-
-    The largest size is taken that reads the pairs EPOCHS times in the time given.
-    """
+    """Settings of a run file: those kept at `path` if they were chosen for the same pairs, else new ones."""
     key = digest_json([Stages(data).key("tokens"), minutes, preset, seed, device])
-    if path.exists() and (stored := read_json(path)).get("key") == key:
-        return {"model": stored["model"], "train": stored["train"]}
+    if not path.exists() or read_json(path).get("key") != key:
+        plan = _plan(data, facts, minutes=minutes, preset=preset, seed=seed, device=device)
+        write_json(path, {"key": key, **plan})
+    stored = read_json(path)
+    return {"model": stored["model"], "train": stored["train"]}
+
+
+def _plan(data: Path, facts: dict[str, Any], *, minutes: float, preset: str, seed: int, device: str) -> dict[str, Any]:
+    """The largest size that reads the pairs EPOCHS times in the time given, as fast as steps are measured to be."""
     unique = facts["tokens"]["train"]["target_tokens"]
     machine = measure_machine(pick_device(device))
-    flops = USUAL_SHARE_OF_PEAK * machine.matrix_flops[machine.dtype] * 60 * minutes
+    pairs = PairTokens(data / "tokens", "train")
     shapes = {
         name: Seq2SeqConfig(vocabulary=facts["vocabulary"], context=facts["context"], **fields)
         for name, fields in load_presets(PAIRED).items()
         if preset in ("", name)
     }
-    affordable = [name for name, shape in shapes.items() if flops / shape.flops_per_token >= EPOCHS * unique]
-    name = affordable[-1] if affordable else next(iter(shapes))
-    shape = shapes[name]
-    tokens = int(flops / shape.flops_per_token)
+    peak = machine.matrix_flops[machine.dtype]
+    for name, shape in reversed(shapes.items()):
+        smallest = name == next(iter(shapes))
+        if smallest or 60 * minutes * peak / shape.flops_per_token >= EPOCHS * unique:
+            rate = _tokens_per_second(shape, pairs, machine.dtype, pick_device(device))
+            if smallest or 60 * minutes * rate >= EPOCHS * unique:
+                break
+    tokens = int(60 * minutes * rate)
     train = {
-        "steps": max(20, tokens // TOKENS_PER_STEP),
+        "steps": max(20, tokens * PairBatches(pairs, tokens=TOKENS_PER_STEP, pad=shape.pad, seed=seed).epoch // unique),
         "batch": max(1, TOKENS_PER_STEP // shape.context),
         "dropout": recipe(shape.parameters, tokens=tokens, unique=unique)["dropout"],
         "smoothing": SMOOTHING,
@@ -253,8 +266,7 @@ def _stored_plan(
         "seed": seed,
         "device": device,
     }
-    plan = {
-        "key": key,
+    return {
         "minutes": minutes,
         "family": PAIRED,
         "preset": name,
@@ -263,10 +275,29 @@ def _stored_plan(
         "train": train,
         "parameters": shape.parameters,
         "tokens": tokens,
+        "tokens_per_second": rate,
         "epochs": tokens / unique,
     }
-    write_json(path, plan)
-    return {"model": plan["model"], "train": train}
+
+
+def _tokens_per_second(shape: Seq2SeqConfig, pairs: PairTokens, dtype: str, device: torch.device) -> float:
+    """Target tokens, in real training steps for about MEASURE_SECONDS; the first step does not count."""
+    model = EncoderDecoder(shape, compute_dtype=getattr(torch, dtype)).initialise(0).to(device)
+    optimizers = build_optimizers(model, muon_rate=1e-3, adam_rate=1e-3, weight_decay=0.0)
+    batches = PairBatches(pairs, tokens=TOKENS_PER_STEP, pad=shape.pad, seed=0)
+    seconds, tokens, step = 0.0, 0, 0
+    while step < 3 or seconds < MEASURE_SECONDS:
+        start = time.perf_counter()
+        loss, counted = translation_loss(model, batches.at(step), smoothing=SMOOTHING)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if step:
+            seconds += time.perf_counter() - start
+            tokens += counted
+        step += 1
+    return tokens / seconds
 
 
 def _say_plan(plan: dict[str, Any], console: Console) -> None:
