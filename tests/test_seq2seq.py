@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from reversing import END, PAD, SHAPE, answer, filled, half_learned
 
 from bimo.generate.beam import Beams, search
+from bimo.models import layers
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import UserError
 from bimo.tokens.pairs import PairBatch
@@ -121,6 +122,24 @@ def test_shapes_that_cannot_be_are_refused(changes: dict, sentence: str) -> None
     sizes = {"vocabulary": 9, "layers": 1, "decoder_layers": 1, "width": 8, "heads": 2, "hidden": 8, "context": 8}
     with pytest.raises(UserError, match=sentence):
         Seq2SeqConfig(**{**sizes, **changes})
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("queries", [1, 6, 9])
+def test_attention_written_out_agrees_with_the_fused_one(queries: int, dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(3, 2, n, 8, generator=generator).to(dtype).requires_grad_() for n in (queries, 9, 9)]
+    allowed = (torch.arange(9) < torch.tensor([[9], [4], [1]]))[:, None, None]
+    outward = torch.randn(3, queries, 2, 8, generator=generator).to(dtype)
+    found = []
+    for way in (
+        layers._attend_to_allowed,
+        lambda q, k, v, allowed: F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2),
+    ):
+        out = way(*given, allowed)
+        found.append([out.detach(), *torch.autograd.grad(out, given, outward)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
 def test_noise_exchanges_tokens_of_the_target_alone() -> None:
