@@ -34,7 +34,7 @@ SHAPE = {
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 80,
     "decoder_ffn_dim": 80,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 80,
     "activation_function": "swish",
     "scale_embedding": True,
     "pad_token_id": PAD,
@@ -67,6 +67,14 @@ def sentences(count: int, *, longest: int = 20, seed: int = 1) -> tuple[torch.Te
     return ids.masked_fill(~real, PAD), real
 
 
+def their_greedy_tokens(model: Any, source: torch.Tensor, real: torch.Tensor) -> list[list[int]]:
+    model.generation_config = transformers.GenerationConfig(
+        do_sample=False, num_beams=1, pad_token_id=PAD, decoder_start_token_id=PAD, eos_token_id=END
+    )
+    found = model.generate(input_ids=source, attention_mask=real, max_new_tokens=64)[:, 1:].tolist()
+    return [row[: row.index(END) + 1] if END in row else row for row in found]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -79,7 +87,7 @@ def test_marian_goes_both_ways(changes: dict[str, Any], tmp_path: Path) -> None:
     theirs = their_model(**changes)
     theirs.save_pretrained(tmp_path)
     ours = load_translator(tmp_path)
-    places = 2 * 64 * 48
+    places = 2 * 80 * 48
     assert ours.config.parameters == sum(w.numel() for w in theirs.parameters()) - places + PAD + 1
     source, real = sentences(20)
     target = torch.cat([torch.full((20, 1), PAD), sentences(20, seed=2)[0]], dim=1)
@@ -87,6 +95,10 @@ def test_marian_goes_both_ways(changes: dict[str, Any], tmp_path: Path) -> None:
         logits = theirs(input_ids=source, attention_mask=real, decoder_input_ids=target).logits
         assert logits.std() > 0.3
         torch.testing.assert_close(ours(source, real, target), logits, **TOLERANCE)
+    texts = [row[mask].tolist() for row, mask in zip(source, real, strict=True)]
+    greedy = [found[0].ids for found in search(ours, texts, end=END, beams=Beams(1, max_tokens=64))]
+    assert greedy == their_greedy_tokens(theirs, source, real)
+    assert sum(map(len, greedy)) > 64
     back = tmp_path / "back"
     save_translator(back, ours, end=END)
     again = transformers.AutoModelForSeq2SeqLM.from_pretrained(back)
@@ -95,6 +107,7 @@ def test_marian_goes_both_ways(changes: dict[str, Any], tmp_path: Path) -> None:
         torch.testing.assert_close(
             again(input_ids=source, attention_mask=real, decoder_input_ids=target).logits, logits, **TOLERANCE
         )
+    assert their_greedy_tokens(again, source, real) == greedy
     assert load_translator(back).config == ours.config
     assert load_file(back / "model.safetensors").keys() == load_file(tmp_path / "model.safetensors").keys()
 
@@ -104,7 +117,7 @@ def test_folders_of_older_versions_are_read(tmp_path: Path) -> None:
     theirs = their_model()
     theirs.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    places = sinusoids(64, 48)
+    places = sinusoids(80, 48)
     shared = weights.pop("model.shared.weight")
     copies = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
     weights |= {name: shared.clone() for name in copies}

@@ -37,7 +37,7 @@ def translate(
         sentence = "--best must lie between 1 and --beams, which is {beams}, but is {best}."
         raise UserError(sentence, code=USAGE, beams=beams, best=best)
     translator = load(model, device=device)
-    lines = [line] if (line := text.strip()) else _lines()
+    lines = text.splitlines() if text else _lines()
     facts, cut = [], 0
     # Whoever types wants an answer after each line.
     for found in translator.translate(lines, search, ahead=1 if sys.stdin.isatty() else AHEAD):

@@ -62,14 +62,15 @@ class Hypothesis:
 class BeamCache:
     """Keys and values of targets that all stand at the same position (models.layers.Cache)."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, device: torch.device) -> None:
+        self._device = device
         self._kept: list[tuple[Tensor, Tensor] | None] = [None] * layers
         self._rows: Tensor | None = None
         self.length = 0
 
     def positions(self, count: int) -> Tensor:
         """Where the next `count` tokens stand [1, T]."""
-        return torch.arange(self.length, self.length + count)[None]
+        return torch.arange(self.length, self.length + count, device=self._device)[None]
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep k, v [R, H, T, K] of the new positions; returns those of all positions."""
@@ -83,7 +84,7 @@ class BeamCache:
     def allowed(self, count: int) -> Tensor:
         """One token at a time sees all there is [1, 1, 1, T]."""
         assert count == 1
-        return torch.ones(1, 1, 1, self.length + 1, dtype=torch.bool)
+        return torch.ones(1, 1, 1, self.length + 1, dtype=torch.bool, device=self._device)
 
     def follow(self, rows: Tensor) -> None:
         """After a step: row i goes on from what row rows[i] read."""
@@ -108,17 +109,18 @@ def search(
 
     What is found for a source does not depend on those beside it. A sentence that is finished leaves the batch.
     """
-    source, real = padded(sources, model.config.pad)
+    device = model.embedding.weight.device
+    source, real = (x.to(device) for x in padded(sources, model.config.pad))
     memory = model.memory(model.encode(source, real))
     B, W, limit = len(sources), beams.width, min(beams.max_tokens, model.config.context)
-    cache = BeamCache(model.config.decoder_layers)
-    place = torch.arange(B)  # of the sentences that are left, in `found`
-    tokens = torch.full((B, W), model.config.pad)
-    written = torch.empty(B, W, 0, dtype=torch.long)
-    running = torch.full((B, W), -math.inf)
+    cache = BeamCache(model.config.decoder_layers, device)
+    place = torch.arange(B, device=device)  # of the sentences that are left, in `found`
+    tokens = torch.full((B, W), model.config.pad, device=device)
+    written = torch.empty(B, W, 0, dtype=torch.long, device=device)
+    running = torch.full((B, W), -math.inf, device=device)
     running[:, 0] = 0.0  # all begin alike: only one of them may be continued
-    ended = torch.full((B, W), -math.inf)
-    texts = torch.full((B, W, limit), end)
+    ended = torch.full((B, W), -math.inf, device=device)
+    texts = torch.full((B, W, limit), end, device=device)
     found: list[list[Hypothesis]] = [[] for _ in sources]
     for length in range(1, limit + 1):
         logits = model.head(model.decode(tokens.view(-1, 1), memory, real, cache)[:, -1]).float()
