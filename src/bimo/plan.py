@@ -97,8 +97,11 @@ def plan(
     return _settle(best, measured, corpus, machine, minutes=minutes, seed=seed, device=device)
 
 
-def check_choices(*, minutes: float, family: str, preset: str, device: str, seed: int) -> None:
-    """Raises UserError for a time, family, size, device or seed that cannot be, before any work is done."""
+def check_choices(*, minutes: float, family: str, preset: str, device: str, seed: int, pairs: bool = False) -> None:
+    """Raises UserError for a time, family, size, device or seed that cannot be, before any work is done.
+
+    `pairs` says that there are pairs of texts to learn from.
+    """
     if not LEAST_MINUTES <= minutes < math.inf:
         sentence = "--minutes must be a number from {least} up, but is {minutes}."
         raise UserError(sentence, code=USAGE, least=LEAST_MINUTES, minutes=minutes)
@@ -106,7 +109,7 @@ def check_choices(*, minutes: float, family: str, preset: str, device: str, seed
         sentence = "--{option} must be at least {least}, but is {value}."
         raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
     choose_family(family, preset=preset)
-    if family == PAIRED:
+    if family == PAIRED and not pairs:
         raise UserError(
             "The family {family} learns from pairs of texts: bimo train PAIRS --out MODEL --family {family}.",
             code=USAGE,

@@ -26,9 +26,9 @@ from bimo.generate.beam import Beams
 from bimo.generate.translator import Translator
 from bimo.machine import measure_machine
 from bimo.models.config import load_presets
-from bimo.models.families import PAIRED, choose_family
+from bimo.models.families import PAIRED
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
-from bimo.plan import LEAST_MINUTES
+from bimo.plan import check_choices
 from bimo.run import RunConfig, run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
@@ -93,7 +93,7 @@ def train_translator(
     the settings or the folder will not do, or, with code INTERRUPTED, when a signal stopped it.
     """
     pairs, out = Path(pairs), Path(out)
-    _check_choices(minutes=minutes, preset=preset, seed=seed, device=device)
+    check_choices(minutes=minutes, family=PAIRED, preset=preset, device=device, seed=seed, pairs=True)
     check_script(chinese)
     check_output(out)
     data = out / "bimo" / "data"
@@ -110,17 +110,6 @@ def train_translator(
         chosen = run_from_mapping(apply_settings(settings, changes or []))
         lesson, sampler = _lesson(data, chosen)
         return train_on(lesson, out=out, model=chosen.model, settings=chosen.train, sampler=sampler, console=console)
-
-
-def _check_choices(*, minutes: float, preset: str, seed: int, device: str) -> None:
-    if not LEAST_MINUTES <= minutes < float("inf"):
-        sentence = "--minutes must be a number from {least} up, but is {minutes}."
-        raise UserError(sentence, code=USAGE, least=LEAST_MINUTES, minutes=minutes)
-    if seed < 0:
-        sentence = "--{option} must be at least {least}, but is {value}."
-        raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
-    choose_family(PAIRED, preset=preset)
-    pick_device(device)
 
 
 def prepare_pairs(

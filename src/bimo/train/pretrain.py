@@ -75,7 +75,6 @@ def train(
     Raises UserError when the folder holds another training, or, with code INTERRUPTED, when a signal stopped it.
     """
     data, out = Path(data), Path(out)
-    check_output(out)
     shards, validation = TokenShards(data / "tokens", "train"), TokenShards(data / "tokens", "validation")
     tokenizer = load_tokenizer(data)
     context, smoothing = model.context, settings.smoothing
