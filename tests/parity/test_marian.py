@@ -149,6 +149,9 @@ def test_folders_of_older_versions_are_read(tmp_path: Path) -> None:
         ({"d_model": 49}, "multiple of its heads"),
         ({"d_model": None}, "not complete"),
         ({"encoder_layers": 0}, "at least 1"),
+        ({"encoder_layers": 10**12}, "do not fit"),
+        ({"max_position_embeddings": 10**12}, "max_position_embeddings"),
+        ({"vocab_size": 10**12, "pad_token_id": 10**12 - 1, "decoder_start_token_id": 10**12 - 1}, "do not fit"),
     ],
 )
 def test_what_we_do_not_compute_is_refused_by_name(changes: dict[str, Any], named: str, tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ PLACES = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions
 SHARED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 """Other names of the one embedding."""
 
+MOST_POSITIONS = 65_536
+"""Their sines and cosines are made anew, so that a file is no measure of them."""
+
 ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh"}
 
 
@@ -63,13 +66,19 @@ def from_hf(weights: dict[str, Tensor], config: Seq2SeqConfig) -> dict[str, Tens
     weights = dict(weights)
     for name in PLACES:
         places = weights.pop(name, None)
-        if places is not None and not torch.allclose(places.float(), sinusoids(*places.shape), atol=1e-3):
+        if places is not None and not _are_sinusoids(places):
             raise UserError("The weights hold {name}, which a model of this type does not have.", name=name)
     copies = [weights.pop(name) for name in SHARED if name in weights]
     if copies:
         weights.setdefault("model.shared.weight", copies[0])
-    bias = weights.pop(BIAS, torch.zeros(1, config.vocabulary))
-    return {**renamed(weights, NAMES.to_ours), "head.bias": bias.flatten()}
+    if "model.shared.weight" in weights:
+        weights.setdefault(BIAS, torch.zeros(len(weights["model.shared.weight"])))
+    bias = {"head.bias": weights.pop(BIAS).flatten()} if BIAS in weights else {}
+    return {**renamed(weights, NAMES.to_ours), **bias}
+
+
+def _are_sinusoids(places: Tensor) -> bool:
+    return places.ndim == 2 and torch.allclose(places.float(), sinusoids(*places.shape), atol=1e-3)
 
 
 def build(config: Seq2SeqConfig, *, compute_dtype: torch.dtype) -> EncoderDecoder:
@@ -136,6 +145,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> Seq2SeqConfig:
         "decoder_attention_heads": settings["decoder_attention_heads"] != settings["encoder_attention_heads"],
         "decoder_ffn_dim": settings["decoder_ffn_dim"] != settings["encoder_ffn_dim"],
         "pad_token_id": settings.get("pad_token_id") != vocabulary - 1,
+        "max_position_embeddings": count(settings["max_position_embeddings"]) > MOST_POSITIONS,
         "decoder_start_token_id": settings.get("decoder_start_token_id") != settings.get("pad_token_id"),
     }
     if any(unusual.values()):
