@@ -162,6 +162,11 @@ def test_the_commands_train_and_translate(pairs: Path, whole: Path, tmp_path: Pa
         (["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--source", "fr"], 3, "has no column fr"),
         (["train", "nothing.tsv", "--out", "m", "--family", "seq2seq"], 2, "There is no file or folder"),
         (["train", "{few}", "--out", "m", "--family", "seq2seq"], 3, "has 3 pairs, where at least 100"),
+        (
+            ["train", "{tied}", "--out", "m", "--family", "seq2seq", "--source", "1", "--target", "2"],
+            3,
+            "There is no pair",
+        ),
         (["train", "{pairs}", "--out", "m", "--source", "en"], 2, "add --family seq2seq"),
         (["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--preset", "huge"], 2, "no preset huge"),
         (
@@ -181,7 +186,9 @@ def test_what_cannot_be_is_refused_with_a_sentence(
     monkeypatch.chdir(tmp_path)
     few = tmp_path / "few.tsv"
     few.write_text("a b\tc d\ne f\tg h\ni j\tk l\n", encoding="utf-8")
-    done = invoke(*(argument.format(pairs=pairs, whole=whole, few=few) for argument in arguments))
+    tied = tmp_path / "tied.tsv"
+    tied.write_text("".join(f"Sentence {(n + 1) // 2}.\t句子{n // 2}。\n" for n in range(300)), encoding="utf-8")
+    done = invoke(*(argument.format(pairs=pairs, whole=whole, few=few, tied=tied) for argument in arguments))
     assert (done.exit_code, done.stdout) == (code, "")
     assert sentence in done.stderr
     assert "error in Bimo itself" not in done.stderr

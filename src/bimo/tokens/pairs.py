@@ -65,7 +65,12 @@ class PairTokens:
         self.sides = [TokenShards(folder, f"{split}-{side}") for side in ("source", "target")]
         self._spans = [side.spans() for side in self.sides]
         if len(self._spans[0]) != len(self._spans[1]) or not len(self):
-            raise UserError("{folder} holds no pairs of tokens. Prepare them again.", code=DATA_REFUSED, folder=folder)
+            raise UserError(
+                "There is no pair for {split}: all are longer than a model would read, or so many share a sentence "
+                "that none can be held out.",
+                code=DATA_REFUSED,
+                split=split,
+            )
 
     def __len__(self) -> int:
         return len(self._spans[0])
