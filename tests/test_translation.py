@@ -25,6 +25,7 @@ from bimo.translation import read_split, train_translator
 ROWS = stories.pairs()
 SMALL = ["model.layers=1", "model.decoder_layers=1", "model.width=32", "model.heads=2", "model.hidden=32"]
 CHANGES = [*SMALL, "train.steps=24", "train.minutes=0", "train.validations=2", "train.dtype=float32", "train.batch=4"]
+CHANGES += ["train.dropout=0.1"]  # the plan chooses it by the speed of the machine
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,8 +103,11 @@ def test_a_finished_training_is_not_done_again_and_another_one_is_refused(whole:
     before = digest_file(whole / "model.safetensors")
     assert train(pairs, whole) == read_json(whole / "bimo" / "training.json")
     assert digest_file(whole / "model.safetensors") == before
-    with pytest.raises(UserError, match="other text or settings"):
-        train(pairs, whole, source="zh")
+    data = {path: digest_file(path) for path in (whole / "bimo" / "data").rglob("*") if path.is_file()}
+    for other in ({"source": "zh"}, {"chinese": "simplified"}, {"changes": [*CHANGES, "train.clip=2.0"]}):
+        with pytest.raises(UserError, match="other text or settings"):
+            train(pairs, whole, **other)
+    assert {path: digest_file(path) for path in data} == data
 
 
 def test_the_run_file_trains_the_same_model_again(whole: Path, pairs: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from bimo.models.config import load_presets
 from bimo.models.families import PAIRED
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.plan import check_choices
-from bimo.run import RunConfig, run_from_mapping
+from bimo.run import RunConfig, claim, run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
 from bimo.text.chinese import check_script
@@ -99,11 +99,13 @@ def train_translator(
     check_choices(minutes=minutes, family=PAIRED, preset=preset, device=device, seed=seed, pairs=True)
     check_script(chinese)
     check_output(out)
+    if not pairs.is_file():
+        raise UserError("There is no file or folder {path}. Check how it is written.", code=USAGE, path=pairs)
     data = out / "bimo" / "data"
     with locked(out / "bimo"):
-        facts = prepare_pairs(
-            pairs, out=data, source=source, target=target, chinese=chinese, seed=seed, console=console
-        )
+        choices: dict[str, Any] = {"source": source, "target": target, "chinese": chinese, "seed": seed}
+        claim(out / "bimo", digest_json({"pairs": digest_file(pairs), **choices}))
+        facts = prepare_pairs(pairs, out=data, **choices, console=console)
         if config is None:
             path = out / "bimo" / "plan.json"
             settings = _stored_plan(path, data, facts, minutes=minutes, preset=preset, seed=seed, device=device)
@@ -122,8 +124,6 @@ def prepare_pairs(
 
     `out` gets `pairs/{train,validation,test}.tsv`, a tokenizer for both languages, and `tokens/`.
     """
-    if not pairs.is_file():
-        raise UserError("There is no file or folder {path}. Check how it is written.", code=USAGE, path=pairs)
     require_room(out, 6 * pairs.stat().st_size)
     stages = Stages(out)
     stages.begin()
