@@ -52,8 +52,8 @@ CONTEXTS = (32, 64, 128, 256)
 TOO_LONG = 0.005
 """The share of pairs that may be longer than the context."""
 
-EPOCHS = 12
-"""How often pairs are read, at least, before a larger model is worth it."""
+EPOCHS = 4
+"""How often pairs are read, at least, before a larger model is worth it (docs/log.md)."""
 
 MOST_SHARE_OF_PEAK = 0.15
 """No step on short sentences comes nearer to what the machine multiplies: what would need more is not measured."""

@@ -114,7 +114,8 @@ def beam_outputs(
 ) -> list[list[list[int]]]:
     """What CTranslate2 writes for ids of sources, each closed by the end token: `width` targets of each, best first.
 
-    The end token is returned and counts for the length, as in generate.beam with `early`.
+    The end token is returned and counts for the length, as in generate.beam with `early`. Without a length penalty
+    CTranslate2 may stop sooner: the best is the same, the others need not be.
     """
     words = read_json(folder / "shared_vocabulary.json")
     numbers = {word: number for number, word in enumerate(words)}
