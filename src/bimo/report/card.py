@@ -45,7 +45,7 @@ def write_card(model_folder: Path) -> Path:
     facts = read_facts(model_folder)
     languages = _languages(facts)
     blocks = [
-        _front_matter(languages),
+        _front_matter(languages, "translation" if _translates(facts) else "text-generation"),
         f"# {escape(facts['name'])}",
         escape(_what_it_is(facts, languages)),
         escape(join_sentences(verdict(facts))),
@@ -77,8 +77,14 @@ def fenced(text: str, info: str = "") -> str:
     return f"{fence}{info}\n{visible(text)}\n{fence}"
 
 
+def _translates(facts: Facts) -> bool:
+    return facts["config"].get("model_type") == "marian"
+
+
 def _languages(facts: Facts) -> list[str]:
-    """Codes of the languages that make up at least a hundredth of the text, most frequent first."""
+    """Codes of the languages that make up at least a hundredth of the text, most frequent first; of pairs in turn."""
+    if isinstance(pair_of := part(facts, "tokens", "columns").get("languages"), list):
+        return [str(code) for code in pair_of]
     found = part(facts, "documents", "languages")
     sizes = {code: number(inner, "characters") or 0 for code, inner in found.items()}
     total = sum(sizes.values())
@@ -86,16 +92,23 @@ def _languages(facts: Facts) -> list[str]:
     return [code for code in codes if sizes[code] >= total / 100]
 
 
-def _front_matter(languages: list[str]) -> str:
+def _front_matter(languages: list[str], task: str) -> str:
     listed = ["language:", *(f"- {json.dumps(code)}" for code in languages)] if languages else []
-    tags = ["tags:", "- bimo", "- text-generation"]
-    fixed = ["library_name: transformers", "pipeline_tag: text-generation"]
+    tags = ["tags:", "- bimo", f"- {task}"]
+    fixed = ["library_name: transformers", f"pipeline_tag: {task}"]
     return "\n".join(["---", *listed, *tags, *fixed, "---"])
 
 
 def _what_it_is(facts: Facts, languages: list[str]) -> str:
     parameters = number(facts, "plan", "parameters")
     spoken = t(" and ").join(language_name(code) for code in languages)
+    if _translates(facts) and parameters is not None and len(languages) == 2:
+        return t(
+            "A model with {parameters} parameters that translates ({source} → {target}), trained with Bimo.",
+            parameters=rounded(parameters),
+            source=language_name(languages[0]),
+            target=language_name(languages[1]),
+        )
     if parameters is None:
         return t("A small language model, trained from scratch with Bimo.")
     if not spoken:
@@ -111,6 +124,8 @@ def _what_it_is(facts: Facts, languages: list[str]) -> str:
 
 
 def _use(facts: Facts) -> str:
+    if _translates(facts):
+        return _use_for_translation(facts["name"])
     name = facts["name"]
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
@@ -130,11 +145,28 @@ def _use(facts: Facts) -> str:
     return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
 
 
+def _use_for_translation(name: str) -> str:
+    quoted = json.dumps(name, ensure_ascii=False)
+    python = "\n".join(
+        [
+            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
+            "",
+            f"tokenizer = AutoTokenizer.from_pretrained({quoted})",
+            f"model = AutoModelForSeq2SeqLM.from_pretrained({quoted})",
+            'ids = tokenizer(["..."], return_tensors="pt", padding=True)',
+            "print(tokenizer.batch_decode(model.generate(**ids), skip_special_tokens=True))",
+        ]
+    )
+    shell = f"bimo translate {shlex.quote(name)} < lines.txt"
+    return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
+
+
 def _training(facts: Facts) -> list[Row | None]:
     documents, done, planned = part(facts, "documents"), facts["training"], facts["plan"]
     shape = [row for row in model_shape(part(planned, "model")) if row]
     return [
         _row(t("Documents"), number(documents, "train", "documents"), count),
+        _row(t("Pairs"), number(facts, "tokens", "pairs", "train"), count),
         _row(t("Characters"), number(documents, "train", "characters"), rounded),
         _row(t("Tokens learned from"), number(done, "tokens"), rounded),
         _row(t("Passes over the text"), number(planned, "epochs"), "{:.2f}".format),
@@ -175,6 +207,13 @@ def _samples(facts: Facts) -> list[str]:
 
 def _limits(facts: Facts) -> list[str]:
     context = number(facts, "plan", "model", "context")
+    owner = t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    if _translates(facts):
+        return [
+            t("It translates in the manner of the pairs it learned from, one sentence at a time, and sees no other."),
+            t("It can leave things out, add some, or turn numbers and names into others; nobody has checked its work."),
+            owner,
+        ]
     limits = [
         t(
             "It continues text in the manner of its training text. It does not know what is "
@@ -189,10 +228,7 @@ def _limits(facts: Facts) -> list[str]:
     limits.append(
         join_sentences(copying) if copying else t("How much it copies from its training text has not been measured.")
     )
-    limits.append(
-        t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
-    )
-    return limits
+    return [*limits, owner]
 
 
 def _section(title: str, rows: list[Row | None]) -> list[str]:

@@ -154,6 +154,14 @@ class TokenShards:
             for before, after in itertools.pairwise(ends):
                 yield part[before + 1 : after].astype(np.int64)
 
+    def spans(self) -> np.ndarray:
+        """Where each document begins and where it ends, its end token included, int64 [documents, 2]."""
+        spans = []
+        for start, part in zip(self._starts, self._parts, strict=False):
+            ends = start + np.flatnonzero(part == self.end)
+            spans.append(np.stack([ends[:-1] + 1, ends[1:] + 1], axis=1))
+        return np.concatenate(spans)
+
     def verify(self) -> None:
         """Read everything and compare with the digests. Raises UserError naming the damaged file."""
         for path, header, part in zip(self._paths, self._headers, self._parts, strict=True):

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bimo.models.fused import cross_entropy_, fusible
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.models.transformer import Decoder
+from bimo.tokens.pairs import PairBatch
 
 __all__ = [
     "IGNORED",
@@ -18,6 +20,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "next_token_loss",
+    "translation_loss",
     "with_noise",
 ]
 
@@ -32,31 +35,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """The output matrix and the softmax in one, chunk by chunk, gradients made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
         cast = weight.to(hidden.dtype)
+        added = None if bias is None else bias.to(hidden.dtype)
         count = int((targets != IGNORED).sum())
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
             part = slice(start, start + ROWS)
-            logits = F.linear(hidden[part], cast)
+            logits = F.linear(hidden[part], cast, added)
             losses, gradient = _cross_entropy(logits, targets[part])
             total += float(losses.sum())
             hidden_gradient[part] = gradient @ cast
             if weight_gradient is not None:
                 weight_gradient += gradient.mT @ hidden[part]
+            if bias_gradient is not None:
+                bias_gradient += gradient.sum(dim=0, dtype=bias_gradient.dtype)
         divisor = max(1, count)
-        if weight_gradient is not None:
-            weight_gradient.div_(divisor)
-        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient)
+        found = (hidden_gradient, weight_gradient, bias_gradient)
+        ctx.save_for_backward(*(None if gradient is None else gradient.div_(divisor) for gradient in found))
         return torch.tensor(total / divisor, device=hidden.device)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        toward_weight = None if weight_gradient is None else weight_gradient * gradients[0]
-        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), toward_weight, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias = (
+            None if found is None else found * gradients[0].to(found.dtype) for found in ctx.saved_tensors
+        )
+        return hidden, weight, None, bias
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,17 +77,33 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.mul_((targets != IGNORED)[:, None]).to(dtype)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed.
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed, plus bias [V].
 
-    The N x V logits never stand whole. Targets equal to IGNORED carry no loss.
+    The N x V logits never stand whole. Targets equal to IGNORED carry no loss. `smoothing` is the share of each target
+    that is spread over all of V (Szegedy et al. 2016, section 7).
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    loss = _LinearCrossEntropy.apply(hidden, weight, targets, bias)
+    if not smoothing:
+        return loss
+    # What a share of the targets costs when it goes from its logit to the mean of all, which needs no other logits.
+    counted = targets != IGNORED
+    hidden, targets = hidden[counted].float(), targets[counted]
+    moved = (hidden * weight[targets]).sum(dim=1) - hidden @ weight.mean(dim=0)
+    if bias is not None:
+        moved = moved + bias[targets] - bias.mean()
+    return loss + smoothing * moved.sum() / max(1, len(targets))
 
 
-def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy_reference(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
     """The same, as it is written."""
-    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), targets, ignore_index=IGNORED)
+    bias = None if bias is None else bias.to(hidden.dtype)
+    logits = F.linear(hidden, weight.to(hidden.dtype), bias).float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
 
 
 def with_noise(ids: Tensor, share: float) -> Tensor:
@@ -92,15 +115,19 @@ def with_noise(ids: Tensor, share: float) -> Tensor:
     return torch.where(torch.rand(ids.shape, device=ids.device) < share, others, ids)
 
 
-def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) -> tuple[Tensor, int]:
+def next_token_loss(
+    model: Decoder, windows: np.ndarray, *, noise: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
     """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted).
 
-    `noise` is the share of the tokens before it that are exchanged: see `with_noise`.
+    `noise` is the share of the tokens before it that are exchanged: see `with_noise`; `smoothing` as in
+    `linear_cross_entropy`.
     """
     ids = torch.from_numpy(windows).to(model.embedding.weight.device)
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets = ids[:, 1:].flatten()
-    return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()
+    loss = linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets, smoothing=smoothing)
+    return loss, targets.numel()
 
 
 def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
@@ -112,3 +139,21 @@ def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[T
     counting = targets != IGNORED
     hidden = model.hidden_states(ids)[counting]
     return linear_cross_entropy(hidden, model.head.weight, targets[counting]), len(hidden)
+
+
+def translation_loss(
+    model: EncoderDecoder, pairs: PairBatch, *, noise: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
+    """Predict each token of a target from the source and the tokens before it -> (mean loss in nats, targets counted).
+
+    `noise` and `smoothing` as in `next_token_loss`. Padding carries no loss, and is none of the tokens to choose from.
+    """
+    device, pad = model.embedding.weight.device, model.config.pad
+    source, target = (torch.from_numpy(side).to(device) for side in pairs)
+    before = F.pad(target[:, :-1], (1, 0), value=pad)
+    hidden = model.hidden_states(source, source != pad, with_noise(before, noise) if noise else before)
+    real = target != pad
+    loss = linear_cross_entropy(
+        hidden[real], model.head.weight[:pad], target[real], model.head.bias[:pad], smoothing=smoothing
+    )
+    return loss, int(real.sum())

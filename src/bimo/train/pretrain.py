@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,27 @@ from bimo.config import to_mapping, write_toml
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
-from bimo.models.families import LanguageModule, Shape, build, family_of
+from bimo.models.families import Shape, build, family_of
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.embedding import start_from_vectors
-from bimo.train.loop import StepFacts, Trainer, keep_to_time
+from bimo.train.loop import StepFacts, StepSource, Trainer, keep_to_time
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import NextToken, Objective
 from bimo.train.optim import build_optimizers
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.huggingface import save_model
+from bimo.weights.huggingface import save_model, save_translator
 
-__all__ = ["Sampler", "check_output", "is_finished", "train"]
+__all__ = ["Lesson", "Sampler", "check_output", "is_finished", "train", "train_on"]
 
 SAVE_SECONDS = 60.0
 
-Sampler = Callable[[LanguageModule, Tokenizer], str]
+Sampler = Callable[[Any, Tokenizer], str]
 """Writes a short sample with a model that is being trained."""
 
 
@@ -74,9 +75,45 @@ def train(
     Raises UserError when the folder holds another training, or, with code INTERRUPTED, when a signal stopped it.
     """
     data, out = Path(data), Path(out)
+    shards, validation = TokenShards(data / "tokens", "train"), TokenShards(data / "tokens", "validation")
+    tokenizer = load_tokenizer(data)
+    context, smoothing = model.context, settings.smoothing
+    lesson = Lesson(
+        data,
+        tokenizer,
+        Batches(shards, batch=settings.batch, context=context, seed=settings.seed),
+        NextToken(validation, tokenizer, context=context, noise=settings.noise, smoothing=smoothing),
+        shards.fingerprint,
+        shards.verify,
+    )
+    return train_on(lesson, out=out, model=model, settings=settings, sampler=sampler, console=console)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned, and from what: `fingerprint` names the tokens in `data`, `verify` reads and checks them."""
+
+    data: Path
+    tokenizer: Tokenizer
+    batches: StepSource
+    objective: Objective
+    fingerprint: str
+    verify: Callable[[], None]
+
+
+def train_on(
+    lesson: Lesson,
+    *,
+    out: Path,
+    model: Shape | Seq2SeqConfig,
+    settings: TrainConfig,
+    sampler: Sampler | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """As `train`, on any lesson."""
     check_output(out)
     with locked(out / "bimo"):
-        run = _Run(data, out, model, settings, sampler, console)
+        run = _Run(lesson, out, model, settings, sampler, console)
         run.claim()
         if is_finished(out):
             console.say("Training", t("was finished before; nothing to do"))
@@ -89,20 +126,16 @@ class _Run:
 
     def __init__(
         self,
-        data: Path,
+        lesson: Lesson,
         out: Path,
-        shape: Shape,
+        shape: Shape | Seq2SeqConfig,
         settings: TrainConfig,
         sampler: Sampler | None,
         console: Console,
     ) -> None:
-        self.data, self.out, self.home = data, out, out / "bimo"
+        self.lesson, self.out, self.home = lesson, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
-        self.tokenizer = load_tokenizer(data)
-        self.shards = TokenShards(data / "tokens", "train")
-        self.objective: Objective = NextToken(
-            TokenShards(data / "tokens", "validation"), self.tokenizer, context=shape.context, noise=settings.noise
-        )
+        self.tokenizer, self.objective = lesson.tokenizer, lesson.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
@@ -118,8 +151,8 @@ class _Run:
         content = {
             "model": asdict(self.shape),
             "train": asdict(self.settings),
-            "tokens": self.shards.fingerprint,
-            "tokenizer": digest_file(self.data / "tokenizer.json"),
+            "tokens": self.lesson.fingerprint,
+            "tokenizer": digest_file(self.lesson.data / "tokenizer.json"),
             **({"vectors": vectors_digest(self.vectors)} if self.vectors else {}),
         }
         key = digest_json(content)
@@ -134,7 +167,7 @@ class _Run:
                 )
             return
         require_room(self.out, 40 * self.shape.parameters)
-        place = self.data.resolve()
+        place = self.lesson.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
         model = {"family": family_of(self.shape), **to_mapping(self.shape)}
         write_toml(self.home / "run.toml", {"model": model, "train": to_mapping(self.settings)})
@@ -157,7 +190,7 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         """Run the loop to its end and write the model."""
-        self.shards.verify()
+        self.lesson.verify()
         settings = self.settings
         device = pick_device(settings.device)
         self.machine = measure_machine(device, seconds=0.2)
@@ -179,7 +212,7 @@ class _Run:
         trainer = Trainer(
             model,
             optimizers,
-            Batches(self.shards, batch=settings.batch, context=self.shape.context, seed=settings.seed),
+            self.lesson.batches,
             objective=self.objective.loss,
             folder=self.home / "checkpoints",
             steps=settings.steps,
@@ -271,7 +304,8 @@ class _Run:
 
     def _finish(self, trainer: Trainer, kept: int) -> dict[str, Any]:
         progress, health = trainer.progress, trainer.health
-        save_model(self.out, self.model, end=self.tokenizer.end)
+        save = save_translator if isinstance(self.model, EncoderDecoder) else save_model
+        save(self.out, self.model, end=self.tokenizer.end)
         self.tokenizer.save(self.out, context=self.shape.context)
         rate = progress.targets / progress.seconds
         facts = {

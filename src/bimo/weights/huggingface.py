@@ -14,22 +14,26 @@ from torch import Tensor
 
 from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.config import ModelConfig
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
-from bimo.runtime import UserError
-from bimo.weights import gpt2, llama
+from bimo.runtime import USAGE, UserError
+from bimo.weights import gpt2, llama, marian
 from bimo.weights.finite import require_finite
 from bimo.weights.names import NamePairs, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
+    "Shape",
     "end_ids",
     "from_hf",
     "load_model",
+    "load_translator",
     "model_config_from_hf",
     "model_config_to_hf",
     "names_of",
     "read_model",
     "save_model",
+    "save_translator",
     "to_hf",
 ]
 
@@ -39,52 +43,57 @@ class Family(Protocol):
 
     NAMES: NamePairs
 
-    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> ModelConfig:
+    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
         """The shape that a `config.json` describes."""
 
-    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: Any) -> dict[str, Any]:
         """The `config.json` of a shape."""
 
-    def from_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def from_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Their state dict as ours."""
 
-    def to_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Our state dict as theirs."""
 
-    def build(self, config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
+    def build(self, config: Any, *, compute_dtype: torch.dtype) -> Any:
         """The model, its weights still to come."""
 
 
-FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
+FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "marian": marian, "qwen2": llama, "qwen3": llama}
 """By `model_type`."""
 
+Shape = ModelConfig | Seq2SeqConfig
+"""What a folder may describe."""
 
-def _family_of(config: ModelConfig) -> Family:
+
+def _family_of(config: Shape) -> Family:
+    if isinstance(config, Seq2SeqConfig):
+        return marian
     return gpt2 if config.positions == "learned" else llama
 
 
-def names_of(config: ModelConfig) -> NamePairs:
+def names_of(config: Shape) -> NamePairs:
     """Our modules beside Hugging Face's, for a shape."""
     return _family_of(config).NAMES
 
 
-def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
     return _family_of(config).to_hf(weights, config)
 
 
-def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def from_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
     return _family_of(config).from_hf(weights, config)
 
 
-def model_config_to_hf(config: ModelConfig, *, end: int, begin: int | None = None) -> dict[str, Any]:
+def model_config_to_hf(config: Shape, *, end: int, begin: int | None = None) -> dict[str, Any]:
     """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
     return {**_family_of(config).config_to_hf(config), **ids}
 
 
-def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
+def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
@@ -104,13 +113,13 @@ def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
         config = FAMILIES[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError("{where} is not complete: {error}.", where=where, error=str(error)[:200]) from None
-    require_buildable(config, where=where)
+    for stack in (config.encoder, config.decoder) if isinstance(config, Seq2SeqConfig) else (config,):
+        require_buildable(stack, where=where)
     return config
 
 
 def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
-    weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     config = model_config_to_hf(model.config, end=end, begin=begin)
     write_json(folder / "config.json", config)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -118,6 +127,19 @@ def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = No
         folder / "generation_config.json",
         {**generation, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
     )
+    _write_weights(folder, model)
+
+
+def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
+    """As `save_model`; the generation config lets others search as generate.beam does."""
+    config = {**marian.config_to_hf(model.config), "eos_token_id": end, "bos_token_id": None}
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", {**marian.generation_to_hf(model.config), "eos_token_id": end})
+    _write_weights(folder, model)
+
+
+def _write_weights(folder: Path, model: Decoder | EncoderDecoder) -> None:
+    weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     with replacing(folder / "model.safetensors") as part:
         save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
 
@@ -125,6 +147,30 @@ def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = No
 def load_model(
     folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
 ) -> Decoder:
+    """The language model that a folder holds. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if isinstance(model, EncoderDecoder):
+        raise UserError(
+            "{folder} holds an encoder-decoder, which translates: bimo translate {folder}.", code=USAGE, folder=folder
+        )
+    return model
+
+
+def load_translator(
+    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
+) -> EncoderDecoder:
+    """The encoder-decoder that a folder holds. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if not isinstance(model, EncoderDecoder):
+        raise UserError(
+            "{folder} holds no model that translates. One is made by: bimo train PAIRS --out MODEL --family seq2seq.",
+            code=USAGE,
+            folder=folder,
+        )
+    return model
+
+
+def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | EncoderDecoder:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     config, weights = read_model(folder)
     model = _family_of(config).build(config, compute_dtype=compute_dtype)
@@ -134,7 +180,7 @@ def load_model(
     return model.to(device or "cpu").eval()
 
 
-def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read_model(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
     """The shape that a folder describes, and the weights under our names, mapped and checked against each other.
 
     Nothing of the size that `config.json` asks for is built before. Raises UserError.
