@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "evaluate": "bimo.evaluate.suite",
+    "export": "bimo.export.verb",
     "generate": "bimo.generate.engine",
     "load": "bimo.generate.engine",
     "plan": "bimo.plan",
@@ -20,7 +21,7 @@ _VERBS = {
     "tune": "bimo.tune",
 }
 
-__all__ = ["__version__", "evaluate", "generate", "load", "plan", "prepare", "run", "train", "tune"]
+__all__ = ["__version__", "evaluate", "export", "generate", "load", "plan", "prepare", "run", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:
