@@ -11,14 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bimo.console import SILENT, Console
 from bimo.export.source import Source
 from bimo.generate.batching import Request
 from bimo.generate.sample import Sampling
-from bimo.runtime import t
+from bimo.runtime import UserError, t
+from bimo.tokens.template import ChatTemplate
 from bimo.weights.gguf_blocks import StoredMatrix
 
 __all__ = ["CHATS", "Engine", "OurEngine", "compare", "differing_weights", "render"]
@@ -100,20 +99,13 @@ class OurEngine:
 
 
 def render(source: Source, messages: list[dict[str, str]]) -> str | None:
-    """A conversation by the model's template, in a sandbox, as transformers renders it; None where that cannot be."""
+    """A conversation by the model's template, within bounds, as transformers renders it; None where that cannot be."""
     if source.template is None:
         return None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _refuse
     try:
-        template = environment.from_string(source.template)
-        return template.render(messages=messages, add_generation_prompt=True, **source.tokenizer.special)
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+        return ChatTemplate(source.template).render(messages, answer=True, **source.tokenizer.special)
+    except UserError:
         return None
-
-
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
 
 
 def differing_weights(written: Source, expected: Mapping[str, StoredMatrix]) -> list[str]:
