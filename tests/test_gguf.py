@@ -290,10 +290,11 @@ def test_rotary_factors_may_be_ones_only(make_model: Callable[..., Decoder], tmp
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"general__architecture": "qwen2"}, "is a model of type 'qwen2'"),
+        ({"general__architecture": "mamba"}, "is a model of type 'mamba'; Bimo reads models of type llama, qwen2"),
         ({"general__architecture": "gemma3"}, "is a model of type 'gemma3'"),
         ({"general__architecture": None}, r"says nothing usable for general\.architecture"),
-        ({"llama__rope__scaling__type": "yarn"}, r"uses llama\.rope\.scaling\.type, which"),
+        ({"llama__rope__scaling__type": "longrope"}, r"uses llama\.rope\.scaling\.type, which"),
+        ({"llama__rope__scaling__type": "yarn"}, r"says nothing usable for llama\.rope\.scaling\.factor"),
         ({"llama__rope__scaling__factor": 4.0}, r"uses llama\.rope\.scaling\.factor, which"),
         ({"llama__rope__scale_linear": 2.0}, r"uses llama\.rope\.scale_linear, which"),
         ({"llama__rope__dimension_count": 8}, r"uses llama\.rope\.dimension_count, which"),
@@ -348,7 +349,8 @@ def test_tensors_that_are_missing_or_too_many_are_named(make_model: Callable[...
     bias = (F32, (64,), bytes(256))
     path = tmp_path / "model.gguf"
     for found, sentence in (
-        (tensors | {"blk.0.attn_q.bias": bias}, r"hold blk\.0\.attn_q\.bias, which"),
+        (tensors | {"blk.0.attn_q.bias": bias}, r"first at layers\.0\.attention\.key\.bias"),
+        (tensors | {"blk.0.attn_kv.weight": bias}, r"hold blk\.0\.attn_kv\.weight, which"),
         (tensors | {"blk.7.attn_norm.weight": bias}, r"first at layers\.7\.attention_norm"),
         (tensors | {"blk.00.attn_norm.weight": bias}, r"first at layers\.00\.attention_norm"),
         (tensors | {"blk.0.attn_q_norm.weight": bias}, r"first at layers\.0\.attention\.query_norm"),

@@ -24,7 +24,7 @@ STEPS = (
     ("baselines",),
     ("plan",),
     ("evaluate",),
-    ("prepare", "doctor", "runs", "words", "tune", "chat"),
+    ("prepare", "doctor", "runs", "words", "tune", "chat", "export"),
     ("run",),
     ("demo", "translation"),
     ("cli",),

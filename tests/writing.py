@@ -10,10 +10,11 @@ import torch
 from bimo.generate.batching import Batch, Request
 from bimo.generate.native import NativeDecoder
 from bimo.generate.sample import Sampling
-from bimo.generate.stepping import Steps, TorchSteps, stored_weights
+from bimo.generate.stepping import Steps, TorchSteps
 from bimo.kernel import INSTRUCTIONS, best_instructions
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf_blocks import StoredMatrix
+from bimo.weights.quantize import stored_weights
 
 WAYS = ("torch", *INSTRUCTIONS)
 """What computes: torch, or the kernel with one of its instruction sets."""

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "evaluate": "bimo.evaluate.suite",
+    "export": "bimo.export.verb",
     "generate": "bimo.generate.engine",
     "load": "bimo.generate.engine",
     "plan": "bimo.plan",
@@ -25,6 +26,7 @@ _VERBS = {
 __all__ = [
     "__version__",
     "evaluate",
+    "export",
     "generate",
     "load",
     "plan",

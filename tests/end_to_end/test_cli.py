@@ -25,7 +25,7 @@ from bimo.kernel import best_instructions
 from bimo.train.metrics import read_metrics
 
 VERBS = (
-    *("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs", "words"),
+    *("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "export", "runs", "words"),
     *("tune", "chat"),
 )
 
@@ -361,6 +361,23 @@ def test_messages_are_chinese_where_the_locale_is(home):
 def test_help_is_chinese_as_well(home):
     done = ends_well(bimo("run", "--help", cwd=home, BIMO_LANGUAGE="zh"))
     assert chinese(done.out)
+
+
+def test_an_export_is_what_was_trained_or_is_refused(story, tmp_path):
+    folder, _ = story
+    command = ("export", folder / "model", "--to", "gguf", "--out", tmp_path / "model.gguf")
+    done = ends_well(warm_bimo(*command, "--weights", "int8", cwd=tmp_path))
+    assert "model.gguf: Q8_0" in done.out
+    assert re.search(r"bits per byte in float32, \d+\.\d{4} as written", done.out)
+    facts = pure_json(warm_bimo(*command, "--check", "--json", cwd=tmp_path))
+    assert facts["comparison"]["equal_ids"] == facts["comparison"]["prompts"] > 0
+    raw = bytearray((tmp_path / "model.gguf").read_bytes())
+    raw[-100] ^= 1
+    (tmp_path / "model.gguf").write_bytes(raw)
+    done = warm_bimo(*command, "--check", cwd=tmp_path)
+    assert done.code == 1
+    assert re.search(r"is not .* as Q8_0: 1 tensors hold other numbers, first norm\.", done.err)
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("verb", VERBS)

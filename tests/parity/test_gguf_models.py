@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,21 @@ import pytest
 import torch
 from gguf_files import F32, TENSORS, gguf_bytes, paired_rows
 
-from bimo.models.config import ModelConfig
-from bimo.tokens.tokenizer import Tokenizer
+from bimo.export.comparison import OurEngine, compare
+from bimo.export.gguf import round_gguf, write_gguf_file
+from bimo.export.hf import open_hf, round_hf, write_hf
+from bimo.export.llama_cpp import XLlamaCpp
+from bimo.export.source import Source, open_gguf
+from bimo.export.verb import FORMATS, SENTENCES
+from bimo.models.config import ModelConfig, RotaryScaling
+from bimo.models.transformer import Decoder
+from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from bimo.weights import llama
 from bimo.weights.gguf import GGUFModel, read_gguf
+from bimo.weights.gguf_shapes import ARCHITECTURES
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.names import renamed
+from bimo.weights.quantize import stored_weights
 
 SHAPE = {
     "vocab_size": 131,
@@ -81,6 +92,87 @@ def converted(theirs: Any, architecture: str) -> bytes:
     return gguf_bytes({"general.architecture": architecture} | metadata, tensors)
 
 
+# ------------------------------------------------------------------------------------------------ llama.cpp
+
+TEMPLATE = (
+    "{%- for m in messages %}{{ '<' + m.role + '>' + (m.content | trim) }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+LINES = [
+    *SENTENCES,
+    "The committee met on Thursday; it's 3.14159, I'll say.",
+    "  def f(x):\n\treturn x[0]  # 注释\r\n\n",
+    "👨‍👩‍👧‍👦👍🏽🇨🇳 naïve café ﬁ①",
+    "混合 mixed 文本text，without空格 and with\u3000全角。",
+    "<|endoftext|> is text",
+    " ",
+]
+SHAPES = {
+    "qwen3, tied": {},
+    "qwen3, untied": {"tied": False},
+    "llama, tied": {"qk_norm": False, "rope_theta": 77.0, "norm_epsilon": 1e-3},
+    "llama, untied": {"qk_norm": False, "tied": False, "kv_heads": 4},
+    "llama, biased attention": {"qk_norm": False, "biases": "attention"},
+    "llama, biased": {"qk_norm": False, "biases": "all"},
+    "qwen2": {"qk_norm": False, "biases": "qkv"},
+    "gpt2": ARCHITECTURES["gpt2"] | {"kv_heads": 4},
+    "gpt2, untied": ARCHITECTURES["gpt2"] | {"kv_heads": 4, "tied": False},
+    "linear": {"rope_scaling": RotaryScaling("linear", 4.0)},
+    "llama3": {"qk_norm": False, "rope_theta": 5e5, "rope_scaling": RotaryScaling("llama3", 8.0, 8192, 1.0, 4.0)},
+    "yarn": {"rope_scaling": RotaryScaling("yarn", 4.0, 64, attention=0.1 * math.log(4) + 1)},
+}
+
+
+def source_of(model: Decoder, tokenizer: Tokenizer) -> Source:
+    return Source("ink", model.config, stored_weights(model), tokenizer, TEMPLATE, {})
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_llama_cpp_computes_what_we_wrote(
+    shape: str, make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Ids, template, predictions and 64 greedy tokens, in float32; but its GELU comes from a table of float16."""
+    pytest.importorskip("xllamacpp")
+    lines = LINES if shape.endswith(", tied") else LINES[::5]
+    tolerance = 1e-2 if shape.startswith("gpt2") else 1e-4
+    usual = {"vocabulary": tiny_tokenizer.vocabulary, "width": 64, "head_width": 16, "hidden": 96, "context": 256}
+    source = source_of(make_model(**usual | SHAPES[shape]), tiny_tokenizer)
+    path = tmp_path / "model.gguf"
+    write_gguf_file(path, source, "F32")
+    engine = XLlamaCpp(path, open_gguf(path))
+    try:
+        facts, faults = compare(OurEngine(source), engine, lines, tolerance=tolerance, context=256)
+    finally:
+        engine.close()
+    assert faults == []
+    assert (facts["equal_ids"], facts["chats"]) == (len(lines), 3)
+    assert facts["largest_difference"] < tolerance
+    assert facts["equal_greedy"] == len(lines) or shape.startswith("gpt2")
+
+
+@pytest.mark.parametrize("form", ["f16", "bf16", "q8_0", "q4_1"])
+def test_llama_cpp_rounds_no_more_than_a_format_allows(
+    form: str, make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    pytest.importorskip("xllamacpp")
+    usual = {"vocabulary": tiny_tokenizer.vocabulary, "width": 64, "head_width": 16, "hidden": 96, "context": 256}
+    model = make_model(**usual)
+    with torch.no_grad():
+        model.embedding.weight.mul_(0.2)  # predictions as sure of themselves as those of a trained model
+    source = source_of(model, tiny_tokenizer)
+    path = tmp_path / "model.gguf"
+    name = FORMATS[form].name
+    write_gguf_file(path, source, name)
+    engine = XLlamaCpp(path, open_gguf(path))
+    rounded = source.with_weights(round_gguf(source, name))
+    try:
+        facts, faults = compare(OurEngine(rounded), engine, LINES[:6], tolerance=FORMATS[form].predictions, context=256)
+    finally:
+        engine.close()
+    assert faults == []
+    assert 0 < facts["largest_difference"] < FORMATS[form].predictions / 2
+
+
 # ------------------------------------------------------------------------------------------------ SmolLM2
 
 
@@ -141,7 +233,9 @@ IDS = {
 
 
 def test_a_real_tokenizer_gives_the_ids_of_llama_cpp(smollm2_tokenizer: Tokenizer) -> None:
-    assert (smollm2_tokenizer.vocabulary, smollm2_tokenizer.end) == (49_152, 0)
+    assert smollm2_tokenizer.vocabulary == 49_152
+    assert smollm2_tokenizer.begin == []
+    assert smollm2_tokenizer.special["eos_token"] == smollm2_tokenizer.inner.id_to_token(2) == "<|im_end|>"
     for line, ids in IDS.items():
         assert smollm2_tokenizer.encode(line) == ids
         assert smollm2_tokenizer.decode(ids) == line
@@ -151,10 +245,35 @@ def test_a_real_tokenizer_gives_the_ids_of_llama_cpp(smollm2_tokenizer: Tokenize
 def test_a_real_model_writes_sense(smollm2_path: Path, smollm2_tokenizer: Tokenizer) -> None:
     """The first tokens are also those of llama.cpp, which rounds what it multiplies to 8 bits."""
     model = read_gguf(smollm2_path).decoder()
-    start = [smollm2_tokenizer.end, *smollm2_tokenizer.encode("The capital of France is")]
+    start = [smollm2_tokenizer.inner.token_to_id(END_OF_TEXT), *smollm2_tokenizer.encode("The capital of France is")]
     ids = list(start)
     with torch.no_grad():
         for _ in range(11):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     written = smollm2_tokenizer.decode(ids[len(start) :])
     assert written == " Paris.\n\nThe capital of France is Paris."
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about what peft does
+def test_a_real_file_becomes_a_folder_that_transformers_and_peft_load(smollm2_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    source = open_gguf(smollm2_path)
+    write_hf(tmp_path, source, "BF16")
+    engine = open_hf(tmp_path)
+    rounded = source.with_weights(round_hf(source, "BF16"))
+    facts, faults = compare(OurEngine(rounded), engine, LINES[:2], tolerance=1e-3, context=80)
+    assert faults == []
+    assert engine.name.startswith("transformers")
+    assert (facts["equal_ids"], facts["chats"], facts["equal_greedy"]) == (2, 3, 2)
+    assert facts["special"] == {"bos_token": 1, "eos_token": 2, "unk_token": 0, "pad_token": 2}
+    from transformers import AutoModelForCausalLM
+
+    adapted = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32), peft.LoraConfig(task_type="CAUSAL_LM")
+    )
+    ids = source.tokenizer.encode("The capital of France is")
+    with torch.no_grad():
+        scores = adapted(torch.tensor([ids])).logits[0, -1].log_softmax(-1).numpy()
+    np.testing.assert_allclose(scores, engine.predict(ids), atol=1e-4)

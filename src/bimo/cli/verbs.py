@@ -367,6 +367,30 @@ def generate(
         show({"prompt": prompt, "texts": texts}, as_json=True)
 
 
+@verb(t("A model for other engines, opened there and compared with the trained one; kept when it is the same."))
+def export(
+    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))],
+    to: Annotated[str, typer.Option("--to", help=t("hf: a folder for transformers; gguf: a file for llama.cpp."))],
+    out: Annotated[Path, typer.Option("--out", help=t("The folder or file to write."))],
+    weights: Annotated[
+        str, typer.Option("--weights", help=t("f32, f16, bf16; for gguf also int8 (q8_0) and int4 (q4_1)."))
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option("--data", readable=False, help=t("Prepared data whose held-out text is compared on."))
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help=t("Write nothing: compare what stands at --out."))] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    from bimo.export.verb import export as write_and_compare
+    from bimo.export.verb import export_lines
+
+    facts = write_and_compare(
+        model, to=to, out=out, weights=weights, data=data, check=check, console=Console(quiet=quiet)
+    )
+    show(facts, as_json=json, lines=lambda: export_lines(facts))
+
+
 @verb(t("The models below a folder; with several names, these side by side."))
 def runs(
     models: Annotated[

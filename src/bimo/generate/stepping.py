@@ -18,9 +18,9 @@ from bimo.models.config import ModelConfig
 from bimo.models.lora import is_adapted
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf import GGUFModel
-from bimo.weights.gguf_blocks import StoredMatrix
+from bimo.weights.quantize import stored_weights
 
-__all__ = ["Steps", "TorchSteps", "open_steps", "stored_weights"]
+__all__ = ["Steps", "TorchSteps", "open_steps"]
 
 
 class Steps(Protocol):
@@ -94,12 +94,3 @@ def open_steps(model: Decoder | GGUFModel) -> Steps:
     if instructions is None or next(model.parameters()).device.type != "cpu" or is_adapted(model):
         return TorchSteps(model)
     return NativeDecoder(model.config, stored_weights(model), threads=threads, instructions=instructions)
-
-
-def stored_weights(model: Decoder) -> dict[str, StoredMatrix]:
-    """The weights of a model on the CPU as the kernel takes them: float32, sharing the model's memory."""
-    matrices = {name: np.atleast_2d(weight.detach().numpy()) for name, weight in model.named_parameters()}
-    return {
-        name: StoredMatrix(matrix.shape[0], matrix.shape[1], "F32", matrix.view(np.uint8))
-        for name, matrix in matrices.items()
-    }

@@ -1,4 +1,4 @@
-"""GGUF files of Llama- and Qwen3-shaped decoders: one file with numbers, description and tokenizer.
+"""GGUF files of decoders: one file with numbers, description and tokenizer.
 
 A file may come from anyone: nothing it says about lengths, counts and places is believed before it was compared with
 the size of the file. The layout is that of docs/gguf.md in ggml, versions 2 and 3, little-endian.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,31 +22,20 @@ from bimo.models.transformer import Decoder
 from bimo.runtime import UserError, t
 from bimo.weights.finite import require_finite_blocks
 from bimo.weights.gguf_blocks import FORMATS, OTHER_FORMATS, StoredMatrix
-from bimo.weights.names import require_buildable
-
-__all__ = ["NAMES", "GGUFModel", "read_gguf"]
-
-NAMES = (
-    ("embedding.weight", "token_embd.weight"),
-    ("norm.weight", "output_norm.weight"),
-    ("head.weight", "output.weight"),
-    ("layers.{}.attention_norm.weight", "blk.{}.attn_norm.weight"),
-    ("layers.{}.attention.query.weight", "blk.{}.attn_q.weight"),
-    ("layers.{}.attention.key.weight", "blk.{}.attn_k.weight"),
-    ("layers.{}.attention.value.weight", "blk.{}.attn_v.weight"),
-    ("layers.{}.attention.out.weight", "blk.{}.attn_output.weight"),
-    ("layers.{}.attention.query_norm.weight", "blk.{}.attn_q_norm.weight"),
-    ("layers.{}.attention.key_norm.weight", "blk.{}.attn_k_norm.weight"),
-    ("layers.{}.feed_forward_norm.weight", "blk.{}.ffn_norm.weight"),
-    ("layers.{}.feed_forward.gate.weight", "blk.{}.ffn_gate.weight"),
-    ("layers.{}.feed_forward.up.weight", "blk.{}.ffn_up.weight"),
-    ("layers.{}.feed_forward.down.weight", "blk.{}.ffn_down.weight"),
+from bimo.weights.gguf_shapes import (
+    ARCHITECTURES,
+    NAMES,
+    ROTARY_FACTORS,
+    config_from_gguf,
+    expected_shapes,
+    unusual_keys,
 )
-"""Our names beside GGUF's; `{}` is the number of the layer."""
+from bimo.weights.names import renamed
 
+__all__ = ["PARTS", "GGUFModel", "read_gguf", "turned_heads_of"]
+
+PARTS = ("query", "key", "value")
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
-ROTARY_FACTORS = "rope_freqs.weight"
-LAYER = re.compile(r"(?<=^blk\.)[0-9]+")
 
 MAGIC = b"GGUF"
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}
@@ -96,11 +83,12 @@ def read_gguf(path: Path) -> GGUFModel:
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise _unusable(path, "general.architecture")
-    if architecture not in ("llama", "qwen3"):
+    if architecture not in ARCHITECTURES:
         raise UserError(
-            "{where} is a model of type {family!r}; Bimo reads decoders of type 'llama' and 'qwen3'.",
+            "{where} is a model of type {family!r}; Bimo reads models of type {known}.",
             where=path,
             family=architecture[:LONGEST_NAME],
+            known=", ".join(ARCHITECTURES),
         )
     if metadata.get("split.count", 1) not in (0, 1):
         raise UserError(
@@ -109,24 +97,45 @@ def read_gguf(path: Path) -> GGUFModel:
         )
     stored = description.read_tensors(tensors, metadata.get("general.alignment", 32))
     factors = stored.pop(ROTARY_FACTORS, None)
-    weights = dict(_our_names(stored))
-    config = _config(metadata, architecture, weights, path)
-    unusual = _unusual(metadata, architecture, config)
-    # Llama 3.1 divides its rotary frequencies by these.
-    if factors is not None and (factors.data.size > 4 * config.head_width or (factors.dequantised() != 1).any()):
-        unusual.append(ROTARY_FACTORS)
-    if unusual:
+    weights = _apart(renamed(stored, NAMES.to_ours))
+    config = config_from_gguf(metadata, weights, factors, where=path)
+    if unusual := unusual_keys(metadata, config, factors):
         raise UserError(
             "{where} uses {features}, which Bimo does not compute.", where=path, features=", ".join(unusual)
         )
     _require_shapes(config, weights, path)
     require_finite_blocks(weights, where=path)
     if architecture == "llama":
-        for name, heads in (("query", config.heads), ("key", config.kv_heads)):
-            for layer in range(config.layers):
-                full_name = f"layers.{layer}.attention.{name}.weight"
-                weights[full_name] = _in_halves(weights[full_name], heads)
+        for name, matrix in weights.items():
+            if heads := turned_heads_of(name, config):
+                weights[name] = _in_halves(matrix, heads)
     return GGUFModel(config, weights, metadata)
+
+
+def turned_heads_of(name: str, config: ModelConfig) -> int:
+    """How many heads a tensor of queries or keys, matrix or bias, has for `rotate`; 0 for all other tensors."""
+    heads = {"query": config.heads, "key": config.kv_heads}
+    return heads.get(name.split(".")[-2], 0) if name.startswith("layers.") else 0
+
+
+def _apart(weights: dict[str, StoredMatrix]) -> dict[str, StoredMatrix]:
+    """Queries, keys and values, which GPT-2 has in one matrix and one bias, as three of each."""
+    found = {}
+    for name, matrix in weights.items():
+        if ".joined." not in name or (matrix.columns if matrix.rows == 1 else matrix.rows) % len(PARTS):
+            found[name] = matrix
+            continue
+        pieces = (
+            [_vector(piece) for piece in np.split(matrix.dequantised()[0], len(PARTS))]
+            if matrix.rows == 1
+            else [replace(matrix, rows=len(data), data=data) for data in np.split(matrix.data, len(PARTS))]
+        )
+        found |= {name.replace(".joined.", f".{part}."): piece for part, piece in zip(PARTS, pieces, strict=True)}
+    return found
+
+
+def _vector(numbers: np.ndarray) -> StoredMatrix:
+    return StoredMatrix(1, len(numbers), "F32", np.ascontiguousarray(numbers)[None].view(np.uint8))
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -288,84 +297,11 @@ class _Description:
         return math.prod(sizes[1:]), sizes[0], form
 
 
-def _our_names(stored: dict[str, StoredMatrix]) -> Iterator[tuple[str, StoredMatrix]]:
-    names = {theirs: ours for ours, theirs in NAMES}
-    for name, matrix in stored.items():
-        number = LAYER.search(name)
-        pattern = LAYER.sub("{}", name)
-        if pattern not in names:
-            raise UserError("The weights hold {name}, which a Llama- or Qwen3-shaped decoder does not have.", name=name)
-        yield names[pattern].format(number[0] if number else ""), matrix
-
-
-def _config(metadata: dict[str, Any], architecture: str, weights: dict[str, StoredMatrix], path: Path) -> ModelConfig:
-    """The shape that the keys describe; the vocabulary is as large as the embedding has rows."""
-
-    def usable(kind: type[int] | type[float], key: str, usual: float | None = None) -> Any:
-        value = metadata.get(f"{architecture}.{key}", usual)
-        if type(value) is not kind or not 0 < value < math.inf:
-            raise _unusable(path, f"{architecture}.{key}")
-        return value
-
-    if "embedding.weight" not in weights:
-        raise UserError("{path} has no tensor {name}.", path=path, name="token_embd.weight")
-    width, heads = usable(int, "embedding_length"), usable(int, "attention.head_count")
-    config = ModelConfig(
-        vocabulary=weights["embedding.weight"].rows,
-        layers=usable(int, "block_count"),
-        width=width,
-        heads=heads,
-        kv_heads=usable(int, "attention.head_count_kv", heads),
-        head_width=usable(int, "attention.key_length", width // heads),
-        hidden=usable(int, "feed_forward_length"),
-        context=usable(int, "context_length"),
-        qk_norm=architecture == "qwen3",
-        tied="head.weight" not in weights,
-        rope_theta=usable(float, "rope.freq_base", 10_000.0),
-        norm_epsilon=usable(float, "attention.layer_norm_rms_epsilon"),
-    )
-    require_buildable(config, where=path)
-    return config
-
-
-def _unusual(metadata: dict[str, Any], architecture: str, config: ModelConfig) -> list[str]:
-    """Keys that ask for something that a Decoder does not compute; what follows each asks for nothing."""
-    harmless = {
-        "rope.scaling.type": ("none",),
-        "rope.scaling.factor": (0, 1),
-        "rope.scale_linear": (0, 1),
-        "rope.dimension_count": (config.head_width,),
-        "attention.value_length": (config.head_width,),
-        "attention.sliding_window": (0,),
-        "attention.causal": (True,),
-        "expert_count": (0,),
-    }
-    keys = {f"{architecture}.{key}": values for key, values in harmless.items()}
-    return [key for key, values in keys.items() if key in metadata and metadata[key] not in values]
-
-
 def _require_shapes(config: ModelConfig, weights: dict[str, StoredMatrix], path: Path) -> None:
     """Raises UserError when a tensor is missing, too many or of another shape than the config asks for."""
-    queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
-    layer = {
-        "attention_norm": (1, config.width),
-        "attention.query": (queries, config.width),
-        "attention.key": (keys, config.width),
-        "attention.value": (keys, config.width),
-        "attention.out": (config.width, queries),
-        "feed_forward_norm": (1, config.width),
-        "feed_forward.gate": (config.hidden, config.width),
-        "feed_forward.up": (config.hidden, config.width),
-        "feed_forward.down": (config.width, config.hidden),
-    }
-    if config.qk_norm:
-        layer |= {"attention.query_norm": (1, config.head_width), "attention.key_norm": (1, config.head_width)}
-    expected = {"embedding.weight": (config.vocabulary, config.width), "norm.weight": (1, config.width)}
-    if not config.tied:
-        expected["head.weight"] = (config.vocabulary, config.width)
+    of_layer = len(expected_shapes(config, layers=1)) - len(expected_shapes(config, layers=0))
     # Whatever number of layers the file says it has: one more than there are tensors for is enough to find a fault.
-    for number in range(min(config.layers, len(weights) // len(layer) + 1)):
-        expected |= {f"layers.{number}.{name}.weight": shape for name, shape in layer.items()}
+    expected = expected_shapes(config, layers=min(config.layers, len(weights) // of_layer + 1))
     found = {name: (matrix.rows, matrix.columns) for name, matrix in weights.items()}
     if found != expected:
         wrong = sorted(name for name in expected.keys() | found.keys() if found.get(name) != expected.get(name))
@@ -377,6 +313,11 @@ def _unusable(path: Path, key: str) -> UserError:
 
 
 def _in_halves(matrix: StoredMatrix, heads: int) -> StoredMatrix:
-    """Rows (2 i, 2 i + 1) of a head, which llama.cpp turns together, to where `rotate` has them: (i, i + K/2)."""
+    """Rows (2 i, 2 i + 1) of a head, which llama.cpp turns together, to where `rotate` has them: (i, i + K/2).
+
+    Of a bias, the numbers.
+    """
+    if matrix.rows == 1:
+        return _vector(matrix.dequantised().reshape(heads, -1, 2).swapaxes(1, 2).ravel())
     order = np.arange(matrix.rows).reshape(heads, -1, 2).swapaxes(1, 2).ravel()
     return replace(matrix, data=matrix.data[order])

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FORMATS", "OTHER_FORMATS", "BlockFormat", "StoredMatrix", "dequantise"]
+from bimo.runtime import UserError
+
+__all__ = ["FORMATS", "OTHER_FORMATS", "BlockFormat", "StoredMatrix", "dequantise", "quantise"]
 
 COLUMNS_AT_ONCE = 1 << 20
 """Numbers that are widened in one go: what lies between bytes and result stays small."""
@@ -25,6 +27,8 @@ class BlockFormat:
     size: int
     decode: Callable[[np.ndarray], np.ndarray]
     """uint8 [N, size] -> float32 [N, columns]"""
+    encode: Callable[[np.ndarray], np.ndarray] | None = None
+    """float32 [N, columns] -> uint8 [N, size]; None where Bimo only reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,28 @@ def dequantise(data: np.ndarray, format_name: str) -> np.ndarray:
             blocks = np.ascontiguousarray(data[start : start + step]).reshape(-1, block.size)
             numbers[start : start + step] = block.decode(blocks).reshape(-1, columns)
     return numbers
+
+
+def quantise(numbers: np.ndarray, format_name: str) -> np.ndarray:
+    """float32 [rows, columns] -> rows as they lie in a file, uint8 [rows, bytes a row].
+
+    `columns` is a multiple of the format's. Raises UserError when a number is none, or too large for the format.
+    """
+    block = FORMATS[format_name]
+    assert block.encode is not None, f"{format_name} is only read"
+    rows, columns = numbers.shape
+    data = np.empty((rows, columns // block.columns * block.size), dtype=np.uint8)
+    step = max(1, COLUMNS_AT_ONCE // max(1, columns))
+    with np.errstate(over="ignore", invalid="ignore"):  # found out below, in one look at the result
+        for start in range(0, rows, step):
+            part = np.ascontiguousarray(numbers[start : start + step], dtype=np.float32)
+            encoded = block.encode(part.reshape(-1, block.columns))
+            if not np.isfinite(part).all() or not np.isfinite(block.decode(encoded)).all():
+                raise UserError(
+                    "The weights hold numbers that are infinite, no numbers, or too large for {form}.", form=format_name
+                )
+            data[start : start + step] = encoded.reshape(len(part), -1)
+    return data
 
 
 def _f16(blocks: np.ndarray, start: int) -> np.ndarray:
@@ -151,18 +177,80 @@ def _q6_k(blocks: np.ndarray) -> np.ndarray:
     return (scale[:, :, None] * (q.reshape(-1, 16, 16).astype(np.float32) - 32)).reshape(-1, 256)
 
 
+def _to_f32(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype("<f4").view(np.uint8)
+
+
+def _to_half(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype("<f2").view(np.uint8)
+
+
+def _to_bf16(numbers: np.ndarray) -> np.ndarray:
+    """The upper half of a float32, rounded to the nearest, in the middle to the even one."""
+    bits = numbers.view(np.uint32)
+    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype("<u2").view(np.uint8)
+
+
+def _rounded_scale(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A scale as a file has it, and its inverse; where it is 0, so is the inverse."""
+    scale = scale.astype(np.float16).astype(np.float32)
+    return scale, np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+
+
+def _to_q8_0(numbers: np.ndarray) -> np.ndarray:
+    """The largest becomes 127; each is rounded to the nearest multiple of the scale that is stored."""
+    scale, inverse = _rounded_scale(np.abs(numbers).max(axis=1, keepdims=True) / 127)
+    q = np.rint(numbers * inverse).clip(-127, 127).astype(np.int8)
+    return np.concatenate([scale.astype("<f2").view(np.uint8), q.view(np.uint8)], axis=1)
+
+
+REFITS = 2
+"""How often scale and least value are fitted to what was rounded: further ones bring less than a hundredth."""
+
+
+def _to_q4_1(numbers: np.ndarray) -> np.ndarray:
+    """From least to largest in 15 steps; then scale and least value by least squares for the steps that were taken.
+
+    Each fit is kept in the blocks that it brings closer to the numbers, so that none is further away than the first.
+    """
+    least, largest = numbers.min(axis=1, keepdims=True), numbers.max(axis=1, keepdims=True)
+    best = _q4_1_steps(numbers, (largest - least) / 15, least)
+    mean, found = numbers.mean(axis=1, keepdims=True), best
+    for _ in range(REFITS):
+        q = found[2]
+        middle = q.mean(axis=1, keepdims=True)
+        spread = ((q - middle) ** 2).sum(axis=1, keepdims=True)
+        slope = ((q - middle) * numbers).sum(axis=1, keepdims=True)
+        scale = np.divide(slope, spread, out=np.zeros_like(spread), where=spread > 0)
+        found = _q4_1_steps(numbers, scale, mean - scale * middle)
+        closer = found[3] < best[3]
+        best = tuple(np.where(closer, new, old) for new, old in zip(found, best, strict=True))
+    scale, least, q, _ = best
+    packed = q.astype(np.uint8).reshape(-1, 2, 16)
+    parts = [scale.astype("<f2").view(np.uint8), least.astype("<f2").view(np.uint8), packed[:, 0] | packed[:, 1] << 4]
+    return np.concatenate(parts, axis=1)
+
+
+def _q4_1_steps(numbers: np.ndarray, scale: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Scale and least value as they are stored, the nearest steps, and the sum of squared distances."""
+    scale, inverse = _rounded_scale(scale)
+    least = least.astype(np.float16).astype(np.float32)
+    q = np.rint((numbers - least) * inverse).clip(0, 15)
+    return scale, least, q, ((scale * q + least - numbers) ** 2).sum(axis=1, keepdims=True)
+
+
 FORMATS = {
-    "F32": BlockFormat(0, 1, 4, _f32),
-    "F16": BlockFormat(1, 1, 2, _half),
+    "F32": BlockFormat(0, 1, 4, _f32, _to_f32),
+    "F16": BlockFormat(1, 1, 2, _half, _to_half),
     "Q4_0": BlockFormat(2, 32, 18, _q4_0),
-    "Q4_1": BlockFormat(3, 32, 20, _q4_1),
+    "Q4_1": BlockFormat(3, 32, 20, _q4_1, _to_q4_1),
     "Q5_0": BlockFormat(6, 32, 22, _q5_0),
     "Q5_1": BlockFormat(7, 32, 24, _q5_1),
-    "Q8_0": BlockFormat(8, 32, 34, _q8_0),
+    "Q8_0": BlockFormat(8, 32, 34, _q8_0, _to_q8_0),
     "Q4_K": BlockFormat(12, 256, 144, _q4_k),
     "Q5_K": BlockFormat(13, 256, 176, _q5_k),
     "Q6_K": BlockFormat(14, 256, 210, _q6_k),
-    "BF16": BlockFormat(30, 1, 2, _bf16),
+    "BF16": BlockFormat(30, 1, 2, _bf16, _to_bf16),
 }
 """What Bimo computes with, by name."""
 

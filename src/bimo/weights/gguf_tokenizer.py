@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 
 from bimo.runtime import UserError, t
 from bimo.tokens.tokenizer import END_OF_TEXT, QWEN2_PATTERN, Tokenizer
 
-__all__ = ["gguf_tokenizer"]
+__all__ = ["gguf_tokenizer", "tokenizer_to_gguf"]
 
-ORDINARY, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 """Types of tokens; further ones are treated as ordinary, and merges do not lead to them."""
+
+ROLES = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+}
+"""What special tokens are for, as Tokenizer and as a file's keys name it."""
+
+BEGINS = "tokenizer.ggml.add_bos_token"
 
 # Radford et al. 2019, in the code that was published with GPT-2.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -85,7 +96,87 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
             inner.add_special_tokens([AddedToken(token, normalized=False)])
         elif kind == USER_DEFINED:
             inner.add_tokens([AddedToken(token, normalized=False)])
-    return Tokenizer(inner)
+    return _with_roles(inner, tokens, metadata)
+
+
+def _with_roles(inner: tokenizers.Tokenizer, tokens: list[str], metadata: dict[str, Any]) -> Tokenizer:
+    """With its special tokens and what it puts before a text; where no key says either, as one of ours."""
+    numbers = {role: metadata[key] for role, key in ROLES.items() if key in metadata}
+    for role, number in numbers.items():
+        if type(number) is not int or not 0 <= number < len(tokens):
+            raise _damaged(t("{key} does not fit the tokens", key=ROLES[role]))
+    special = {role: tokens[number] for role, number in numbers.items()}
+    if "eos_token" not in special:
+        return Tokenizer(inner)
+    # Where the key is missing, llama.cpp begins the texts of Llama 3 alone.
+    begins = metadata.get(BEGINS, metadata.get("tokenizer.ggml.pre") == "llama-bpe")
+    if begins is True and (begin := special.get("bos_token")):
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, numbers["bos_token"])]
+        )
+    return Tokenizer(inner, special)
+
+
+def tokenizer_to_gguf(tokenizer: Tokenizer, *, vocabulary: int) -> dict[str, Any]:
+    """The keys that describe a tokenizer; ids up to `vocabulary` that it does not have are filled with unused tokens.
+
+    Raises UserError when it is no byte-level BPE, or cuts words as no one of CUTTINGS does.
+    """
+    settings = json.loads(tokenizer.inner.to_str())
+    model = settings["model"]
+    cutting = _cutting(settings) if model["type"] == "BPE" else None
+    name = next((name for name, known in CUTTINGS.items() if known == cutting), None)
+    if name is None:
+        raise UserError(
+            "A GGUF file cannot hold this tokenizer: it is no byte-level BPE that cuts text like one of: {known}.",
+            known=", ".join(CUTTINGS),
+        )
+    tokens = [f"[UNUSED{number}]" for number in range(vocabulary)]
+    types = [UNUSED] * vocabulary
+    for token, number in model["vocab"].items():
+        tokens[number], types[number] = token, ORDINARY
+    for added in settings["added_tokens"]:
+        tokens[added["id"]], types[added["id"]] = added["content"], CONTROL if added["special"] else USER_DEFINED
+    special = {role: tokenizer.inner.token_to_id(token) for role, token in tokenizer.special.items()}
+    if tokenizer.begin:
+        special["bos_token"] = tokenizer.begin[0]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": name,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in model["merges"]],
+        **{ROLES[role]: number for role, number in special.items() if role in ROLES and number is not None},
+        BEGINS: bool(tokenizer.begin),
+    }
+
+
+def _cutting(settings: dict[str, Any]) -> Cutting | None:
+    """How a `tokenizer.json` cuts text into words, if it does so by patterns and then into bytes.
+
+    Qwen's tokenizers also compose characters (NFC), which no key can say: text that is not composed gets other ids.
+    """
+    steps = settings["pre_tokenizer"] or {}
+    steps = steps.get("pretokenizers", [steps])
+    last = steps[-1]
+    if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
+        return None
+    patterns = [_pattern(step) for step in steps[:-1]] + [GPT2_PATTERN] * last["use_regex"]
+    normalizer = (settings["normalizer"] or {}).get("type", "NFC")
+    plain = not any(
+        settings["model"].get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
+    )
+    if None in patterns or normalizer != "NFC" or not plain:
+        return None
+    return Cutting(tuple(filter(None, patterns)), whole_words=settings["model"]["ignore_merges"])
+
+
+def _pattern(step: dict[str, Any]) -> str | None:
+    if step["type"] == "Digits" and step["individual_digits"]:
+        return r"\p{N}"
+    if step["type"] == "Split" and step["behavior"] == "Isolated" and not step["invert"]:
+        return step["pattern"].get("Regex")
+    return None
 
 
 def _texts(metadata: dict[str, Any], key: str) -> list[str]:

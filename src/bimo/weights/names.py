@@ -6,9 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, TypeVar
 
 from bimo.models.config import ModelConfig
 from bimo.runtime import UserError
@@ -19,6 +17,8 @@ LARGEST_COUNT = 1 << 32
 MOST_LAYERS = 1 << 10
 LARGEST_TABLE = 1 << 27
 """Positions times head width, of which a Decoder holds two tables: 1 GB. Or times width, where positions are waves."""
+
+Weight = TypeVar("Weight")
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -40,7 +40,7 @@ class NamePairs:
         return {theirs: ours for ours, theirs in self.pairs}
 
 
-def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+def renamed(weights: dict[str, Weight], names: dict[str, str]) -> dict[str, Weight]:
     """The same tensors; what stands before the last dot (`.weight`, `.bias`) is called by its other name.
 
     Raises UserError on a name that is not known.

@@ -1,0 +1,1 @@
+"""Models for other engines: written, opened again there, and compared with what was trained."""

@@ -1,0 +1,96 @@
+"""What is exported: a decoder's weights, its tokenizer and chat template, from a folder or a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bimo.files import read_json
+from bimo.generate.engine import LanguageModel, load
+from bimo.models.config import ModelConfig
+from bimo.runtime import UserError
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.gguf import GGUFModel, read_gguf
+from bimo.weights.gguf_blocks import StoredMatrix
+from bimo.weights.gguf_tokenizer import ROLES, gguf_tokenizer
+from bimo.weights.quantize import stored_weights
+
+__all__ = ["TEMPLATE_FILE", "TEMPLATE_KEY", "Source", "open_gguf", "open_source"]
+
+TEMPLATE_FILE = "chat_template.jinja"
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A decoder with all that goes with it; weights under our names, in whatever format they were stored.
+
+    `template` is the Jinja template of a chat; `generation` is what `generation_config.json` says.
+    """
+
+    name: str
+    config: ModelConfig
+    weights: Mapping[str, StoredMatrix]
+    tokenizer: Tokenizer
+    template: str | None
+    generation: dict[str, Any]
+
+    def with_weights(self, weights: Mapping[str, StoredMatrix]) -> Source:
+        """The same with its weights as a format rounds them."""
+        return replace(self, weights=weights)
+
+    def language_model(self) -> LanguageModel:
+        """Ready to write and to be measured, in float32 whatever the weights are stored in."""
+        return LanguageModel(GGUFModel(self.config, dict(self.weights), {}).decoder(), self.tokenizer)
+
+    @property
+    def special(self) -> dict[str, int]:
+        """Ids of special tokens by their roles (`eos_token`)."""
+        found = {role: self.tokenizer.inner.token_to_id(token) for role, token in self.tokenizer.special.items()}
+        return {role: number for role, number in found.items() if number is not None}
+
+
+def open_source(path: Path) -> Source:
+    """A model folder or a GGUF file. Raises UserError when it is none that Bimo reads."""
+    if path.suffix == ".gguf":
+        return open_gguf(path)
+    model = load(path, device="cpu")
+    generation = path / "generation_config.json"
+    return Source(
+        path.resolve().name,
+        model.config,
+        stored_weights(model.model),
+        model.tokenizer,
+        _template(path),
+        read_json(generation) if generation.is_file() else {},
+    )
+
+
+def open_gguf(path: Path) -> Source:
+    """A GGUF file, whatever its name. Raises UserError when it is none that Bimo reads."""
+    stored = read_gguf(path)
+    template = stored.metadata.get(TEMPLATE_KEY)
+    ids = {role: stored.metadata[key] for role, key in ROLES.items() if key in stored.metadata and role != "unk_token"}
+    return Source(
+        path.stem,
+        stored.config,
+        stored.weights,
+        gguf_tokenizer(stored.metadata),
+        template if isinstance(template, str) else None,
+        {f"{role}_id": number for role, number in ids.items()},
+    )
+
+
+def _template(folder: Path) -> str | None:
+    """From a file of its own, or the settings of the tokenizer."""
+    path = folder / TEMPLATE_FILE
+    if path.is_file():
+        try:
+            return path.read_bytes().decode()
+        except UnicodeDecodeError:
+            raise UserError("{path} is not UTF-8.", path=path) from None
+    path = folder / "tokenizer_config.json"
+    template = read_json(path).get("chat_template") if path.is_file() else None
+    return template if isinstance(template, str) else None

@@ -1,0 +1,301 @@
+"""`bimo export`: write a model for other engines, open it there, compare, and keep it only when it is the same."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bimo
+from bimo.baselines import sample_evenly
+from bimo.console import SILENT, Console
+from bimo.evaluate.suite import predict_texts
+from bimo.export.comparison import Engine, OurEngine, compare, differing_weights
+from bimo.export.gguf import open_with_llama_cpp, round_gguf, write_gguf_file
+from bimo.export.hf import open_hf, round_hf, write_hf
+from bimo.export.source import Source, open_gguf, open_source
+from bimo.files import read_json, replacing, replacing_folder, require_room, write_json
+from bimo.runtime import USAGE, UserError, t
+from bimo.text.store import read_stored
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.gguf_blocks import StoredMatrix
+
+__all__ = ["FORMATS", "TARGETS", "Target", "export", "export_lines"]
+
+PROMPTS = 20
+PROMPT_CHARACTERS = 60
+LOSS_CHARACTERS = 20_000
+"""Of held-out text on which the loss by rounding is measured."""
+
+SENTENCES = (
+    "会议决定，下周三之前由研发部提交报告。",
+    "话说天下大势，分久必合，合久必分。",
+    "春眠不觉晓，处处闻啼鸟。",
+    "The committee met on Thursday and decided to",
+    "It was a bright cold day in April; the clocks",
+    "Once upon a time there was a little girl who",
+    "def first(items):\n    return items[",
+    "混合 mixed 文本 text，3.14 和 2026 年 👍🏽",
+)
+"""Where there is no text of the model's own."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """By how much what a format holds may differ from what was trained.
+
+    `loss` is the share by which bits per byte may rise through rounding. `predictions` is by how much an engine's
+    log-probabilities may differ from those of the rounded weights in float32: what it rounds while it computes.
+    """
+
+    name: str
+    loss: float
+    predictions: float
+
+
+FORMATS = {
+    "f32": Format("F32", 0.0001, 1e-3),
+    "f16": Format("F16", 0.001, 0.05),
+    "bf16": Format("BF16", 0.005, 0.4),
+    "q8_0": Format("Q8_0", 0.005, 1.5),
+    "q4_1": Format("Q4_1", 0.1, 1.5),
+}
+"""By the name that --weights gives; docs/formats.md has the reasons for the numbers."""
+
+OTHER_NAMES = {"int8": "q8_0", "int4": "q4_1"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """How models are written for a kind of engine, and opened again. The first of `formats` is the usual one.
+
+    `reopen` is our own reader, for an engine whose files we read; `predictions` says that the engine computes in
+    float32 whatever the format.
+    """
+
+    formats: tuple[str, ...]
+    folder: bool
+    round: Callable[[Source, str], Mapping[str, StoredMatrix]]
+    write: Callable[[Path, Source, str], None]
+    open: Callable[[Path], Engine]
+    reopen: Callable[[Path], Source] | None = None
+    in_float32: bool = False
+
+
+TARGETS = {
+    "hf": Target(("f32", "f16", "bf16"), True, round_hf, write_hf, open_hf, open_source, in_float32=True),
+    "gguf": Target(
+        ("f16", "f32", "bf16", "q8_0", "q4_1"), False, round_gguf, write_gguf_file, open_with_llama_cpp, open_gguf
+    ),
+}
+
+
+def export(
+    model: str | Path,
+    *,
+    to: str,
+    out: str | Path,
+    weights: str = "",
+    data: str | Path | None = None,
+    check: bool = False,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """Write `model`, a folder or a GGUF file, to `out` for the engines of `to`, a key of TARGETS.
+
+    What was written is opened again, by such an engine where one is installed, and compared with the model on prompts
+    from the held-out part of `data` (by default what `bimo run` left beside the model). Returns the comparison, which
+    is kept with the result. With `check` nothing is written: what stands at `out` is compared.
+
+    Raises UserError, and leaves `out` as it was, when the two differ by more than the format allows.
+    """
+    model, out = Path(model), Path(out)
+    target = _target(to)
+    kept = out / "bimo" / "export.json" if target.folder else out.with_name(out.name + ".export.json")
+    if check and not weights:
+        weights = _kept_format(kept)
+    form = _format(weights or target.formats[0], to, target)
+    _require_place(out, kept, check=check)
+    source = open_source(model)
+    prompts, texts, where = _held_out(model, None if data is None else Path(data))
+    if where is None:
+        console.warn(
+            t("There is no held-out text of this model: a few sentences of Bimo's own are used. Better: --data.")
+        )
+    rounded = source.with_weights(target.round(source, form.name))
+    if uneven := [name for name, matrix in rounded.weights.items() if matrix.format == "F16" != form.name]:
+        console.warn(
+            t(
+                "{count} matrices stay F16, since their rows are no multiple of the format's 32 numbers",
+                count=len(uneven),
+            )
+        )
+    facts: dict[str, Any] = {"bimo": bimo.__version__, "model": source.name, "to": to, "weights": form.name}
+    facts |= {"prompts_from": where or "sentences", **_loss(source, rounded, texts, form, console)}
+    if check:
+        facts["comparison"], faults = _compared(rounded, out, target, form, prompts, console)
+        if faults:
+            raise UserError(
+                "{out} is not {model} as {form}: {faults}.",
+                out=out,
+                model=model,
+                form=form.name,
+                faults=t("; ").join(faults),
+            )
+    else:
+        size = sum(matrix.data.nbytes for matrix in rounded.weights.values())
+        require_room(out.parent, size + (16 << 20))
+        with replacing_folder(out) if target.folder else replacing(out) as part:
+            target.write(part, source, form.name)
+            facts["comparison"], faults = _compared(rounded, part, target, form, prompts, console)
+            if faults:
+                raise UserError(
+                    "What was written for {engine} is not what was trained: {faults}. It is not kept.",
+                    engine=facts["comparison"]["engine"],
+                    faults=t("; ").join(faults),
+                )
+            if target.folder:
+                write_json(part / "bimo" / "export.json", facts)
+        if not target.folder:
+            write_json(kept, facts)
+    facts |= {"path": str(out), "bytes": _size(out)}
+    return facts
+
+
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        raise UserError("--to must be one of {known}, but is {name}.", code=USAGE, known=", ".join(TARGETS), name=name)
+    return TARGETS[name]
+
+
+def _format(wanted: str, to: str, target: Target) -> Format:
+    name = OTHER_NAMES.get(wanted.lower(), wanted.lower())
+    if name not in target.formats:
+        raise UserError(
+            "For {to} the weights can be {known}, but not {name}.",
+            code=USAGE,
+            to=to,
+            known=", ".join(target.formats),
+            name=wanted,
+        )
+    return FORMATS[name]
+
+
+def _kept_format(kept: Path) -> str:
+    if not kept.is_file():
+        raise UserError("There is no {path}. Say with --weights which format is to be checked.", code=USAGE, path=kept)
+    return read_json(kept)["weights"]
+
+
+def _require_place(out: Path, kept: Path, *, check: bool) -> None:
+    """Nothing but an earlier export is overwritten."""
+    if check and not out.exists():
+        raise UserError("There is no {path} to check.", code=USAGE, path=out)
+    if not check and out.exists() and not kept.exists():
+        raise UserError("{path} exists and is no export of Bimo's. Choose another --out.", code=USAGE, path=out)
+
+
+def _held_out(model: Path, data: Path | None) -> tuple[list[str], list[str], str | None]:
+    """(Prompts, texts to measure the loss on, the folder they are from or None when they are our own sentences)."""
+    folder = data or model / "bimo" / "data"
+    if not (folder / "documents").is_dir():
+        if data is not None:
+            raise UserError("{path} is not prepared data. It is made by: bimo prepare SOURCE --out DATA.", path=data)
+        return list(SENTENCES), ["\n".join(SENTENCES)], None
+    documents = [document.text for document in read_stored(folder / "documents", "validation")]
+    prompts = [text[:PROMPT_CHARACTERS] for text in itertools.islice(documents, PROMPTS)]
+    return prompts, sample_evenly(documents, LOSS_CHARACTERS), str(folder)
+
+
+def _loss(source: Source, rounded: Source, texts: list[str], form: Format, console: Console) -> dict[str, Any]:
+    """Bits per byte before and after rounding. Raises UserError when they rise by more than the format allows."""
+    before, after = (
+        predict_texts(each.language_model(), texts, console=console)["bits_per_byte"] for each in (source, rounded)
+    )
+    loss = after / before - 1
+    if not loss <= form.loss:
+        raise UserError(
+            "In {form} the model needs {after:.4f} bits per byte instead of {before:.4f}, {loss:+.2%}, where "
+            "{allowed:.2%} is allowed. Choose a larger format with --weights.",
+            form=form.name,
+            after=after,
+            before=before,
+            loss=loss,
+            allowed=form.loss,
+        )
+    return {"bits_per_byte": {"before": before, "after": after, "characters": sum(map(len, texts))}}
+
+
+def _compared(
+    rounded: Source, path: Path, target: Target, form: Format, prompts: list[str], console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """What was written beside what was to be written, by our own reader and by the engine it is for; as `compare`."""
+    faults = []
+    if target.reopen is not None:
+        faults = _reopened(rounded, target.reopen(path))
+    trained, written = OurEngine(rounded), target.open(path)
+    own = isinstance(written, OurEngine) or target.in_float32
+    # GPT-2's GELU is looked up in a table of float16 by llama.cpp, whatever the weights are.
+    least = "f16" if rounded.config.feed_forward == "gelu_tanh" else "f32"
+    tolerance = FORMATS["f32"].predictions if own else max(form.predictions, FORMATS[least].predictions)
+    try:
+        facts, more = compare(
+            trained, written, prompts, tolerance=tolerance, context=rounded.config.context, console=console
+        )
+    finally:
+        written.close()
+    return facts, faults + more
+
+
+def _reopened(rounded: Source, written: Source) -> list[str]:
+    """In words, what our own reader finds to be other than it should."""
+    faults = []
+    if written.config != rounded.config:
+        faults.append(t("the shape is {found}", found=written.config))
+    if names := differing_weights(written, rounded.weights):
+        faults.append(t("{count} tensors hold other numbers, first {name}", count=len(names), name=names[0]))
+    if not _same_tokens(rounded.tokenizer, written.tokenizer):
+        faults.append(t("the tokens are others"))
+    if written.template != rounded.template:
+        faults.append(t("the chat template is another"))
+    if (written.special, written.tokenizer.begin) != (rounded.special, rounded.tokenizer.begin):
+        faults.append(t("special tokens are others"))
+    return faults
+
+
+def _same_tokens(expected: Tokenizer, found: Tokenizer) -> bool:
+    """Whether all ids mean the same and merges are the same; ids that a model has beyond its tokens may have names."""
+    merges = [json.loads(each.inner.to_str())["model"].get("merges") for each in (expected, found)]
+    return expected.inner.get_vocab().items() <= found.inner.get_vocab().items() and merges[0] == merges[1]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def export_lines(facts: dict[str, Any]) -> list[str]:
+    """An export as lines for people."""
+    found, bits = facts["comparison"], facts["bits_per_byte"]
+    return [
+        t("{path}: {weights}, {size:.1f} MB", path=facts["path"], weights=facts["weights"], size=facts["bytes"] / 1e6),
+        t("opened again with {engine}", engine=found["engine"]),
+        t(
+            "{prompts} prompts: ids, special tokens and chat template are equal; predictions differ by at most "
+            "{largest:.2g} ({tolerance:.2g} allowed); {equal} prompts go on with the same {tokens} tokens",
+            prompts=found["prompts"],
+            largest=found["largest_difference"],
+            tolerance=found["tolerance"],
+            equal=found["equal_greedy"],
+            tokens=found["new_tokens"],
+        ),
+        t(
+            "{before:.4f} bits per byte in float32, {after:.4f} as written ({loss:+.2%})",
+            before=bits["before"],
+            after=bits["after"],
+            loss=bits["after"] / bits["before"] - 1,
+        ),
+    ]

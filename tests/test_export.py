@@ -1,0 +1,363 @@
+"""`bimo export`: what is written is what was trained, and what is not is caught and not kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bimo.console import SILENT
+from bimo.export.comparison import CHATS, OurEngine, compare, render
+from bimo.export.source import Source, open_source
+from bimo.export.verb import FORMATS, SENTENCES, TARGETS, export, export_lines
+from bimo.files import read_json
+from bimo.generate.engine import load
+from bimo.models.transformer import Decoder
+from bimo.runtime import USAGE, UserError
+from bimo.text.documents import Document
+from bimo.text.store import DocumentWriter
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.gguf import read_gguf
+from bimo.weights.huggingface import save_model
+
+verb = sys.modules["bimo.export.verb"]
+FOREIGN = ("transformers", "llama_cpp", "xllamacpp")
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}系统：{% else %}{{ message['role'] }}: {% endif %}"
+    "{{ message['content'] }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No foreign engine is installed."""
+    for name in FOREIGN:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.fixture(scope="module")
+def model(
+    make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model folder as `bimo run` leaves it, with held-out text and a chat template."""
+    folder = tmp_path_factory.mktemp("models") / "ink"
+    decoder = make_model(vocabulary=tiny_tokenizer.vocabulary, context=128, width=64, hidden=96)
+    save_model(folder, decoder, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(folder, context=128)
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    texts = [sentence * 3 for sentence in SENTENCES[:3]]
+    with DocumentWriter(folder / "bimo" / "data" / "documents", "validation") as writer:
+        for text in texts:
+            writer.write(Document(text, "a.txt", 0, "zh"))
+    return folder
+
+
+def there(to: str, folder: Path) -> Path:
+    return folder / ("ink.gguf" if to == "gguf" else "ink-hf")
+
+
+WAYS = [(to, form) for to, target in TARGETS.items() for form in target.formats]
+
+
+@pytest.mark.parametrize(("to", "form"), WAYS)
+@pytest.mark.usefixtures("alone")
+def test_every_format_comes_back_to_our_own_reader(to: str, form: str, model: Path, tmp_path: Path) -> None:
+    out = there(to, tmp_path)
+    facts = export(model, to=to, out=out, weights=form)
+    found = facts["comparison"]
+    assert found["engine"] == "bimo"
+    assert found["largest_difference"] < 1e-5
+    assert (found["prompts"], found["equal_ids"], found["equal_greedy"]) == (3, 3, 3)
+    assert (found["new_tokens"], found["chats"], found["partings"]) == (64, 3, [])
+    bits = facts["bits_per_byte"]
+    assert bits["before"] < 20
+    assert (bits["before"] == bits["after"]) is (form == "f32")
+    assert facts["prompts_from"] == str(model / "bimo" / "data")
+    kept = read_json(out / "bimo" / "export.json" if to == "hf" else tmp_path / "ink.gguf.export.json")
+    assert kept["comparison"] == found
+    written = open_source(out)
+    expected = open_source(model)
+    assert (written.template, written.special) == (expected.template, expected.special)
+    assert written.tokenizer.begin == expected.tokenizer.begin == [expected.tokenizer.end]
+    assert facts["bytes"] > 0.9 * sum(matrix.data.nbytes for matrix in written.weights.values()) / (
+        2 if to == "hf" else 1
+    )
+    # What was exported can be exported again, and used.
+    assert "".join(load(out).generate("会议", max_tokens=5))
+    lines = "\n".join(export_lines(facts))
+    assert "opened again with bimo" in lines
+    assert f"{bits['after']:.4f} as written" in lines
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_gguf_file_becomes_a_folder_and_a_file_again(model: Path, tmp_path: Path) -> None:
+    export(model, to="gguf", out=tmp_path / "a.gguf", weights="f32")
+    export(tmp_path / "a.gguf", to="hf", out=tmp_path / "folder")
+    export(tmp_path / "folder", to="gguf", out=tmp_path / "b.gguf", weights="f32")
+    first, last = read_gguf(tmp_path / "a.gguf"), read_gguf(tmp_path / "b.gguf")
+    assert first.config == last.config
+    for name, matrix in first.weights.items():
+        np.testing.assert_array_equal(matrix.data, last.weights[name].data)
+    changed = {key for key in first.metadata | last.metadata if first.metadata.get(key) != last.metadata.get(key)}
+    assert changed == {"general.name"}
+    generation = read_json(tmp_path / "folder" / "generation_config.json")
+    assert generation["eos_token_id"] == generation["bos_token_id"] == open_source(model).tokenizer.end
+
+
+@pytest.mark.usefixtures("alone")
+def test_without_held_out_text_our_sentences_are_used_and_that_is_said(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bimo.console import Console
+
+    export(model, to="gguf", out=tmp_path / "a.gguf")
+    facts = export(tmp_path / "a.gguf", to="gguf", out=tmp_path / "b.gguf", console=Console(quiet=True))
+    assert facts["prompts_from"] == "sentences"
+    assert facts["comparison"]["prompts"] == len(SENTENCES)
+    assert "a few sentences of Bimo's own are used" in capsys.readouterr().err
+    facts = export(tmp_path / "a.gguf", to="gguf", out=tmp_path / "b.gguf", data=model / "bimo" / "data")
+    assert facts["prompts_from"] == str(model / "bimo" / "data")
+    with pytest.raises(UserError, match="is not prepared data"):
+        export(tmp_path / "a.gguf", to="gguf", out=tmp_path / "c.gguf", data=tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ what is caught
+
+
+def alter_weight(out: Path, *, by: float) -> None:
+    """Change one number of a matrix by a share of itself."""
+    if out.is_dir():
+        tensors = load_file(out / "model.safetensors")
+        tensors["model.layers.1.mlp.down_proj.weight"][3, 5] *= 1 + by
+        save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+        return
+    stored = read_gguf(out)
+    number = stored.weights["layers.1.feed_forward.down.weight"].data[3, 20:24]
+    raw = out.read_bytes()
+    place = raw.index(stored.weights["layers.1.feed_forward.down.weight"].data.tobytes()) + 4 * (3 * 96 + 5)
+    assert raw[place : place + 4] == number.tobytes()
+    (old,) = struct.unpack("<f", number.tobytes())
+    out.write_bytes(raw[:place] + struct.pack("<f", old * (1 + by)) + raw[place + 4 :])
+
+
+def alter_template(out: Path) -> None:
+    """`assistant: ` becomes `assistant! ` of the same length."""
+    file = out / "chat_template.jinja" if out.is_dir() else out
+    raw = file.read_bytes()
+    assert raw.count(b"assistant: ") == 1
+    file.write_bytes(raw.replace(b"assistant: ", b"assistant! "))
+
+
+def alter_end(out: Path) -> None:
+    """Another token ends texts."""
+    if out.is_dir():
+        path = out / "tokenizer_config.json"
+        path.write_text(json.dumps(read_json(path) | {"eos_token": "a"}), encoding="utf-8")
+        return
+    raw, key = out.read_bytes(), b"tokenizer.ggml.eos_token_id" + struct.pack("<I", 4)
+    place = raw.index(key) + len(key)
+    out.write_bytes(raw[:place] + struct.pack("<I", 70) + raw[place + 4 :])
+
+
+def alter_merge(out: Path) -> None:
+    """Two tokens change places: ids are others, all numbers stay."""
+    file = out / "tokenizer.json" if out.is_dir() else out
+    raw = file.read_bytes()
+    if out.is_dir():
+        settings = json.loads(raw)
+        vocabulary = settings["model"]["vocab"]
+        vocabulary["e"], vocabulary["t"] = vocabulary["t"], vocabulary["e"]
+        file.write_text(json.dumps(settings), encoding="utf-8")
+        return
+    e, t = (struct.pack("<Q", 1) + letter for letter in (b"e", b"t"))
+    assert raw.count(e) == raw.count(t) == 1
+    file.write_bytes(raw.replace(e, b"\0" * 9).replace(t, e).replace(b"\0" * 9, t, 1))
+
+
+ALTERATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a weight": (
+        lambda out: alter_weight(out, by=1e-6),
+        "1 tensors hold other numbers, first layers.1.feed_forward.down",
+    ),
+    "the template": (alter_template, "the chat template is another"),
+    "the end": (alter_end, "special tokens are others"),
+    "two tokens": (alter_merge, "the tokens are others"),
+}
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("what", ALTERATIONS)
+@pytest.mark.usefixtures("alone")
+def test_what_was_altered_is_caught(what: str, to: str, model: Path, tmp_path: Path) -> None:
+    out = there(to, tmp_path)
+    export(model, to=to, out=out, weights="f32")
+    assert export(model, to=to, out=out, check=True)["weights"] == "F32"
+    alter, sentence = ALTERATIONS[what]
+    alter(out)
+    with pytest.raises(UserError, match=f"is not .* as F32: .*{sentence}"):
+        export(model, to=to, out=out, check=True)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("what", ["a weight", "the template"])
+def test_what_the_writer_got_wrong_is_not_kept(
+    what: str, to: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With whatever engine is installed."""
+    out = there(to, tmp_path)
+    export(model, to=to, out=out, weights="f32")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    target = TARGETS[to]
+
+    def write(path: Path, source: Source, form: str) -> None:
+        target.write(path, source, form)
+        ALTERATIONS[what][0](path)
+
+    monkeypatch.setitem(TARGETS, to, dataclasses.replace(target, write=write))
+    with pytest.raises(UserError, match=rf"is not what was trained: .*{ALTERATIONS[what][1]}.* It is not kept\."):
+        export(model, to=to, out=out, weights="f32")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_the_engines_catch_by_themselves_what_matters(
+    to: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without our own reader: what a foreign engine computes and renders is compared, too."""
+    pytest.importorskip("transformers" if to == "hf" else "xllamacpp")
+    out = there(to, tmp_path)
+    export(model, to=to, out=out, weights="f32")
+    monkeypatch.setitem(TARGETS, to, dataclasses.replace(TARGETS[to], reopen=None))
+    alter_weight(out, by=20.0)
+    with pytest.raises(UserError, match=r"predictions differ by .*, where 0\.001 is allowed"):
+        export(model, to=to, out=out, check=True)
+    alter_weight(out, by=1 / 21 - 1)
+    alter_template(out)
+    with pytest.raises(UserError, match="the chat template gives other text"):
+        export(model, to=to, out=out, check=True)
+
+
+class Altered(OurEngine):
+    """The model with one thing about it changed."""
+
+    def __init__(self, source: Source, **changes: Any) -> None:
+        super().__init__(source)
+        for name, change in changes.items():
+            setattr(self, name, change)
+
+
+def test_a_comparison_says_what_differs(model: Path) -> None:
+    source = open_source(model)
+    ours = OurEngine(source)
+    prompts, facts = list(SENTENCES[:2]), {"tolerance": 0.01, "context": 128}
+
+    def faults(**changes: Any) -> str:
+        return "; ".join(compare(ours, Altered(source, **changes), prompts, **facts)[1])
+
+    nudge = np.zeros(source.config.vocabulary, dtype=np.float32)
+    nudge[7] = 0.02
+    assert faults() == ""
+    assert "2 of 2 prompts get other ids, first “会议" in faults(tokens=lambda text: [1])
+    assert "special tokens are {'eos_token': 9}" in faults(special=lambda: {"eos_token": 9})
+    assert faults(special=lambda: {"eos_token": ours.special()["eos_token"], "mask_token": 3}) == ""
+    assert "the chat template gives other text" in faults(chat=lambda messages: None)
+    assert "predictions differ by 0.02, where 0.01" in faults(predict=lambda ids: ours.predict(ids) + nudge)
+    assert faults(predict=lambda ids: ours.predict(ids) + nudge / 4) == ""
+    assert "predictions differ by nan" in faults(predict=lambda ids: ours.predict(ids) * np.nan)
+    short = [ids[:-1] for ids in ours.write([ours.tokens(prompt) for prompt in prompts], 64)]
+    assert "of 2 prompts 2 go on with other tokens, up to inf" in faults(write=lambda prompts, count: short)
+
+
+def test_tokens_may_part_where_both_are_as_good(model: Path) -> None:
+    source = open_source(model)
+    ours = OurEngine(source)
+    ids = ours.tokens(SENTENCES[0])
+    (mine,) = ours.write([ids], 64)
+    scores = ours.predict(ids + mine[:5])
+    second = int(np.argsort(-scores)[1])
+    gap = float(scores[mine[5]] - scores[second])
+    other = Altered(source, write=lambda prompts, count: [[*mine[:5], second, *mine[6:]]])
+    facts, faults = compare(ours, other, [SENTENCES[0]], tolerance=gap * 2.02, context=128)
+    assert faults == []
+    assert facts["partings"] == [{"place": 5, "gap": pytest.approx(gap)}]
+    _, faults = compare(ours, other, [SENTENCES[0]], tolerance=gap * 1.98, context=128)
+    assert faults == [f"of 1 prompts 1 go on with other tokens, up to {gap:.2g} less likely by their logarithm"]
+
+
+def test_templates_are_rendered_in_a_sandbox(model: Path) -> None:
+    source = open_source(model)
+    end = source.tokenizer.special["eos_token"]
+    assert render(source, CHATS[0]) == f"user: 你好，笔墨！{end}\nassistant: "
+    assert "<b>'\"</b>" in (render(source, CHATS[2]) or "")
+    for template in (
+        "{{ messages.__class__.__mro__ }}",
+        "{{ raise_exception('no') }}",
+        "{% for",
+        "{{ 1 / 0 }}",
+        "{{ messages[9]['role'] + 1 }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ messages.append(1) }}",
+        None,
+    ):
+        strange = dataclasses.replace(source, template=template)
+        assert render(strange, CHATS[0]) is None, template
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_wrong_usage_is_a_sentence(model: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "mine.gguf"
+    foreign.write_text("my own")
+    for changes, sentence in (
+        ({"to": "onyx"}, "--to must be one of hf, gguf, but is onyx"),
+        ({"to": "hf", "weights": "int8"}, "For hf the weights can be f32, f16, bf16, but not int8"),
+        ({"to": "gguf", "weights": "q5_k"}, "For gguf the weights can be .*q4_1, but not q5_k"),
+        ({"to": "gguf", "out": foreign}, "exists and is no export of Bimo's"),
+        (
+            {"to": "gguf", "out": tmp_path / "no.gguf", "check": True, "weights": "f16"},
+            "There is no .*no.gguf to check",
+        ),
+        ({"to": "gguf", "out": foreign, "check": True}, r"There is no .*mine\.gguf\.export\.json\. Say with --weights"),
+    ):
+        with pytest.raises(UserError, match=sentence) as refusal:
+            export(model, **{"out": tmp_path / "out", **changes})
+        assert refusal.value.code == USAGE
+    assert foreign.read_text() == "my own"
+    with pytest.raises(UserError, match="There is no model folder"):
+        export(tmp_path / "nothing", to="gguf", out=tmp_path / "out.gguf")
+
+
+def test_a_loss_beyond_the_format_is_refused_with_the_numbers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "q4_1", dataclasses.replace(FORMATS["q4_1"], loss=-1.0))
+    with pytest.raises(UserError, match=r"In Q4_1 the model needs \d+\.\d{4} bits per byte instead of \d+\.\d{4}, "):
+        export(model, to="gguf", out=tmp_path / "a.gguf", weights="int4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_matrices_that_stay_f16_are_said(
+    make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bimo.console import Console
+
+    folder = tmp_path / "narrow"
+    save_model(folder, make_model(vocabulary=tiny_tokenizer.vocabulary, context=128), end=tiny_tokenizer.end)
+    tiny_tokenizer.save(folder, context=128)
+    export(folder, to="gguf", out=tmp_path / "a.gguf", weights="int8", console=Console(quiet=True))
+    # Of 15 matrices those that take 32 numbers or a multiple: the outputs of attention.
+    assert "13 matrices stay F16" in capsys.readouterr().err
+
+
+def test_silence_is_the_default() -> None:
+    assert export.__kwdefaults__["console"] is SILENT
