@@ -13,9 +13,8 @@ import torch
 from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import open_steps
-from bimo.models.config import ModelConfig
+from bimo.models.families import LanguageModule, Shape
 from bimo.models.scoring import Window, rolling_losses, score_windows
-from bimo.models.transformer import Decoder
 from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
@@ -30,7 +29,7 @@ USUAL = Sampling()
 
 
 class LanguageModel:
-    """A decoder with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
+    """A model with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
     It writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where those are
     others than what stands between documents.
@@ -38,7 +37,7 @@ class LanguageModel:
 
     def __init__(
         self,
-        source: Decoder | GGUFModel,
+        source: LanguageModule | GGUFModel,
         tokenizer: Tokenizer,
         *,
         device: torch.device | None = None,
@@ -48,14 +47,14 @@ class LanguageModel:
         self._source, self._device = source, device
         self._find_chat = chat or (lambda: ChatFormat(tokenizer, own_template(tokenizer)))
         self.tokenizer = tokenizer
-        self.config: ModelConfig = source.config
+        self.config: Shape = source.config
         self._ends = ends | {tokenizer.end}
         self._unread: dict[int, deque[Written]] = {}
 
     @functools.cached_property
-    def model(self) -> Decoder:
-        """The decoder in torch, all of its weights as numbers."""
-        return self._source if isinstance(self._source, Decoder) else self._source.decoder(device=self._device)
+    def model(self) -> LanguageModule:
+        """The model in torch, all of its weights as numbers."""
+        return self._source.decoder(device=self._device) if isinstance(self._source, GGUFModel) else self._source
 
     @functools.cached_property
     def chat(self) -> ChatFormat:
@@ -121,11 +120,11 @@ class LanguageModel:
             self._unread[written.ticket].append(written)
 
     def _make_room(self, *, slots: int, positions: int) -> None:
-        """At least so much, or as many positions as the model reads. Streams that are under way are written first.
+        """At least so much, or as many positions as it writes on. Streams that are under way are written first.
 
         The next power of two, so that a conversation that grows is not read anew with each message.
         """
-        positions = min(1 << (positions - 1).bit_length(), self.config.context)
+        positions = min(1 << (positions - 1).bit_length(), self.config.reach)
         if self._batch.slots < slots or self._batch.positions < positions:
             while self._batch.busy:
                 self._write()
@@ -200,12 +199,12 @@ def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
 
 
 @torch.inference_mode()
-def write_reference(model: Decoder, request: Request) -> list[int]:
+def write_reference(model: LanguageModule, request: Request) -> list[int]:
     """The slow twin of a Batch: reads everything again for each token, without a cache.
 
-    When the context is full, its second half is read and writing goes on from there.
+    When as much was read as the model reaches, the second half of it is read and writing goes on from there.
     """
-    context = model.config.context
+    context = model.config.reach
     chances = np.random.default_rng(request.seed)
     ids, start = list(request.prompt), max(0, len(request.prompt) - context)
     while len(ids) - len(request.prompt) < request.max_tokens:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from bimo.models.config import ModelConfig, load_presets
+from bimo.models.perceptron import Perceptron, PerceptronConfig
+from bimo.models.recurrent import Recurrent, RecurrentConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 
 __all__ = ["FAMILIES", "Family", "LanguageModule", "Shape", "build", "choose_family", "family_of"]
 
-Shape = ModelConfig
-LanguageModule = Decoder
+Shape = ModelConfig | RecurrentConfig | PerceptronConfig
+LanguageModule = Decoder | Recurrent | Perceptron
 """What predicts the next token. Every family offers what a Decoder offers."""
 
 
@@ -26,7 +28,11 @@ class Family:
     model: Callable[..., LanguageModule]
 
 
-FAMILIES = {"decoder": Family(ModelConfig, Decoder)}
+FAMILIES = {
+    "decoder": Family(ModelConfig, Decoder),
+    "lstm": Family(RecurrentConfig, Recurrent),
+    "mlp": Family(PerceptronConfig, Perceptron),
+}
 """By the name that --family and run files give."""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule
 
 __all__ = ["Window", "rolling_losses", "rolling_windows", "score_windows"]
 
@@ -42,7 +42,7 @@ def rolling_windows(ids: list[int], *, context: int, stride: int, owner: int = 0
 
 
 @torch.no_grad()
-def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
+def score_windows(model: LanguageModule, windows: list[Window]) -> list[float]:
     """Cross-entropy in nats, summed over the scored ids of each window; [B] floats."""
     T = max(1, *(len(window.ids) - 1 for window in windows))
     inputs = torch.zeros(len(windows), T, dtype=torch.long)
@@ -58,7 +58,7 @@ def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
     return losses.sum(dim=1, dtype=torch.float64).tolist()
 
 
-def rolling_losses(model: Decoder, documents: Iterable[list[int]], *, context: int, stride: int) -> list[float]:
+def rolling_losses(model: LanguageModule, documents: Iterable[list[int]], *, context: int, stride: int) -> list[float]:
     """Cross-entropy in nats of each document, every id but the first being predicted once. One float a document."""
     documents = list(documents)
     windows = [

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimo.models.families import LanguageModule
 from bimo.models.fused import cross_entropy_, fusible
-from bimo.models.transformer import Decoder
 
 __all__ = [
     "IGNORED",
@@ -32,31 +32,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """The output matrix and the softmax in one, chunk by chunk, gradients made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        cast = weight.to(hidden.dtype)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
+        cast, cast_bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         count = int((targets != IGNORED).sum())
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
             part = slice(start, start + ROWS)
-            logits = F.linear(hidden[part], cast)
+            logits = F.linear(hidden[part], cast, cast_bias)
             losses, gradient = _cross_entropy(logits, targets[part])
             total += float(losses.sum())
             hidden_gradient[part] = gradient @ cast
             if weight_gradient is not None:
                 weight_gradient += gradient.mT @ hidden[part]
+            if bias_gradient is not None:
+                bias_gradient += gradient.sum(dim=0, dtype=bias_gradient.dtype)
+        made = (hidden_gradient, weight_gradient, bias_gradient)
         divisor = max(1, count)
-        if weight_gradient is not None:
-            weight_gradient.div_(divisor)
-        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient)
+        ctx.save_for_backward(*(None if gradient is None else gradient.div_(divisor) for gradient in made))
         return torch.tensor(total / divisor, device=hidden.device)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        toward_weight = None if weight_gradient is None else weight_gradient * gradients[0]
-        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), toward_weight, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [None if made is None else made * gradients[0].to(made.dtype) for made in ctx.saved_tensors]
+        return scaled[0], scaled[1], None, scaled[2]
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,17 +71,20 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.mul_((targets != IGNORED)[:, None]).to(dtype)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed.
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed + bias [V].
 
     The N x V logits never stand whole. Targets equal to IGNORED carry no loss.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, bias)
 
 
-def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy_reference(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None
+) -> Tensor:
     """The same, as it is written."""
-    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), targets, ignore_index=IGNORED)
+    logits = F.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype))
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
 
 
 def with_noise(ids: Tensor, share: float) -> Tensor:
@@ -92,18 +96,18 @@ def with_noise(ids: Tensor, share: float) -> Tensor:
     return torch.where(torch.rand(ids.shape, device=ids.device) < share, others, ids)
 
 
-def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) -> tuple[Tensor, int]:
+def next_token_loss(model: LanguageModule, windows: np.ndarray, *, noise: float = 0.0) -> tuple[Tensor, int]:
     """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted).
 
     `noise` is the share of the tokens before it that are exchanged: see `with_noise`.
     """
     ids = torch.from_numpy(windows).to(model.embedding.weight.device)
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
-    targets = ids[:, 1:].flatten()
-    return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()
+    targets, head = ids[:, 1:].flatten(), model.head
+    return linear_cross_entropy(hidden.flatten(0, 1), head.weight, targets, bias=head.bias), targets.numel()
 
 
-def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
+def answer_loss(model: LanguageModule, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
     """Predict what the assistant says: ids and targets [B, T], most of them IGNORED -> (mean loss in nats, counted).
 
     Logits are computed where they count alone. Rows are filled up on the right, where nothing that counts can see it.
@@ -111,4 +115,5 @@ def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[T
     ids, targets = (torch.from_numpy(part).to(model.embedding.weight.device) for part in batch)
     counting = targets != IGNORED
     hidden = model.hidden_states(ids)[counting]
-    return linear_cross_entropy(hidden, model.head.weight, targets[counting]), len(hidden)
+    head = model.head
+    return linear_cross_entropy(hidden, head.weight, targets[counting], bias=head.bias), len(hidden)

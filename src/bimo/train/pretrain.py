@@ -20,6 +20,7 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.models.families import LanguageModule, Shape, build, family_of
+from bimo.models.recurrent import require_one_direction
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
@@ -98,6 +99,7 @@ class _Run:
     ) -> None:
         self.data, self.out, self.home = data, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
+        require_one_direction(shape)
         self.tokenizer = load_tokenizer(data)
         self.shards = TokenShards(data / "tokens", "train")
         self.objective: Objective = NextToken(

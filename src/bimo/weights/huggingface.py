@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bimo.files import read_json, read_settings, replacing, write_json
-from bimo.models.config import ModelConfig
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule, Shape
+from bimo.models.perceptron import PerceptronConfig
+from bimo.models.recurrent import RecurrentConfig
 from bimo.runtime import UserError
-from bimo.weights import gpt2, llama
+from bimo.weights import gpt2, llama, perceptron, recurrent
 from bimo.weights.finite import require_finite
 from bimo.weights.names import NamePairs, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
@@ -39,52 +40,63 @@ class Family(Protocol):
 
     NAMES: NamePairs
 
-    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> ModelConfig:
+    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Shape:
         """The shape that a `config.json` describes."""
 
-    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: Any) -> dict[str, Any]:
         """The `config.json` of a shape."""
 
-    def from_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def from_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Their state dict as ours."""
 
-    def to_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Our state dict as theirs."""
 
-    def build(self, config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
+    def build(self, config: Any, *, compute_dtype: torch.dtype) -> LanguageModule:
         """The model, its weights still to come."""
 
 
-FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
+FAMILIES: dict[str, Family] = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "qwen2": llama,
+    "qwen3": llama,
+    "bimo_lstm": recurrent,
+    "bimo_mlp": perceptron,
+}
 """By `model_type`."""
 
 
-def _family_of(config: ModelConfig) -> Family:
+def _family_of(config: Any) -> Family:
+    if isinstance(config, RecurrentConfig):
+        return recurrent
+    if isinstance(config, PerceptronConfig):
+        return perceptron
     return gpt2 if config.positions == "learned" else llama
 
 
-def names_of(config: ModelConfig) -> NamePairs:
+def names_of(config: Any) -> NamePairs:
     """Our modules beside Hugging Face's, for a shape."""
     return _family_of(config).NAMES
 
 
-def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def to_hf(weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
     return _family_of(config).to_hf(weights, config)
 
 
-def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def from_hf(weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
     """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
     return _family_of(config).from_hf(weights, config)
 
 
-def model_config_to_hf(config: ModelConfig, *, end: int, begin: int | None = None) -> dict[str, Any]:
+def model_config_to_hf(config: Any, *, end: int, begin: int | None = None) -> dict[str, Any]:
     """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
     return {**_family_of(config).config_to_hf(config), **ids}
 
 
-def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
+def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
@@ -108,7 +120,7 @@ def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
     return config
 
 
-def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
+def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
     weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     config = model_config_to_hf(model.config, end=end, begin=begin)
@@ -124,7 +136,7 @@ def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = No
 
 def load_model(
     folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
-) -> Decoder:
+) -> LanguageModule:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     config, weights = read_model(folder)
     model = _family_of(config).build(config, compute_dtype=compute_dtype)
@@ -134,7 +146,7 @@ def load_model(
     return model.to(device or "cpu").eval()
 
 
-def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read_model(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
     """The shape that a folder describes, and the weights under our names, mapped and checked against each other.
 
     Nothing of the size that `config.json` asks for is built before. Raises UserError.

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from bimo.files import digest_file
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule
+from bimo.models.recurrent import require_one_direction
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -31,14 +32,14 @@ class OpenedModel:
     """
 
     path: Path
-    source: Decoder | GGUFModel
+    source: LanguageModule | GGUFModel
     tokenizer: Tokenizer
     ends: frozenset[int]
     chat: Callable[[], ChatFormat]
 
-    def decoder(self, *, device: torch.device | None = None) -> Decoder:
+    def decoder(self, *, device: torch.device | None = None) -> LanguageModule:
         """In torch, all weights as numbers in float32."""
-        return self.source if isinstance(self.source, Decoder) else self.source.decoder(device=device)
+        return self.source.decoder(device=device) if isinstance(self.source, GGUFModel) else self.source
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files that hold its weights, by their names."""
@@ -59,5 +60,6 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
         opened = OpenedModel(path, model, tokenizer, end_ids(path), find_chat)
     else:
         raise UserError("There is no model folder {folder}.", folder=path)
+    require_one_direction(opened.source.config)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=opened.source.config.vocabulary)
     return opened
