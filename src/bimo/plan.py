@@ -189,12 +189,13 @@ class _Candidate:
 
 def _affordable(corpus: _Corpus, machine: Machine, family: str, preset: str) -> list[tuple[str, Shape, int]]:
     """Name, shape and batch of the sizes that fit into memory."""
-    context = 256
+    kind = choose_family(family)
+    context = kind.context
     while context > 32 and corpus.tokens < 40 * context:
         context //= 2
     batch = max(1, TOKENS_PER_STEP // context)
     shapes = [
-        (name, choose_family(family).shape(vocabulary=corpus.vocabulary, context=context, **fields), batch)
+        (name, kind.shape(vocabulary=corpus.vocabulary, context=context, **fields), batch)
         for name, fields in load_presets(family).items()
         if preset in ("", name)
     ]

@@ -14,7 +14,7 @@ from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import open_steps
 from bimo.models.families import LanguageModule, Shape
-from bimo.models.scoring import Window, rolling_losses, score_windows
+from bimo.models.scoring import Score, Window, rolling_losses, rolling_scores, score_windows
 from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
@@ -161,16 +161,20 @@ class LanguageModel:
         ids = [*self._prompt_ids(context), *after][-max(limit, len(after)) - 1 :]
         if len(after) > limit:
             return -rolling_losses(self.model, [ids], context=limit, stride=max(1, limit // 2))[0]
-        return -score_windows(self.model, [Window(ids, len(after))])[0]
+        return -score_windows(self.model, [Window(ids, len(after))])[0].nats
 
     def rolling_loglikelihood(self, documents: list[str], *, stride: int | None = None) -> list[float]:
         """Natural logarithm of the probability of each whole document, its end included. `stride` as in scoring."""
+        return [-score.nats for score in self.rolling_scores(documents, stride=stride)]
+
+    def rolling_scores(self, documents: list[str], *, stride: int | None = None) -> list[Score]:
+        """The same with how many tokens were the likeliest."""
         end = self.tokenizer.end
         context = self.model.config.context
         stride = stride or max(1, context // 2)
         begin = self._prompt_ids("")
         ids = [[*begin, *document, end] for document in self.tokenizer.encode_batch(documents)]
-        return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride)]
+        return rolling_scores(self.model, ids, context=context, stride=stride)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         ids = [*self.tokenizer.begin, *self.tokenizer.encode(prompt)]

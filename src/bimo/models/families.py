@@ -22,15 +22,19 @@ LanguageModule = Decoder | Recurrent | Perceptron
 
 @dataclass(frozen=True)
 class Family:
-    """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name."""
+    """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name.
+
+    `context` is how many tokens it had best learn from at a time, where there is enough text.
+    """
 
     shape: type[Shape]
     model: Callable[..., LanguageModule]
+    context: int = 256
 
 
 FAMILIES = {
     "decoder": Family(ModelConfig, Decoder),
-    "lstm": Family(RecurrentConfig, Recurrent),
+    "lstm": Family(RecurrentConfig, Recurrent, context=64),
     "mlp": Family(PerceptronConfig, Perceptron),
 }
 """By the name that --family and run files give."""

@@ -158,6 +158,7 @@ def _numbers(facts: Facts) -> list[Row | None]:
         *baselines,
         _row(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
         _row(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
+        _row(t("Tokens foreseen"), number(evaluation, "accuracy"), percent),
         _row(t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
     ]
 

@@ -215,7 +215,7 @@ class _Run:
                 "loss": facts.loss,
                 **self.objective.facts(facts.loss),
                 "gradient_norm": facts.gradient_norm,
-                "learning_rate": facts.rate * self.settings.muon_rate,
+                "learning_rate": facts.rate * (self.settings.muon_rate or self.settings.adam_rate),
                 "tokens_per_second": rate,
             }
             self.metrics.write(event)
