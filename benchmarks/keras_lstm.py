@@ -34,7 +34,7 @@ def bimo_worker(turns: Turns, text: str, shape: dict[str, int], batch: int, rate
     """Our model and our loss; a task is {"seed", "epoch"}, and epoch 0 begins with a new model."""
     keep_freed_memory()
     train, test, vocabulary = character_windows(text, shape["context"])
-    config = RecurrentConfig(vocabulary=vocabulary, **shape, tied=False)
+    config = RecurrentConfig(vocabulary=vocabulary, **shape)
     for task in turns:
         if task["epoch"] == 0:
             model = Recurrent(config, compute_dtype=getattr(torch, dtype)).initialise(task["seed"])

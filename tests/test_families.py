@@ -34,7 +34,7 @@ from bimo.weights.huggingface import load_model, save_model
 
 SHAPES: dict[str, Shape] = {
     "lstm": RecurrentConfig(vocabulary=97, layers=2, width=24, context=16),
-    "lstm, untied": RecurrentConfig(vocabulary=97, layers=1, width=16, context=16, tied=False),
+    "lstm, tied": RecurrentConfig(vocabulary=97, layers=1, width=16, context=16, tied=True),
     "mlp": PerceptronConfig(vocabulary=97, layers=2, width=24, embedding_width=12, window=5, context=16),
     "mlp, direct": PerceptronConfig(97, 1, 24, 12, 3, 16, activation="relu", direct=True),
 }

@@ -61,7 +61,7 @@ def test_what_comes_later_changes_nothing() -> None:
     torch.testing.assert_close(model(ids[:, :13]), model(ids)[:, :13], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"tied": False}, {"layers": 1}, {"bidirectional": True}])
+@pytest.mark.parametrize("fields", [{}, {"tied": True}, {"layers": 1}, {"bidirectional": True}])
 def test_the_formula_counts_every_weight(fields: dict[str, Any]) -> None:
     model = random_model(**fields)
     assert sum(weight.numel() for weight in model.parameters()) == model.config.parameters

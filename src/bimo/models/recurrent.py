@@ -47,7 +47,7 @@ class RecurrentConfig:
     layers: int
     width: int
     context: int
-    tied: bool = True
+    tied: bool = False
     bidirectional: bool = False
 
     def __post_init__(self) -> None:

@@ -46,6 +46,6 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> RecurrentConfig:
         layers=count(settings["layers"]),
         width=count(settings["width"]),
         context=count(settings["context"]),
-        tied=bool(settings.get("tied", True)),
+        tied=bool(settings.get("tied", False)),
         bidirectional=bool(settings.get("bidirectional", False)),
     )
