@@ -149,8 +149,8 @@ def test_a_folder_gives_back_what_was_saved(model: LanguageModule, tmp_path: Pat
         (lambda config: config.update(width="24"), "is not complete"),
         (lambda config: config.update(layers=0), "layers must be at least 1"),
         (lambda config: config.update(width=25), "do not fit its config.json"),
-        (lambda config: config.update(layers=10**9), "do not fit its config.json"),
-        (lambda config: config.update(vocab_size=10**12), "do not fit its config.json"),
+        (lambda config: config.update(layers=10**9), "describes 1,000,000,000 layers"),
+        (lambda config: config.update(vocab_size=10**9), "do not fit its config.json"),
     ],
 )
 @pytest.mark.parametrize("name", ["lstm", "mlp"])
@@ -186,6 +186,13 @@ def test_the_loss_is_that_of_the_logits(model: LanguageModule) -> None:
     torch.testing.assert_close(loss, plain, atol=1e-5, rtol=1e-5)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(ours[name], weight.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_only_decoders_take_adapters(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    save_model(tmp_path, random_model(SHAPES["mlp"].with_vocabulary(tiny_tokenizer.vocabulary)), end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path, context=16)
+    with pytest.raises(UserError, match="only those are tuned or take adapters"):
+        load(tmp_path, adapter=tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from bimo.files import digest_file, read_settings
 from bimo.generate.native import FORMATS
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
+from bimo.models.families import Shape
 from bimo.runtime import UserError, t
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -43,7 +44,7 @@ TALK = [
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
 ABILITIES = ("generate", "chat", "evaluate", "tune")
-"""What `bimo` can do with a decoder."""
+"""What `bimo` can do with a decoder; with other language models all but tuning."""
 LONGEST_SHOWN = 200
 
 
@@ -214,7 +215,7 @@ def _count_bytes(sizes: Iterable[tuple[str, int]], report: Report) -> None:
 def _describe_use(
     path: Path,
     report: Report,
-    config: ModelConfig | None,
+    config: Shape | None,
     tokenizer: Tokenizer | None,
     ends: frozenset[int],
     *,
@@ -234,8 +235,9 @@ def _describe_use(
         if outside:
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
         if not report.problems:
+            can = [what for what in ABILITIES if what != "tune" or isinstance(config, ModelConfig)]
             in_kernel = config.runs_in_kernel and best_instructions() is not None and (formats or set()) <= {*FORMATS}
-            report.facts |= {"can": [*ABILITIES], "writes_in": "kernel" if in_kernel else "torch"}
+            report.facts |= {"can": can, "writes_in": "kernel" if in_kernel else "torch"}
 
 
 def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Report) -> None:

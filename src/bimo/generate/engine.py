@@ -231,7 +231,7 @@ def load(path: str | Path, *, device: str = "auto", adapter: str | Path | None =
     source, find_chat = opened.source, opened.chat
     if adapter is not None:
         folder = Path(adapter)
-        source = merged(source, load_adapter(folder, source.config))
+        source = merged(opened.tunable, load_adapter(folder, opened.tunable.config))
         find_chat = functools.partial(adapter_chat_format, folder, opened)
     return LanguageModel(source, opened.tokenizer, device=where, ends=opened.ends, chat=find_chat)
 

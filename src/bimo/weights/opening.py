@@ -12,6 +12,7 @@ import torch
 from bimo.files import digest_file
 from bimo.models.families import LanguageModule
 from bimo.models.recurrent import require_one_direction
+from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -37,9 +38,16 @@ class OpenedModel:
     ends: frozenset[int]
     chat: Callable[[], ChatFormat]
 
-    def decoder(self, *, device: torch.device | None = None) -> LanguageModule:
-        """In torch, all weights as numbers in float32."""
-        return self.source.decoder(device=device) if isinstance(self.source, GGUFModel) else self.source
+    @property
+    def tunable(self) -> Decoder | GGUFModel:
+        """The model, if it is one that takes adapters and is tuned. Raises UserError for one of another family."""
+        if isinstance(self.source, Decoder | GGUFModel):
+            return self.source
+        raise UserError("{path} is no Transformer decoder, and only those are tuned or take adapters.", path=self.path)
+
+    def decoder(self, *, device: torch.device | None = None) -> Decoder:
+        """In torch, all weights as numbers in float32. Raises UserError as `tunable` does."""
+        return self.tunable.decoder(device=device) if isinstance(self.tunable, GGUFModel) else self.tunable
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files that hold its weights, by their names."""
