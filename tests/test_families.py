@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from stories import write_stories
 
+from bimo.doctor.lines import model_lines
+from bimo.doctor.model import examine_model
 from bimo.files import read_json
 from bimo.generate.batching import Batch, Request
 from bimo.generate.engine import LanguageModel, load, write_reference
@@ -186,6 +188,17 @@ def test_the_loss_is_that_of_the_logits(model: LanguageModule) -> None:
     torch.testing.assert_close(loss, plain, atol=1e-5, rtol=1e-5)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(ours[name], weight.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lstm", "mlp"])
+def test_the_doctor_knows_what_it_is_good_for(name: str, tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    shape = SHAPES[name].with_vocabulary(tiny_tokenizer.vocabulary)
+    save_model(tmp_path, random_model(shape), end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path, context=16)
+    facts = examine_model(tmp_path)
+    assert facts["problems"] == []
+    assert facts["can"] == ["generate", "chat", "evaluate"]
+    assert any(f"{shape.parameters:,} parameters: 2 layers, width 24" in line for line in model_lines(facts))
 
 
 def test_only_decoders_take_adapters(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
