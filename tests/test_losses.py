@@ -34,10 +34,17 @@ def problem(
     return hidden, weight, targets
 
 
-def values(function: Callable, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+def values(
+    function: Callable,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> list[torch.Tensor]:
     """Loss and gradients; the loss is scaled by 3, as when several are added."""
-    loss = function(hidden, weight, targets)
-    return [loss.detach(), *torch.autograd.grad(3 * loss, (hidden, weight))]
+    loss = function(hidden, weight, targets, bias=bias)
+    moving = (hidden, weight) if bias is None else (hidden, weight, bias)
+    return [loss.detach(), *torch.autograd.grad(3 * loss, moving)]
 
 
 @pytest.mark.parametrize("ignored", [0.0, 0.4, 0.97])
@@ -50,6 +57,20 @@ def test_it_is_the_plain_one_in_float32(rows: int, ignored: float) -> None:
     assert fast[0].dtype == torch.float32
     for ours, theirs in zip(fast, slow, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ignored", [0.0, 0.4, 1.0])
+def test_a_bias_is_one_more_input_that_is_always_one(dtype: torch.dtype, ignored: float) -> None:
+    hidden, weight, targets = problem(losses.ROWS + 70, ignored=ignored, dtype=dtype)
+    bias = torch.randn(30, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    fast = values(linear_cross_entropy, hidden, weight, targets, bias)
+    exact = hidden.detach().float().requires_grad_()
+    slow = values(linear_cross_entropy_reference, exact, weight, targets, bias)
+    tolerance = 2e-5 if dtype == torch.float32 else 0.02
+    for ours, theirs in zip(fast, slow, strict=True):
+        theirs = theirs.nan_to_num()  # the mean of no losses
+        assert (ours.float() - theirs).norm() <= tolerance * max(1e-3, float(theirs.norm()))
 
 
 @given(

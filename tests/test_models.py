@@ -28,7 +28,7 @@ from bimo.models.layers import (
     rotate,
     turned_heads,
 )
-from bimo.models.scoring import Window, rolling_losses, rolling_windows, score_windows
+from bimo.models.scoring import Score, Window, rolling_losses, rolling_windows, score_windows
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.train.losses import next_token_loss
@@ -351,8 +351,8 @@ def test_scores_are_cross_entropies_and_padding_does_not_matter(make_model: Make
     windows = [
         Window(random_ids(n, seed=n).tolist(), scored) for n, scored in ((5, 4), (33, 32), (20, 3), (2, 1), (7, 0))
     ]
-    scores = score_windows(model, windows)
-    alone = [score_windows(model, [window])[0] for window in windows]
+    scores = [score.nats for score in score_windows(model, windows)]
+    alone = [score_windows(model, [window])[0].nats for window in windows]
     direct = [direct_loss(model, w.ids, len(w.ids) - w.scored) if w.scored else 0.0 for w in windows]
     assert scores == pytest.approx(direct, rel=1e-5)
     assert alone == pytest.approx(direct, rel=1e-5)
@@ -360,7 +360,7 @@ def test_scores_are_cross_entropies_and_padding_does_not_matter(make_model: Make
 
 def test_nothing_to_score_scores_zero(make_model: MakeModel) -> None:
     model = make_model()
-    assert score_windows(model, [Window([3], 0)]) == [0.0]
+    assert score_windows(model, [Window([3], 0)]) == [Score()]
     assert rolling_losses(model, [], context=8, stride=8) == []
     assert rolling_losses(model, [[3], [], [3]], context=8, stride=8) == [0.0, 0.0, 0.0]
 

@@ -154,6 +154,13 @@ def test_every_weight_is_in_one_group(make_model: Callable[..., Decoder], tied: 
     }
 
 
+def test_without_a_rate_of_muon_adam_has_all(make_model: Callable[..., Decoder]) -> None:
+    model = make_model()
+    (adam,) = build_optimizers(model, muon_rate=0.0, adam_rate=0.003, weight_decay=0.1)
+    assert isinstance(adam, torch.optim.AdamW)
+    assert {id(w) for group in adam.param_groups for w in group["params"]} == {id(w) for w in model.parameters()}
+
+
 def test_muon_solves_a_small_problem() -> None:
     torch.manual_seed(0)
     layer, wanted = nn.Linear(10, 6, bias=False), torch.randn(6, 10)

@@ -18,6 +18,7 @@ from bimo.config import read_toml
 from bimo.files import digest_file, read_json
 from bimo.machine import Machine
 from bimo.models.config import ModelConfig
+from bimo.models.scoring import Score
 from bimo.prepare import PrepareConfig, prepare
 from bimo.run import run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
@@ -338,7 +339,7 @@ def test_settings_that_cannot_work_are_refused_at_the_door(change):
 def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.5, 2.6, 2.7, 9.0])
     seen = []
-    monkeypatch.setattr(objectives, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
+    monkeypatch.setattr(objectives, "rolling_scores", lambda model, documents, **options: [Score(next(values) * 1000)])
 
     def sampler(model: Any, tokenizer: Any) -> str:
         seen.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
@@ -360,7 +361,7 @@ def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, t
 def test_the_weights_that_validated_best_are_kept(data, tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.01, 2.02])
     seen = []
-    monkeypatch.setattr(objectives, "rolling_losses", lambda model, documents, **options: [next(values) * 1000])
+    monkeypatch.setattr(objectives, "rolling_scores", lambda model, documents, **options: [Score(next(values) * 1000)])
 
     def sampler(model: Any, tokenizer: Any) -> str:
         seen.append(model.embedding.weight.detach().clone())

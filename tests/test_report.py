@@ -444,6 +444,18 @@ def test_card_front_matter_and_code(tmp_path):
     assert "旧稿" not in card
 
 
+def test_card_of_a_type_of_our_own_does_not_promise_transformers(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    folder = write_facts(tmp_path / "notes")
+    (folder / "config.json").write_text('{"model_type": "bimo_lstm"}', encoding="utf-8")
+    card = card_of(folder)
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "bimo"
+    assert "transformers" not in card
+    python = card.split("```python\n")[1].split("```")[0]
+    compile(python, "card", "exec")
+    assert 'bimo.load("notes")' in python
+
+
 @pytest.mark.parametrize(
     ("bits", "expected"),
     [

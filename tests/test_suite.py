@@ -17,6 +17,7 @@ from bimo.evaluate import suite
 from bimo.evaluate.suite import evaluate, evaluation_lines, predict_texts
 from bimo.files import read_json
 from bimo.generate.engine import LanguageModel
+from bimo.models.scoring import Score
 from bimo.prepare import prepare
 from bimo.runtime import DATA_REFUSED, UserError, set_language
 from bimo.text.store import read_stored
@@ -86,6 +87,18 @@ def test_bits_are_those_of_the_plain_cross_entropy(tiny_tokenizer, make_model):
         nats += torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="sum").item()
     expected = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)
     assert predict_texts(model, TEXTS)["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_accuracy_counts_the_tokens_that_were_the_likeliest(tiny_tokenizer, make_model):
+    model = language_model(tiny_tokenizer, make_model, context=128)
+    hits = tokens = 0
+    for text in TEXTS:
+        ids = torch.tensor([tiny_tokenizer.end, *tiny_tokenizer.encode(text), tiny_tokenizer.end])
+        # A step at a time: the texts are shorter than the context.
+        guesses = [int(model.model(ids[None, :place])[0, -1].argmax()) for place in range(1, len(ids))]
+        hits += sum(guess == real for guess, real in zip(guesses, ids[1:].tolist(), strict=True))
+        tokens += len(ids) - 1
+    assert predict_texts(model, TEXTS)["accuracy"] == hits / tokens
 
 
 def test_neither_order_nor_company_of_texts_changes_the_figure(tiny_tokenizer, make_model):
@@ -217,7 +230,7 @@ def test_losses_are_summed_in_double_precision():
     texts = ["a" * 10] * 10_000
     loss = -1_000_000.1
     fake = SimpleNamespace(
-        rolling_loglikelihood=lambda batch: [loss] * len(batch),
+        rolling_scores=lambda batch: [Score(-loss, 1)] * len(batch),
         tokenizer=SimpleNamespace(encode_batch=lambda texts: [[1]] * len(texts)),
         model=SimpleNamespace(config=SimpleNamespace(context=8)),
     )
@@ -226,6 +239,7 @@ def test_losses_are_summed_in_double_precision():
         patch.setattr(suite, "math", SimpleNamespace(log=math.log, exp=lambda x: 0.0))
         facts = predict_texts(fake, texts)
     assert facts["bits_per_byte"] == pytest.approx(100_000.01 / math.log(2), rel=1e-12)
+    assert facts["accuracy"] == 0.5
 
 
 def test_the_path_may_be_text(model_folder, tmp_path):

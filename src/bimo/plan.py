@@ -16,7 +16,7 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_json, read_json, write_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import load_presets
-from bimo.models.families import PAIRED, Shape, build, choose_family, family_of
+from bimo.models.families import PAIRED, LanguageShape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
@@ -53,7 +53,7 @@ RANGE = 0.10
 class Plan:
     """What to train and how, and `facts` for people: machine, speed, memory, expectation, reasons."""
 
-    model: Shape
+    model: LanguageShape
     train: TrainConfig
     facts: dict[str, Any]
 
@@ -179,7 +179,7 @@ class _Corpus:
 @dataclass(frozen=True)
 class _Candidate:
     name: str
-    shape: Shape
+    shape: LanguageShape
     batch: int
     tokens_per_second: float
 
@@ -196,14 +196,15 @@ class _Candidate:
         )
 
 
-def _affordable(corpus: _Corpus, machine: Machine, family: str, preset: str) -> list[tuple[str, Shape, int]]:
+def _affordable(corpus: _Corpus, machine: Machine, family: str, preset: str) -> list[tuple[str, LanguageShape, int]]:
     """Name, shape and batch of the sizes that fit into memory."""
-    context = 256
+    kind = choose_family(family)
+    context = kind.context
     while context > 32 and corpus.tokens < 40 * context:
         context //= 2
     batch = max(1, TOKENS_PER_STEP // context)
     shapes = [
-        (name, choose_family(family).shape(vocabulary=corpus.vocabulary, context=context, **fields), batch)
+        (name, kind.shape(vocabulary=corpus.vocabulary, context=context, **fields), batch)
         for name, fields in load_presets(family).items()
         if preset in ("", name)
     ]
@@ -220,11 +221,13 @@ def _affordable(corpus: _Corpus, machine: Machine, family: str, preset: str) -> 
     return fitting
 
 
-def _fits(shape: Shape, batch: int, machine: Machine) -> bool:
+def _fits(shape: LanguageShape, batch: int, machine: Machine) -> bool:
     return PROCESS_BYTES + shape.training_bytes(batch) < 0.9 * machine.memory_bytes
 
 
-def _tokens_per_second(shape: Shape, batch: int, dtype: str, device: torch.device, seconds: float = 1.5) -> float:
+def _tokens_per_second(
+    shape: LanguageShape, batch: int, dtype: str, device: torch.device, seconds: float = 1.5
+) -> float:
     """Real training steps on random tokens, for about so many seconds; the median step counts."""
     keep_freed_memory()
     model = build(shape, compute_dtype=getattr(torch, dtype)).initialise(0).to(device)

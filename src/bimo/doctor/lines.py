@@ -27,11 +27,20 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
             family="".join(f", {facts[key]}" for key in ("family", "class", "name") if facts.get(key)),
         )
     ]
-    if "sizes" in facts:
+    if "heads" in facts.get("sizes", {}):
         lines.append(
             t(
                 "{parameters:,} parameters: {layers} layers, width {width}, {heads} heads ({kv_heads} for keys and "
                 "values) of {head_width}, inner width {hidden}, vocabulary {vocabulary:,}, context {context:,}",
+                parameters=facts["parameters"],
+                **facts["sizes"],
+            )
+        )
+    elif "sizes" in facts:
+        lines.append(
+            t(
+                "{parameters:,} parameters: {layers} layers, width {width}, vocabulary {vocabulary:,}, "
+                "context {context:,}",
                 parameters=facts["parameters"],
                 **facts["sizes"],
             )

@@ -18,7 +18,7 @@ from bimo.files import digest_file, read_settings
 from bimo.generate.native import FORMATS
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
-from bimo.models.families import family_of
+from bimo.models.families import Shape, family_of
 from bimo.runtime import UserError, t
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -26,7 +26,7 @@ from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
-from bimo.weights.huggingface import Shape, end_ids, model_config_from_hf, read_model
+from bimo.weights.huggingface import end_ids, model_config_from_hf, read_model
 from bimo.weights.names import require_fitting
 from bimo.weights.safetensors_files import PICKLED, StoredTensor, read_header, read_weights, weight_files
 
@@ -43,7 +43,12 @@ TALK = [
     {"role": "user", "content": "好。"},
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
-ABILITIES = {"decoder": ("generate", "chat", "evaluate", "tune"), "seq2seq": ("translate",)}
+ABILITIES = {
+    "decoder": ("generate", "chat", "evaluate", "tune"),
+    "lstm": ("generate", "chat", "evaluate"),
+    "mlp": ("generate", "chat", "evaluate"),
+    "seq2seq": ("translate",),
+}
 """What `bimo` can do with a model, by its family."""
 LONGEST_SHOWN = 200
 

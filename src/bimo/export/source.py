@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bimo.files import read_json
-from bimo.generate.engine import LanguageModel, load
+from bimo.generate.engine import LanguageModel
 from bimo.models.config import ModelConfig
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.gguf_tokenizer import ROLES, gguf_tokenizer
+from bimo.weights.opening import open_model
 from bimo.weights.quantize import stored_weights
 
 __all__ = ["TEMPLATE_FILE", "TEMPLATE_KEY", "Source", "open_gguf", "open_source"]
@@ -56,12 +57,13 @@ def open_source(path: Path) -> Source:
     """A model folder or a GGUF file. Raises UserError when it is none that Bimo reads."""
     if path.suffix == ".gguf":
         return open_gguf(path)
-    model = load(path, device="cpu")
+    model = open_model(path)
+    decoder = model.decoder()
     generation = path / "generation_config.json"
     return Source(
         path.resolve().name,
-        model.config,
-        stored_weights(model.model),
+        decoder.config,
+        stored_weights(decoder),
         model.tokenizer,
         _template(path),
         read_json(generation) if generation.is_file() else {},

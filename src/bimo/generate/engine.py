@@ -13,9 +13,8 @@ import torch
 from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import open_steps
-from bimo.models.config import ModelConfig
-from bimo.models.scoring import Window, rolling_losses, score_windows
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule, LanguageShape
+from bimo.models.scoring import Score, Window, rolling_losses, rolling_scores, score_windows
 from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
@@ -30,7 +29,7 @@ USUAL = Sampling()
 
 
 class LanguageModel:
-    """A decoder with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
+    """A model with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
     It writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where those are
     others than what stands between documents.
@@ -38,7 +37,7 @@ class LanguageModel:
 
     def __init__(
         self,
-        source: Decoder | GGUFModel,
+        source: LanguageModule | GGUFModel,
         tokenizer: Tokenizer,
         *,
         device: torch.device | None = None,
@@ -48,14 +47,14 @@ class LanguageModel:
         self._source, self._device = source, device
         self._find_chat = chat or (lambda: ChatFormat(tokenizer, own_template(tokenizer)))
         self.tokenizer = tokenizer
-        self.config: ModelConfig = source.config
+        self.config: LanguageShape = source.config
         self._ends = ends | {tokenizer.end}
         self._unread: dict[int, deque[Written]] = {}
 
     @functools.cached_property
-    def model(self) -> Decoder:
-        """The decoder in torch, all of its weights as numbers."""
-        return self._source if isinstance(self._source, Decoder) else self._source.decoder(device=self._device)
+    def model(self) -> LanguageModule:
+        """The model in torch, all of its weights as numbers."""
+        return self._source.decoder(device=self._device) if isinstance(self._source, GGUFModel) else self._source
 
     @functools.cached_property
     def chat(self) -> ChatFormat:
@@ -121,11 +120,11 @@ class LanguageModel:
             self._unread[written.ticket].append(written)
 
     def _make_room(self, *, slots: int, positions: int) -> None:
-        """At least so much, or as many positions as the model reads. Streams that are under way are written first.
+        """At least so much, or as many positions as it writes on. Streams that are under way are written first.
 
         The next power of two, so that a conversation that grows is not read anew with each message.
         """
-        positions = min(1 << (positions - 1).bit_length(), self.config.context)
+        positions = min(1 << (positions - 1).bit_length(), self.config.reach)
         if self._batch.slots < slots or self._batch.positions < positions:
             while self._batch.busy:
                 self._write()
@@ -162,16 +161,20 @@ class LanguageModel:
         ids = [*self._prompt_ids(context), *after][-max(limit, len(after)) - 1 :]
         if len(after) > limit:
             return -rolling_losses(self.model, [ids], context=limit, stride=max(1, limit // 2))[0]
-        return -score_windows(self.model, [Window(ids, len(after))])[0]
+        return -score_windows(self.model, [Window(ids, len(after))])[0].nats
 
     def rolling_loglikelihood(self, documents: list[str], *, stride: int | None = None) -> list[float]:
         """Natural logarithm of the probability of each whole document, its end included. `stride` as in scoring."""
+        return [-score.nats for score in self.rolling_scores(documents, stride=stride)]
+
+    def rolling_scores(self, documents: list[str], *, stride: int | None = None) -> list[Score]:
+        """The same with how many tokens were the likeliest."""
         end = self.tokenizer.end
         context = self.model.config.context
         stride = stride or max(1, context // 2)
         begin = self._prompt_ids("")
         ids = [[*begin, *document, end] for document in self.tokenizer.encode_batch(documents)]
-        return [-loss for loss in rolling_losses(self.model, ids, context=context, stride=stride)]
+        return rolling_scores(self.model, ids, context=context, stride=stride)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         ids = [*self.tokenizer.begin, *self.tokenizer.encode(prompt)]
@@ -200,12 +203,12 @@ def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:
 
 
 @torch.inference_mode()
-def write_reference(model: Decoder, request: Request) -> list[int]:
+def write_reference(model: LanguageModule, request: Request) -> list[int]:
     """The slow twin of a Batch: reads everything again for each token, without a cache.
 
-    When the context is full, its second half is read and writing goes on from there.
+    When as much was read as the model reaches, the second half of it is read and writing goes on from there.
     """
-    context = model.config.context
+    context = model.config.reach
     chances = np.random.default_rng(request.seed)
     ids, start = list(request.prompt), max(0, len(request.prompt) - context)
     while len(ids) - len(request.prompt) < request.max_tokens:
@@ -228,7 +231,7 @@ def load(path: str | Path, *, device: str = "auto", adapter: str | Path | None =
     source, find_chat = opened.source, opened.chat
     if adapter is not None:
         folder = Path(adapter)
-        source = merged(source, load_adapter(folder, source.config))
+        source = merged(opened.tunable, load_adapter(folder, opened.tunable.config))
         find_chat = functools.partial(adapter_chat_format, folder, opened)
     return LanguageModel(source, opened.tokenizer, device=where, ends=opened.ends, chat=find_chat)
 

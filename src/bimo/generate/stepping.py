@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from bimo.generate.cache import KeyValueCache
+from bimo.generate.cache import open_cache
 from bimo.generate.native import FORMATS, NativeDecoder
 from bimo.kernel import best_instructions
-from bimo.models.config import ModelConfig
+from bimo.models.families import LanguageModule, LanguageShape
 from bimo.models.lora import is_adapted
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf import GGUFModel
@@ -26,9 +26,12 @@ __all__ = ["Steps", "TorchSteps", "open_steps"]
 class Steps(Protocol):
     """What writing asks of a model."""
 
-    config: ModelConfig
     slots: int
     positions: int
+
+    @property
+    def config(self) -> LanguageShape:
+        """The shape of the model."""
 
     def reserve(self, slots: int, positions: int) -> None:
         """Make room for `slots` sequences of `positions` tokens; what was remembered is forgotten."""
@@ -47,7 +50,7 @@ class Steps(Protocol):
 class TorchSteps:
     """Steps as the torch model computes them, on any device: the slow twin of NativeDecoder."""
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: LanguageModule) -> None:
         self.config = model.config
         self.slots = self.positions = 0
         self._model = model
@@ -55,8 +58,7 @@ class TorchSteps:
 
     def reserve(self, slots: int, positions: int) -> None:
         """Make room for `slots` sequences of `positions` tokens; what was remembered is forgotten."""
-        dtype = self._model.compute_dtype
-        self._cache = KeyValueCache(self.config, slots=slots, positions=positions, device=self._device, dtype=dtype)
+        self._cache = open_cache(self._model, slots=slots, positions=positions, device=self._device)
         self.slots, self.positions = slots, positions
 
     @torch.inference_mode()
@@ -83,7 +85,7 @@ class TorchSteps:
         self._cache.copy(source, target, positions)
 
 
-def open_steps(model: Decoder | GGUFModel) -> Steps:
+def open_steps(model: LanguageModule | GGUFModel) -> Steps:
     """The fastest steps that this machine has for a model, with its weights as they are now."""
     instructions = best_instructions() if model.config.runs_in_kernel else None
     threads = torch.get_num_threads()
@@ -91,6 +93,7 @@ def open_steps(model: Decoder | GGUFModel) -> Steps:
         if instructions is None or any(matrix.format not in FORMATS for matrix in model.weights.values()):
             return TorchSteps(model.decoder())
         return NativeDecoder(model.config, model.weights, threads=threads, instructions=instructions)
-    if instructions is None or next(model.parameters()).device.type != "cpu" or is_adapted(model):
+    on_cpu = model.head.weight.device.type == "cpu"
+    if instructions is None or not isinstance(model, Decoder) or not on_cpu or is_adapted(model):
         return TorchSteps(model)
     return NativeDecoder(model.config, stored_weights(model), threads=threads, instructions=instructions)

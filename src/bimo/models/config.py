@@ -110,6 +110,11 @@ class ModelConfig:
             )
 
     @property
+    def reach(self) -> int:
+        """Positions up to which one text is written on: what the model looks back on."""
+        return self.context
+
+    @property
     def runs_in_kernel(self) -> bool:
         """Whether the CPU kernel computes this shape: Llama's, Qwen2's and Qwen3's, however positions are stretched."""
         looks = (self.causal, self.positions, self.norm, self.norm_after, self.embedding_norm, self.feed_forward)

@@ -9,15 +9,30 @@ from typing import Any
 import torch
 
 from bimo.models.config import ModelConfig, load_presets
+from bimo.models.perceptron import Perceptron, PerceptronConfig
+from bimo.models.recurrent import Recurrent, RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["FAMILIES", "PAIRED", "Family", "LanguageModule", "Shape", "build", "choose_family", "family_of"]
+__all__ = [
+    "FAMILIES",
+    "PAIRED",
+    "Family",
+    "LanguageModule",
+    "LanguageShape",
+    "Model",
+    "Shape",
+    "build",
+    "choose_family",
+    "family_of",
+]
 
-Shape = ModelConfig
-LanguageModule = Decoder
-"""What predicts the next token. Every family offers what a Decoder offers."""
+LanguageShape = ModelConfig | RecurrentConfig | PerceptronConfig
+Shape = LanguageShape | Seq2SeqConfig
+LanguageModule = Decoder | Recurrent | Perceptron
+"""What predicts the next token. Every family of language models offers what a Decoder offers."""
+Model = LanguageModule | EncoderDecoder
 
 PAIRED = "seq2seq"
 """The family that learns from pairs of texts rather than from prepared text."""
@@ -25,13 +40,22 @@ PAIRED = "seq2seq"
 
 @dataclass(frozen=True)
 class Family:
-    """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name."""
+    """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name.
+
+    `context` is how many tokens it had best learn from at a time, where there is enough text.
+    """
 
     shape: type[Any]
     model: Callable[..., Any]
+    context: int = 256
 
 
-FAMILIES = {"decoder": Family(ModelConfig, Decoder), PAIRED: Family(Seq2SeqConfig, EncoderDecoder)}
+FAMILIES = {
+    "decoder": Family(ModelConfig, Decoder),
+    "lstm": Family(RecurrentConfig, Recurrent, context=64),
+    "mlp": Family(PerceptronConfig, Perceptron),
+    PAIRED: Family(Seq2SeqConfig, EncoderDecoder),
+}
 """By the name that --family and run files give."""
 
 

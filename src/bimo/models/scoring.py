@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from bimo.models.transformer import Decoder
+from bimo.models.families import LanguageModule
 
-__all__ = ["Window", "rolling_losses", "rolling_windows", "score_windows"]
+__all__ = ["Score", "Window", "rolling_losses", "rolling_scores", "rolling_windows", "score_windows"]
 
 IGNORED = -100
 
@@ -30,6 +30,17 @@ class Window:
     owner: int = 0
 
 
+@dataclass(frozen=True)
+class Score:
+    """Cross-entropy in nats, summed over ids, and how many of them were the likeliest of all."""
+
+    nats: float = 0.0
+    hits: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.nats + other.nats, self.hits + other.hits)
+
+
 def rolling_windows(ids: list[int], *, context: int, stride: int, owner: int = 0) -> Iterator[Window]:
     """Cover ids[1:] so that each id is predicted once, with at least context - stride ids before it where there are."""
     end = min(len(ids), context + 1)
@@ -42,8 +53,8 @@ def rolling_windows(ids: list[int], *, context: int, stride: int, owner: int = 0
 
 
 @torch.no_grad()
-def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
-    """Cross-entropy in nats, summed over the scored ids of each window; [B] floats."""
+def score_windows(model: LanguageModule, windows: list[Window]) -> list[Score]:
+    """How well the scored ids of each window were predicted."""
     T = max(1, *(len(window.ids) - 1 for window in windows))
     inputs = torch.zeros(len(windows), T, dtype=torch.long)
     targets = torch.full((len(windows), T), IGNORED, dtype=torch.long)
@@ -54,12 +65,20 @@ def score_windows(model: Decoder, windows: list[Window]) -> list[float]:
         targets[row, length - window.scored : length] = torch.tensor(window.ids[1:])[length - window.scored :]
     device = next(model.parameters()).device
     logits = model(inputs.to(device)).float()
-    losses = F.cross_entropy(logits.transpose(1, 2), targets.to(device), ignore_index=IGNORED, reduction="none")
-    return losses.sum(dim=1, dtype=torch.float64).tolist()
+    targets = targets.to(device)
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    nats = losses.sum(dim=1, dtype=torch.float64).tolist()
+    hits = (logits.argmax(dim=-1) == targets).sum(dim=1).tolist()
+    return [Score(*pair) for pair in zip(nats, hits, strict=True)]
 
 
-def rolling_losses(model: Decoder, documents: Iterable[list[int]], *, context: int, stride: int) -> list[float]:
+def rolling_losses(model: LanguageModule, documents: Iterable[list[int]], *, context: int, stride: int) -> list[float]:
     """Cross-entropy in nats of each document, every id but the first being predicted once. One float a document."""
+    return [score.nats for score in rolling_scores(model, documents, context=context, stride=stride)]
+
+
+def rolling_scores(model: LanguageModule, documents: Iterable[list[int]], *, context: int, stride: int) -> list[Score]:
+    """How well each document was predicted, every id but the first once."""
     documents = list(documents)
     windows = [
         window
@@ -67,13 +86,13 @@ def rolling_losses(model: Decoder, documents: Iterable[list[int]], *, context: i
         for window in rolling_windows(ids, context=context, stride=stride, owner=owner)
     ]
     windows.sort(key=lambda window: len(window.ids))
-    totals = [0.0] * len(documents)
+    totals = [Score()] * len(documents)
     rows = max(1, LOGITS_AT_ONCE // (context * model.config.vocabulary))
     training = model.training
     model.eval()
     for start in range(0, len(windows), rows):
         group = windows[start : start + rows]
-        for window, loss in zip(group, score_windows(model, group), strict=True):
-            totals[window.owner] += loss
+        for window, score in zip(group, score_windows(model, group), strict=True):
+            totals[window.owner] += score
     model.train(training)
     return totals

@@ -45,7 +45,7 @@ def write_card(model_folder: Path) -> Path:
     facts = read_facts(model_folder)
     languages = _languages(facts)
     blocks = [
-        _front_matter(languages, "translation" if _translates(facts) else "text-generation"),
+        _front_matter(facts, languages),
         f"# {escape(facts['name'])}",
         escape(_what_it_is(facts, languages)),
         escape(join_sentences(verdict(facts))),
@@ -92,10 +92,17 @@ def _languages(facts: Facts) -> list[str]:
     return [code for code in codes if sizes[code] >= total / 100]
 
 
-def _front_matter(languages: list[str], task: str) -> str:
+def _runs_in_bimo_alone(facts: Facts) -> bool:
+    """Whether the model is of a type of our own, which other libraries do not know."""
+    return str(facts["config"].get("model_type")).startswith("bimo_")
+
+
+def _front_matter(facts: Facts, languages: list[str]) -> str:
     listed = ["language:", *(f"- {json.dumps(code)}" for code in languages)] if languages else []
+    task = "translation" if _translates(facts) else "text-generation"
     tags = ["tags:", "- bimo", f"- {task}"]
-    fixed = ["library_name: transformers", f"pipeline_tag: {task}"]
+    library = "bimo" if _runs_in_bimo_alone(facts) else "transformers"
+    fixed = [f"library_name: {library}", f"pipeline_tag: {task}"]
     return "\n".join(["---", *listed, *tags, *fixed, "---"])
 
 
@@ -130,17 +137,19 @@ def _use(facts: Facts) -> str:
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
     prompt = shorten(" ".join(str(first.get("prompt") or "").split()), 60) or t("Once upon a time")
-    python = "\n".join(
-        [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name, ensure_ascii=False)})",
-            f"model = AutoModelForCausalLM.from_pretrained({json.dumps(name, ensure_ascii=False)})",
-            f'ids = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")',
-            "written = model.generate(**ids, max_new_tokens=100, do_sample=True)",
-            "print(tokenizer.decode(written[0], skip_special_tokens=True))",
-        ]
-    )
+    quoted_name, quoted_prompt = (json.dumps(text, ensure_ascii=False) for text in (name, prompt))
+    lines = [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({quoted_name})",
+        f"model = AutoModelForCausalLM.from_pretrained({quoted_name})",
+        f'ids = tokenizer({quoted_prompt}, return_tensors="pt")',
+        "written = model.generate(**ids, max_new_tokens=100, do_sample=True)",
+        "print(tokenizer.decode(written[0], skip_special_tokens=True))",
+    ]
+    if _runs_in_bimo_alone(facts):
+        lines = ["import bimo", "", f'print("".join(bimo.load({quoted_name}).generate({quoted_prompt})))']
+    python = "\n".join(lines)
     shell = f"bimo generate {shlex.quote(name)} {shlex.quote(prompt)}"
     return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
 
@@ -190,6 +199,7 @@ def _numbers(facts: Facts) -> list[Row | None]:
         *baselines,
         _row(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
         _row(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
+        _row(t("Tokens foreseen"), number(evaluation, "accuracy"), percent),
         _row(t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
     ]
 

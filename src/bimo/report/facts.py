@@ -349,6 +349,8 @@ def model_shape(model: Facts) -> list[list[str]]:
         "kv_heads": t("Key and value heads"),
         "head_width": t("Width of a head"),
         "hidden": t("Width of the feed-forward layer"),
+        "embedding_width": t("Width of the embedding"),
+        "window": t("Window in tokens"),
         "context": t("Context in tokens"),
         "vocabulary": t("Vocabulary"),
     }

@@ -228,6 +228,7 @@ def comparison(evaluation: Facts) -> Section | None:
                 [t("Tested on"), tested] if tested else None,
                 fact(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
                 fact(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
+                fact(t("Tokens foreseen"), number(evaluation, "accuracy"), percent),
                 fact(t("Context in tokens"), number(evaluation, "context"), count),
                 fact(t("Stride in tokens"), number(evaluation, "stride"), count),
             ],

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimo.models.families import LanguageModule
 from bimo.models.fused import cross_entropy_, fusible
 from bimo.models.seq2seq import EncoderDecoder
-from bimo.models.transformer import Decoder
 from bimo.tokens.pairs import PairBatch
 
 __all__ = [
@@ -116,7 +116,7 @@ def with_noise(ids: Tensor, share: float) -> Tensor:
 
 
 def next_token_loss(
-    model: Decoder, windows: np.ndarray, *, noise: float = 0.0, smoothing: float = 0.0
+    model: LanguageModule, windows: np.ndarray, *, noise: float = 0.0, smoothing: float = 0.0
 ) -> tuple[Tensor, int]:
     """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted).
 
@@ -125,12 +125,12 @@ def next_token_loss(
     """
     ids = torch.from_numpy(windows).to(model.embedding.weight.device)
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
-    targets = ids[:, 1:].flatten()
-    loss = linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets, smoothing=smoothing)
+    targets, head = ids[:, 1:].flatten(), model.head
+    loss = linear_cross_entropy(hidden.flatten(0, 1), head.weight, targets, head.bias, smoothing=smoothing)
     return loss, targets.numel()
 
 
-def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
+def answer_loss(model: LanguageModule, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
     """Predict what the assistant says: ids and targets [B, T], most of them IGNORED -> (mean loss in nats, counted).
 
     Logits are computed where they count alone. Rows are filled up on the right, where nothing that counts can see it.
@@ -138,7 +138,8 @@ def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[T
     ids, targets = (torch.from_numpy(part).to(model.embedding.weight.device) for part in batch)
     counting = targets != IGNORED
     hidden = model.hidden_states(ids)[counting]
-    return linear_cross_entropy(hidden, model.head.weight, targets[counting]), len(hidden)
+    head = model.head
+    return linear_cross_entropy(hidden, head.weight, targets[counting], head.bias), len(hidden)
 
 
 def translation_loss(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bimo.models.families import LanguageModule
-from bimo.models.scoring import rolling_losses
+from bimo.models.scoring import Score, rolling_scores
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.tokens.pairs import PairBatch, PairBatches, PairTokens
@@ -24,6 +24,8 @@ VALIDATION_TOKENS = 24_000
 
 VALIDATION_BATCH = 4_096
 """Padded tokens that are looked at together."""
+MOST_NATS = 700
+"""Of a token: its perplexity would be no number beyond."""
 
 
 class Objective(Protocol):
@@ -73,9 +75,14 @@ class NextToken:
         return t("{bits:.3f} bits/byte", bits=self.facts(loss)["bits_per_byte"])
 
     def validate(self, model: LanguageModule) -> dict[str, float]:
-        """Bits per byte of documents that are not trained on."""
-        total = sum(rolling_losses(model, self.documents, context=self.context, stride=self.context))
-        return {"loss": total / self.predicted, "bits_per_byte": total / math.log(2) / self.bytes}
+        """Bits per byte of documents that are not trained on; perplexity, and the share of the tokens foreseen."""
+        total = sum(rolling_scores(model, self.documents, context=self.context, stride=self.context), Score())
+        return {
+            "loss": total.nats / self.predicted,
+            "bits_per_byte": total.nats / math.log(2) / self.bytes,
+            "perplexity": math.exp(min(total.nats / self.predicted, MOST_NATS)),
+            "accuracy": total.hits / self.predicted,
+        }
 
     def verdict(self, measured: float, step: int) -> str:
         """In bits per byte."""

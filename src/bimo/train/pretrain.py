@@ -20,6 +20,7 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.models.families import Shape, build, family_of
+from bimo.models.recurrent import require_one_direction
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
@@ -135,6 +136,7 @@ class _Run:
     ) -> None:
         self.lesson, self.out, self.home = lesson, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
+        require_one_direction(shape)
         self.tokenizer, self.objective = lesson.tokenizer, lesson.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
@@ -246,7 +248,7 @@ class _Run:
                 "loss": facts.loss,
                 **self.objective.facts(facts.loss),
                 "gradient_norm": facts.gradient_norm,
-                "learning_rate": facts.rate * self.settings.muon_rate,
+                "learning_rate": facts.rate * (self.settings.muon_rate or self.settings.adam_rate),
                 "tokens_per_second": rate,
             }
             self.metrics.write(event)

@@ -32,11 +32,12 @@ RANGES = {
 class TrainConfig:
     """How to train. `minutes` moves the planned end so that training ends on time; 0 keeps `steps` as they are.
 
-    `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
-    `batch` counts windows (of pairs: as many as have the tokens of so many windows); `dropout` is the share of the
-    columns that layers leave out, `noise` that of the tokens read that are exchanged, both against learning a small
-    text by heart; `smoothing` is the share of each target that is spread over all tokens; `vectors` names word vectors
-    from which the embedding starts; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
+    `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest,
+    or all if that of Muon is 0); `batch` counts windows (of pairs: as many as have the tokens of so many windows);
+    `dropout` is the share of the columns that layers leave out, `noise` that of the tokens read that are exchanged,
+    both against learning a small text by heart; `smoothing` is the share of each target that is spread over all tokens;
+    `vectors` names word vectors from which the embedding starts; `dtype` is float32, bfloat16 or auto (what is
+    measurably faster here).
     """
 
     steps: int

@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bimo.files import read_json, read_settings, replacing, write_json
-from bimo.models.config import ModelConfig
+from bimo.models.families import LanguageModule, Model, Shape
+from bimo.models.perceptron import PerceptronConfig
+from bimo.models.recurrent import RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
-from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
-from bimo.weights import gpt2, llama, marian
+from bimo.weights import gpt2, llama, marian, perceptron, recurrent
 from bimo.weights.finite import require_finite
 from bimo.weights.names import NamePairs, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
-    "Shape",
     "end_ids",
     "from_hf",
     "load_model",
@@ -59,14 +59,23 @@ class Family(Protocol):
         """The model, its weights still to come."""
 
 
-FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "marian": marian, "qwen2": llama, "qwen3": llama}
+FAMILIES: dict[str, Family] = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "marian": marian,
+    "qwen2": llama,
+    "qwen3": llama,
+    "bimo_lstm": recurrent,
+    "bimo_mlp": perceptron,
+}
 """By `model_type`."""
-
-Shape = ModelConfig | Seq2SeqConfig
-"""What a folder may describe."""
 
 
 def _family_of(config: Shape) -> Family:
+    if isinstance(config, RecurrentConfig):
+        return recurrent
+    if isinstance(config, PerceptronConfig):
+        return perceptron
     if isinstance(config, Seq2SeqConfig):
         return marian
     return gpt2 if config.positions == "learned" else llama
@@ -118,7 +127,7 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     return config
 
 
-def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
+def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
     config = model_config_to_hf(model.config, end=end, begin=begin)
     write_json(folder / "config.json", config)
@@ -138,7 +147,7 @@ def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
     _write_weights(folder, model)
 
 
-def _write_weights(folder: Path, model: Decoder | EncoderDecoder) -> None:
+def _write_weights(folder: Path, model: Model) -> None:
     weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     with replacing(folder / "model.safetensors") as part:
         save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
@@ -146,7 +155,7 @@ def _write_weights(folder: Path, model: Decoder | EncoderDecoder) -> None:
 
 def load_model(
     folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
-) -> Decoder:
+) -> LanguageModule:
     """The language model that a folder holds. Raises UserError when there is none."""
     model = _load(folder, device, compute_dtype)
     if isinstance(model, EncoderDecoder):
@@ -170,7 +179,7 @@ def load_translator(
     return model
 
 
-def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | EncoderDecoder:
+def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Model:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     config, weights = read_model(folder)
     model = _family_of(config).build(config, compute_dtype=compute_dtype)

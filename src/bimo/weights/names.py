@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bimo.models.config import ModelConfig
+from bimo.models.families import Shape
 from bimo.runtime import UserError
 
 __all__ = ["NamePairs", "count", "renamed", "require_buildable", "require_fitting"]
@@ -65,7 +66,7 @@ def count(value: Any) -> int:
     return value
 
 
-def require_buildable(config: ModelConfig, *, where: Path) -> None:
+def require_buildable(config: Shape, *, where: Path) -> None:
     """Raises UserError when a described shape would take time or memory out of proportion to its weights."""
     if config.layers > MOST_LAYERS:
         raise UserError(
@@ -74,6 +75,8 @@ def require_buildable(config: ModelConfig, *, where: Path) -> None:
             layers=config.layers,
             most=MOST_LAYERS,
         )
+    if not isinstance(config, ModelConfig):
+        return
     row = {"rotary": config.head_width, "sinusoidal": config.width}.get(config.positions, 0)
     if config.context * row > LARGEST_TABLE:
         raise UserError(

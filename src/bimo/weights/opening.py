@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from bimo.files import digest_file
+from bimo.models.families import LanguageModule
+from bimo.models.recurrent import require_one_direction
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
@@ -31,14 +33,23 @@ class OpenedModel:
     """
 
     path: Path
-    source: Decoder | GGUFModel
+    source: LanguageModule | GGUFModel
     tokenizer: Tokenizer
     ends: frozenset[int]
     chat: Callable[[], ChatFormat]
 
+    @property
+    def tunable(self) -> Decoder | GGUFModel:
+        """The model, if it is one that takes adapters and is tuned. Raises UserError for one of another family."""
+        if isinstance(self.source, Decoder | GGUFModel):
+            return self.source
+        raise UserError(
+            "{path} is no Transformer decoder, and only those are tuned, take adapters or are exported.", path=self.path
+        )
+
     def decoder(self, *, device: torch.device | None = None) -> Decoder:
-        """In torch, all weights as numbers in float32."""
-        return self.source if isinstance(self.source, Decoder) else self.source.decoder(device=device)
+        """In torch, all weights as numbers in float32. Raises UserError as `tunable` does."""
+        return self.tunable.decoder(device=device) if isinstance(self.tunable, GGUFModel) else self.tunable
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files that hold its weights, by their names."""
@@ -59,5 +70,6 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
         opened = OpenedModel(path, model, tokenizer, end_ids(path), find_chat)
     else:
         raise UserError("There is no model folder {folder}.", folder=path)
+    require_one_direction(opened.source.config)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=opened.source.config.vocabulary)
     return opened
