@@ -20,7 +20,7 @@ from bimo.models.families import Shape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
-from bimo.train.losses import next_token_loss
+from bimo.train.objectives import tokenizer_of, trial_loss
 from bimo.train.optim import build_optimizers
 from bimo.train.recipe import recipe
 from bimo.train.settings import TrainConfig
@@ -74,7 +74,7 @@ def plan(
     """
     data = Path(data)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
-    corpus = _Corpus.read(data, console)
+    corpus = _Corpus.read(data, family, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
         machine = measure_machine(target)
@@ -144,7 +144,7 @@ class _Corpus:
     order_gain: float
 
     @classmethod
-    def read(cls, data: Path, console: Console) -> _Corpus:
+    def read(cls, data: Path, family: str, console: Console) -> _Corpus:
         stages = Stages(data)
         packed = stages.known("tokens")
         tokens = packed["train"]["tokens"]
@@ -160,7 +160,7 @@ class _Corpus:
         baselines = measure_baselines(data, key=stages.key("documents"), console=console)
         return cls(
             tokens=tokens,
-            vocabulary=stages.known("tokenizer")["vocabulary"],
+            vocabulary=tokenizer_of(data, family).vocabulary,
             bytes_per_token=packed["train"]["bytes"] / tokens,
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
             order_gain=order_gain(list(baselines["kneser_ney"]["by_order"].values())),
@@ -220,11 +220,10 @@ def _tokens_per_second(shape: Shape, batch: int, dtype: str, device: torch.devic
     keep_freed_memory()
     model = build(shape, compute_dtype=getattr(torch, dtype)).initialise(0).to(device)
     optimizers = build_optimizers(model, muon_rate=1e-3, adam_rate=1e-3, weight_decay=0.0)
-    windows = torch.randint(shape.vocabulary, (batch, shape.context + 1)).numpy()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
         start = time.perf_counter()
-        loss, _ = next_token_loss(model, windows)
+        loss = trial_loss(model, shape, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

@@ -232,7 +232,7 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    from bimo.run import sample_text, train_settings
+    from bimo.run import choose_sampler, train_settings
     from bimo.train.pretrain import train as train_model
 
     console = Console(quiet=quiet)
@@ -255,9 +255,8 @@ def train(
         changes=set_ or [],
         console=console,
     )
-    facts = train_model(
-        data, out=out, model=settings.model, settings=settings.train, sampler=sample_text, console=console
-    )
+    sampler = choose_sampler(settings.model, data)
+    facts = train_model(data, out=out, model=settings.model, settings=settings.train, sampler=sampler, console=console)
     show(facts, as_json=json)
 
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch
 
 from bimo.models.config import ModelConfig, load_presets
+from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["FAMILIES", "Family", "LanguageModule", "Shape", "build", "choose_family", "family_of"]
+__all__ = ["FAMILIES", "Family", "LanguageModule", "Model", "Shape", "build", "choose_family", "family_of"]
 
-Shape = ModelConfig
+Shape = ModelConfig | EncoderConfig
 LanguageModule = Decoder
-"""What predicts the next token. Every family offers what a Decoder offers."""
+"""What predicts the next token. Every family of language models offers what a Decoder offers."""
+Model = LanguageModule | Encoder
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,10 @@ class Family:
     """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name."""
 
     shape: type[Shape]
-    model: Callable[..., LanguageModule]
+    model: Callable[..., Model]
 
 
-FAMILIES = {"decoder": Family(ModelConfig, Decoder)}
+FAMILIES = {"decoder": Family(ModelConfig, Decoder), "encoder": Family(EncoderConfig, Encoder)}
 """By the name that --family and run files give."""
 
 
@@ -49,6 +51,6 @@ def family_of(shape: Shape) -> str:
     return next(name for name, family in FAMILIES.items() if isinstance(shape, family.shape))
 
 
-def build(shape: Shape, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> LanguageModule:
+def build(shape: Shape, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Model:
     """The model of a shape, its weights still to come. `dropout` is no part of the shape."""
     return FAMILIES[family_of(shape)].model(shape, compute_dtype=compute_dtype, dropout=dropout)

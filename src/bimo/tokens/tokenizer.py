@@ -19,6 +19,7 @@ from bimo.files import read_json, replacing, write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
 from bimo.tokens.shards import join_documents
+from bimo.tokens.wordpiece import read_wordpiece
 
 __all__ = [
     "END_OF_TEXT",
@@ -87,6 +88,13 @@ class Tokenizer:
     def vocabulary(self) -> int:
         """How many ids there are, special ones included."""
         return self.inner.get_vocab_size(with_added_tokens=True)
+
+    def special_id(self, role: str) -> int:
+        """The id of the special token that has a role. Raises UserError when none has it."""
+        found = self.inner.token_to_id(self.special[role]) if role in self.special else None
+        if found is None:
+            raise UserError("The tokenizer has no {role}, which this model needs.", role=role)
+        return found
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
@@ -227,12 +235,20 @@ def _fast_encoder(inner: tokenizers.Tokenizer) -> Any:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read `tokenizer.json`, given as that file or the folder that holds it. Raises UserError when it is none.
 
-    `tokenizer_config.json` beside it, if there is one, says which tokens have special roles.
+    `tokenizer_config.json` beside it, if there is one, says which tokens have special roles. A folder of BERT's may
+    hold `vocab.txt` instead.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
+    settings = _read_settings(file.with_name("tokenizer_config.json"))
+    words = file.with_name("vocab.txt")
+    if path.is_dir() and not file.exists() and words.exists():
+        return Tokenizer(*read_wordpiece(words, settings))
     try:
         inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        return Tokenizer(inner, _special_tokens(file.with_name("tokenizer_config.json")))
+        # How long its ids may be, and that all be as long, is nothing that a text should be changed for.
+        inner.no_truncation()
+        inner.no_padding()
+        return Tokenizer(inner, _special_tokens(settings))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
     except UserError:
@@ -241,11 +257,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=error) from None
 
 
-def _special_tokens(path: Path) -> dict[str, str] | None:
-    """Tokens by their roles as a `tokenizer_config.json` has them; None where it has none, or is of our making."""
+def _read_settings(path: Path) -> dict[str, Any]:
     settings = read_json(path) if path.is_file() else {}
     if not isinstance(settings, dict):
         raise UserError("{path} does not describe a tokenizer.", path=path)
+    return settings
+
+
+def _special_tokens(settings: dict[str, Any]) -> dict[str, str] | None:
+    """Tokens by their roles as a `tokenizer_config.json` has them; None where it has none, or is of our making."""
     named = {role: settings[role] for role in ROLES if settings.get(role)}
     tokens = {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
     ours = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)

@@ -9,10 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimo.models.encoder import Encoder
 from bimo.models.fused import cross_entropy_, fusible
+from bimo.models.heads import Words
 from bimo.models.transformer import Decoder
+from bimo.tokens.masking import Masked
 
-__all__ = ["IGNORED", "linear_cross_entropy", "linear_cross_entropy_reference", "next_token_loss", "with_noise"]
+__all__ = [
+    "IGNORED",
+    "linear_cross_entropy",
+    "linear_cross_entropy_reference",
+    "masked_loss",
+    "next_token_loss",
+    "with_noise",
+]
 
 IGNORED = -100
 """A target that carries no loss, as torch's cross_entropy has it."""
@@ -25,27 +35,34 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """The output matrix and the softmax in one, chunk by chunk, gradients made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
         cast = weight.to(hidden.dtype)
+        added = None if bias is None else bias.to(hidden.dtype)
         count = int((targets != IGNORED).sum())
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
             part = slice(start, start + ROWS)
-            logits = F.linear(hidden[part], cast)
+            logits = F.linear(hidden[part], cast, added)
             losses, gradient = _cross_entropy(logits, targets[part])
             total += float(losses.sum())
             hidden_gradient[part] = gradient @ cast
             weight_gradient += gradient.mT @ hidden[part]
+            if bias_gradient is not None:
+                bias_gradient += gradient.sum(dim=0, dtype=bias_gradient.dtype)
         divisor = max(1, count)
-        ctx.save_for_backward(hidden_gradient.div_(divisor), weight_gradient.div_(divisor))
+        found = (hidden_gradient, weight_gradient, bias_gradient)
+        ctx.save_for_backward(*(None if gradient is None else gradient.div_(divisor) for gradient in found))
         return torch.tensor(total / divisor, device=hidden.device)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0].to(hidden_gradient.dtype), weight_gradient * gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias = (
+            None if found is None else found * gradients[0].to(found.dtype) for found in ctx.saved_tensors
+        )
+        return hidden, weight, None, bias
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,17 +76,20 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.mul_((targets != IGNORED)[:, None]).to(dtype)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed.
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed, plus bias [V].
 
     The N x V logits never stand whole. Targets equal to IGNORED carry no loss.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, bias)
 
 
-def linear_cross_entropy_reference(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy_reference(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """The same, as it is written."""
-    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), targets, ignore_index=IGNORED)
+    bias = None if bias is None else bias.to(hidden.dtype)
+    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype), bias).float(), targets, ignore_index=IGNORED)
 
 
 def with_noise(ids: Tensor, share: float) -> Tensor:
@@ -90,3 +110,15 @@ def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) 
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets = ids[:, 1:].flatten()
     return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()
+
+
+def masked_loss(model: Encoder, batch: Masked) -> tuple[Tensor, int]:
+    """Guess what is masked -> (mean loss in nats, targets counted). Logits are computed for those places alone."""
+    device = model.embedding.weight.device
+    read, ids = (torch.from_numpy(part).to(device) for part in (batch.read, batch.ids))
+    places = torch.from_numpy(np.flatnonzero(batch.chosen)).to(device)
+    assert isinstance(model.head, Words)
+    hidden = model.hidden_states(read).flatten(0, 1).index_select(0, places)
+    targets = ids.flatten()[places]
+    loss = linear_cross_entropy(model.head.transform(hidden), model.embedding.weight, targets, model.head.bias)
+    return loss, targets.numel()

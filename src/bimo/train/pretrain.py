@@ -19,27 +19,27 @@ from bimo.config import to_mapping, write_toml
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
-from bimo.models.families import LanguageModule, Shape, build, family_of
+from bimo.models.encoder import Encoder
+from bimo.models.families import Shape, build, family_of
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
-from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
-from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.embedding import start_from_vectors
-from bimo.train.loop import Hook, StepFacts, Trainer
+from bimo.train.loop import Hook, Progress, StepFacts, Trainer
 from bimo.train.metrics import Metrics
-from bimo.train.objectives import NextToken, Objective
+from bimo.train.objectives import choose_objective, tokenizer_of
 from bimo.train.optim import build_optimizers
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.huggingface import save_model
+from bimo.weights.huggingface import save_encoder, save_model
 
 __all__ = ["Sampler", "check_output", "is_finished", "train"]
 
 SAVE_SECONDS = 60.0
 
-Sampler = Callable[[LanguageModule, Tokenizer], str]
-"""Writes a short sample with a model that is being trained."""
+Sampler = Callable[[Any, Tokenizer], str]
+"""Shows in a few words what a model that is being trained can do."""
 
 
 def check_output(out: Path) -> None:
@@ -98,11 +98,9 @@ class _Run:
     ) -> None:
         self.data, self.out, self.home = data, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
-        self.tokenizer = load_tokenizer(data)
+        self.tokenizer = tokenizer_of(data, family_of(shape))
         self.shards = TokenShards(data / "tokens", "train")
-        self.objective: Objective = NextToken(
-            TokenShards(data / "tokens", "validation"), self.tokenizer, context=shape.context, noise=settings.noise
-        )
+        self.objective = choose_objective(shape, TokenShards(data / "tokens", "validation"), self.tokenizer, settings)
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
@@ -179,7 +177,7 @@ class _Run:
         trainer = Trainer(
             model,
             optimizers,
-            Batches(self.shards, batch=settings.batch, context=self.shape.context, seed=settings.seed),
+            self.objective.batches(self.shards, batch=settings.batch, seed=settings.seed),
             objective=self.objective.loss,
             folder=self.home / "checkpoints",
             steps=settings.steps,
@@ -203,12 +201,12 @@ class _Run:
         if facts is None:
             return
         progress = trainer.progress
-        rate = progress.targets / progress.seconds
+        rate = self._tokens(progress) / progress.seconds
         if progress.step % max(1, progress.steps // 400) == 0 or progress.step == progress.steps:
             event = {
                 "event": "step",
                 "step": progress.step,
-                "tokens": progress.targets,
+                "tokens": self._tokens(progress),
                 "seconds": round(progress.seconds, 3),
                 "loss": facts.loss,
                 **self.objective.facts(facts.loss),
@@ -252,7 +250,7 @@ class _Run:
         if int(share * times) == int((progress.step - 1) / progress.steps * times) and progress.step != progress.steps:
             return
         found = self.objective.validate(self.model)
-        where = {"step": progress.step, "tokens": progress.targets, "seconds": round(progress.seconds, 3)}
+        where = {"step": progress.step, "tokens": self._tokens(progress), "seconds": round(progress.seconds, 3)}
         self.metrics.write({"event": "validation", **where, **found})
         measured = found[self.objective.measure]
         sentence = trainer.health.diverges(progress.step, measured)
@@ -283,18 +281,25 @@ class _Run:
             self.console.warn(t("step {step}: the loss was not a number; {event}", **event))
         self.metrics.write(event)
 
+    def _tokens(self, progress: Progress) -> int:
+        """How many tokens were read up to here, whether or not each was a target."""
+        return progress.step * self.settings.batch * self.shape.context
+
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.shape.flops_per_token / self.peak_flops
 
     def _finish(self, trainer: Trainer, kept: int) -> dict[str, Any]:
         progress, health = trainer.progress, trainer.health
-        save_model(self.out, self.model, end=self.tokenizer.end)
+        if isinstance(self.model, Encoder):
+            save_encoder(self.out, self.model, pad=self.tokenizer.special_id("pad_token"))
+        else:
+            save_model(self.out, self.model, end=self.tokenizer.end)
         self.tokenizer.save(self.out, context=self.shape.context)
-        rate = progress.targets / progress.seconds
+        rate = self._tokens(progress) / progress.seconds
         facts = {
             "steps": progress.step,
             "weights_of_step": kept,
-            "tokens": progress.targets,
+            "tokens": self._tokens(progress),
             "seconds": progress.seconds,
             "tokens_per_second": rate,
             "share_of_peak": self._share_of_peak(rate),
@@ -313,7 +318,8 @@ class _Run:
             "tokenizer_config.json",
         )
         manifest = read_json(self.home / "manifest.json")
-        write_json(self.home / "manifest.json", {**manifest, "outputs": {n: digest_file(self.out / n) for n in names}})
+        outputs = {name: digest_file(self.out / name) for name in names if (self.out / name).exists()}
+        write_json(self.home / "manifest.json", {**manifest, "outputs": outputs})
         write_json(self.home / "training.json", facts)
         write_card(self.out)
         write_report(self.out)

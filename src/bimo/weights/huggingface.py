@@ -15,57 +15,73 @@ from torch import Tensor
 
 from bimo.files import read_json, replacing, write_json
 from bimo.models.config import ModelConfig
+from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.transformer import Decoder
-from bimo.runtime import UserError
-from bimo.weights import gpt2, llama
+from bimo.runtime import USAGE, UserError
+from bimo.weights import bert, gpt2, llama
 
-__all__ = ["end_ids", "from_hf", "load_model", "model_config_from_hf", "model_config_to_hf", "save_model", "to_hf"]
+__all__ = [
+    "end_ids",
+    "from_hf",
+    "holds_encoder",
+    "load_encoder",
+    "load_model",
+    "model_config_from_hf",
+    "model_config_to_hf",
+    "save_encoder",
+    "save_model",
+    "to_hf",
+]
 
 
 class Family(Protocol):
     """What the module of a family offers."""
 
-    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> ModelConfig:
+    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
         """The shape that a `config.json` describes."""
 
-    def config_to_hf(self, config: ModelConfig) -> dict[str, Any]:
+    def config_to_hf(self, config: Any) -> dict[str, Any]:
         """The `config.json` of a shape."""
 
-    def from_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def from_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Their state dict as ours."""
 
-    def to_hf(self, weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Our state dict as theirs."""
 
-    def build(self, config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
+    def build(self, config: Any, *, compute_dtype: torch.dtype) -> Any:
         """The model, its weights still to come."""
 
 
-FAMILIES: dict[str, Family] = {"gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
+FAMILIES: dict[str, Family] = {"bert": bert, "gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
 """By `model_type`."""
 
+Shape = ModelConfig | EncoderConfig
 
-def _family_of(config: ModelConfig) -> Family:
+
+def _family_of(config: Shape) -> Family:
+    if isinstance(config, EncoderConfig):
+        return bert
     return gpt2 if config.positions == "learned" else llama
 
 
-def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
     return _family_of(config).to_hf(weights, config)
 
 
-def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+def from_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
     return _family_of(config).from_hf(weights, config)
 
 
-def model_config_to_hf(config: ModelConfig, *, end: int, begin: int | None = None) -> dict[str, Any]:
+def model_config_to_hf(config: Shape, *, end: int, begin: int | None = None) -> dict[str, Any]:
     """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
     return {**_family_of(config).config_to_hf(config), **ids}
 
 
-def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
+def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
@@ -85,7 +101,6 @@ def model_config_from_hf(settings: Any, *, where: Path) -> ModelConfig:
 
 def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
     """Write `config.json`, `generation_config.json` and `model.safetensors` (fp32), each all or nothing."""
-    weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     config = model_config_to_hf(model.config, end=end, begin=begin)
     write_json(folder / "config.json", config)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -93,6 +108,17 @@ def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = No
         folder / "generation_config.json",
         {**generation, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
     )
+    _write_weights(folder, model)
+
+
+def save_encoder(folder: Path, model: Encoder, *, pad: int) -> None:
+    """Write `config.json` and `model.safetensors` (fp32), each all or nothing; `pad` is the id of the padding token."""
+    write_json(folder / "config.json", {**bert.config_to_hf(model.config), "pad_token_id": pad})
+    _write_weights(folder, model)
+
+
+def _write_weights(folder: Path, model: Decoder | Encoder) -> None:
+    weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     with replacing(folder / "model.safetensors") as part:
         save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
 
@@ -100,6 +126,32 @@ def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = No
 def load_model(
     folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
 ) -> Decoder:
+    """The language model that a folder holds. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if isinstance(model, Encoder):
+        raise UserError(
+            "{folder} holds an encoder: it reads text from both sides, and cannot write any.", code=USAGE, folder=folder
+        )
+    return model
+
+
+def load_encoder(
+    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
+) -> Encoder:
+    """The encoder that a folder holds, with its head. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if not isinstance(model, Encoder):
+        raise UserError("{folder} holds no encoder but a model that writes.", code=USAGE, folder=folder)
+    return model
+
+
+def holds_encoder(folder: Path) -> bool:
+    """Whether a folder's `config.json` describes an encoder."""
+    settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return isinstance(settings, dict) and settings.get("model_type") == "bert"
+
+
+def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | Encoder:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     files = _weight_files(folder)
     if not (folder / "config.json").is_file() or not files:
@@ -110,6 +162,8 @@ def load_model(
         )
     config = model_config_from_hf(read_json(folder / "config.json"), where=folder / "config.json")
     weights = from_hf(_read_weights(files), config)
+    if isinstance(config, EncoderConfig) and config.head.kind == "none":
+        config = bert.with_pooler_as_found(config, weights)
     found = sum(weight.numel() for weight in weights.values())
     if found != config.parameters:
         # Before anything of the size that config.json asks for is built.

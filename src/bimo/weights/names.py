@@ -10,7 +10,17 @@ from torch import Tensor
 
 from bimo.runtime import UserError
 
-__all__ = ["NamePairs", "count", "renamed"]
+__all__ = ["ACTIVATIONS", "NamePairs", "count", "renamed"]
+
+ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Our names by those of Hugging Face, of which the first is the one that is written."""
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
