@@ -18,7 +18,7 @@ from bimo.tokens.tokenizer import Tokenizer
 __all__ = ["Blank", "blanks_in", "guess_blanks"]
 
 GUESSES = 3
-AROUND = 12
+AROUND = 6
 """Tokens that are shown on both sides of a blank."""
 
 BLANK = "[MASK]"

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from bimo.models.config import ModelConfig
 from bimo.models.heads import Head, Pooler, Words, build_head
+from bimo.models.layers import sinusoids
 from bimo.models.transformer import Layer, initialise, norm
 from bimo.runtime import USAGE, UserError
 
 __all__ = ["Encoder", "EncoderConfig"]
+
+PLACE_SIZE = 0.03
+"""Sines of this size are as large as the random numbers from which words start."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,10 @@ class Encoder(nn.Module):
         self.head = build_head(config.head, stack)
 
     def initialise(self, seed: int) -> Encoder:
-        """Start from random weights."""
+        """Start from random weights, and from places whose neighbours are easy to find (docs/log.md)."""
         initialise(self, width=self.config.width, seed=seed)
+        with torch.no_grad():
+            self.position_embedding.weight.copy_(PLACE_SIZE * sinusoids(self.config.context, self.config.width))
         return self
 
     def hidden_states(self, ids: Tensor, *, segments: Tensor | None = None, real: Tensor | None = None) -> Tensor:

@@ -48,7 +48,13 @@ def with_mask_token(tokenizer: Tokenizer) -> Tokenizer:
     if {"cls_token", "sep_token", "pad_token", "mask_token"} <= tokenizer.special.keys():
         return tokenizer
     inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
-    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in NEW_TOKENS.values()])
+    # A hidden word of English takes the blank before it along, as the tokens of words do.
+    inner.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=role == "mask_token")
+            for role, token in NEW_TOKENS.items()
+        ]
+    )
     first, last = NEW_TOKENS["cls_token"], inner.id_to_token(tokenizer.end) or ""
     inner.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bimo.models.encoder import Encoder
 from bimo.models.heads import Words
-from bimo.runtime import t
+from bimo.runtime import USAGE, UserError, t
 from bimo.tokens.batches import Batches
 from bimo.tokens.masking import FRAME, Masked, MaskedBatches, Masking
 from bimo.tokens.shards import TokenShards
@@ -25,6 +25,7 @@ VALIDATION_TOKENS = 48_000
 """Validation during training looks at about so many tokens, of which one in seven is guessed."""
 
 WINDOWS_AT_ONCE = 16
+LEAST_CONTEXT = 8
 
 
 class MaskedWords:
@@ -37,6 +38,14 @@ class MaskedWords:
     measure = "masked_loss"
 
     def __init__(self, validation: TokenShards, tokenizer: Tokenizer, *, context: int) -> None:
+        if context < LEAST_CONTEXT:
+            raise UserError(
+                "The model's {name} must be at least {least} to learn from masked words, but is {value}.",
+                code=USAGE,
+                name="context",
+                least=LEAST_CONTEXT,
+                value=context,
+            )
         self.masking, self.context = Masking(tokenizer), context
         self.windows = held_out_windows(validation, self.masking, context=context, tokens=VALIDATION_TOKENS)
 
