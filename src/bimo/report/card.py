@@ -12,10 +12,12 @@ from bimo.files import replacing
 from bimo.report.facts import (
     Facts,
     baseline_rows,
+    blank_rows,
     copied_share,
     copying_reading,
     count,
     duration,
+    is_encoder,
     join_sentences,
     language_name,
     learning_curves,
@@ -45,11 +47,11 @@ def write_card(model_folder: Path) -> Path:
     facts = read_facts(model_folder)
     languages = _languages(facts)
     blocks = [
-        _front_matter(languages),
+        _front_matter(languages, "fill-mask" if is_encoder(facts) else "text-generation"),
         f"# {escape(facts['name'])}",
         escape(_what_it_is(facts, languages)),
         escape(join_sentences(verdict(facts))),
-        _use(facts),
+        _use_encoder(facts) if is_encoder(facts) else _use(facts),
         *_section(t("Training"), _training(facts)),
         *_section(t("Numbers"), _numbers(facts)),
         *_samples(facts),
@@ -86,16 +88,22 @@ def _languages(facts: Facts) -> list[str]:
     return [code for code in codes if sizes[code] >= total / 100]
 
 
-def _front_matter(languages: list[str]) -> str:
+def _front_matter(languages: list[str], task: str) -> str:
     listed = ["language:", *(f"- {json.dumps(code)}" for code in languages)] if languages else []
-    tags = ["tags:", "- bimo", "- text-generation"]
-    fixed = ["library_name: transformers", "pipeline_tag: text-generation"]
+    tags = ["tags:", "- bimo", f"- {task}"]
+    fixed = ["library_name: transformers", f"pipeline_tag: {task}"]
     return "\n".join(["---", *listed, *tags, *fixed, "---"])
 
 
 def _what_it_is(facts: Facts, languages: list[str]) -> str:
     parameters = number(facts, "plan", "parameters")
     spoken = t(" and ").join(language_name(code) for code in languages)
+    if is_encoder(facts) and parameters is not None:
+        return t(
+            "An encoder (BERT) with {parameters} parameters for {languages}, trained from scratch with Bimo.",
+            parameters=rounded(parameters),
+            languages=spoken or language_name("und"),
+        )
     if parameters is None:
         return t("A small language model, trained from scratch with Bimo.")
     if not spoken:
@@ -130,6 +138,21 @@ def _use(facts: Facts) -> str:
     return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
 
 
+def _use_encoder(facts: Facts) -> str:
+    name = json.dumps(facts["name"], ensure_ascii=False)
+    python = "\n".join(
+        [
+            "from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline",
+            "",
+            f"tokenizer = AutoTokenizer.from_pretrained({name})",
+            f"model = AutoModelForMaskedLM.from_pretrained({name})",
+            'guess = pipeline("fill-mask", model=model, tokenizer=tokenizer)',
+            f'print(guess("{t("Once upon a [MASK]")}"))',
+        ]
+    )
+    return "\n\n".join([f"## {t('Use')}", fenced(python, "python")])
+
+
 def _training(facts: Facts) -> list[Row | None]:
     documents, done, planned = part(facts, "documents"), facts["training"], facts["plan"]
     shape = [row for row in model_shape(part(planned, "model")) if row]
@@ -158,11 +181,17 @@ def _numbers(facts: Facts) -> list[Row | None]:
         *baselines,
         _row(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
         _row(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
+        _row(t("Hidden tokens guessed"), number(evaluation, "masked_accuracy"), percent),
+        _row(t("Hidden tokens guessed by frequency"), number(evaluation, "unigram", "masked_accuracy"), percent),
+        _row(t("Loss of a hidden token, nats"), number(evaluation, "masked_loss"), "{:.3f}".format),
         _row(t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
     ]
 
 
 def _samples(facts: Facts) -> list[str]:
+    if blanks := blank_rows(facts["evaluation"]):
+        lines = "\n".join(f"{text}  {guesses}" for text, guesses in blanks)
+        return [f"## {t('What it guesses')}", fenced(lines, "text")]
     samples = [sample for sample in part(facts, "evaluation").get("samples") or [] if isinstance(sample, dict)]
     if not samples:
         return []
@@ -175,20 +204,24 @@ def _samples(facts: Facts) -> list[str]:
 
 def _limits(facts: Facts) -> list[str]:
     context = number(facts, "plan", "model", "context")
-    limits = [
-        t(
-            "It continues text in the manner of its training text. It does not know what is "
-            "true, and it invents facts, names and numbers."
-        ),
-        t("It repeats whatever one-sidedness and errors its training text has."),
-        t("It was not taught to answer questions, to follow instructions or to refuse."),
-    ]
+    habits = t("It repeats whatever one-sidedness and errors its training text has.")
+    if is_encoder(facts):
+        limits = [t("It guesses hidden words; it writes nothing, and needs tuning for any task."), habits]
+    else:
+        limits = [
+            t(
+                "It continues text in the manner of its training text. It does not know what is "
+                "true, and it invents facts, names and numbers."
+            ),
+            habits,
+            t("It was not taught to answer questions, to follow instructions or to refuse."),
+        ]
     if context:
         limits.append(t("It sees at most {context} tokens at a time.", context=count(context)))
-    copying = copying_reading(part(facts, "evaluation", "copying"))
-    limits.append(
-        join_sentences(copying) if copying else t("How much it copies from its training text has not been measured.")
-    )
+    if not is_encoder(facts):
+        copying = copying_reading(part(facts, "evaluation", "copying"))
+        unknown = t("How much it copies from its training text has not been measured.")
+        limits.append(join_sentences(copying) if copying else unknown)
     limits.append(
         t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
     )

@@ -1,4 +1,4 @@
-"""Encoders as ONNX, an operation after another as `models/encoder.py` has them; any batch, any length up to the context.
+"""Encoders as ONNX, an operation after another as in `models/encoder.py`; any batch, any length up to the context.
 
 B batch, T time (positions), D width, H heads, K head width, V vocabulary.
 """
@@ -142,10 +142,8 @@ def _encoder(graph: _Graph, model: Encoder) -> None:
         name = f"layers.{number}"
         attended = _attention(graph, x, f"{name}.attention", layer.attention, seen)
         x = graph.norm(graph.add("Add", x, attended), f"{name}.attention_norm", layer.attention_norm)
-        inner = graph.linear(x, f"{name}.feed_forward.up", layer.feed_forward.up)
-        inner = graph.activation(inner, config.feed_forward)
-        inner = graph.linear(inner, f"{name}.feed_forward.down", layer.feed_forward.down)
-        x = graph.norm(graph.add("Add", x, inner), f"{name}.feed_forward_norm", layer.feed_forward_norm)
+        fed = _feed_forward(graph, x, f"{name}.feed_forward", layer.feed_forward, config.feed_forward)
+        x = graph.norm(graph.add("Add", x, fed), f"{name}.feed_forward_norm", layer.feed_forward_norm)
     _head(graph, x, model)
 
 
@@ -175,6 +173,12 @@ def _attention(graph: _Graph, x: str, name: str, layer: Any, seen: str) -> str:
     mixed = graph.add("Transpose", mixed, perm=[0, 2, 1, 3])
     mixed = graph.add("Reshape", mixed, graph.constant("joined", [0, 0, stack.heads * stack.head_width]))
     return graph.linear(mixed, f"{name}.out", layer.out)
+
+
+def _feed_forward(graph: _Graph, x: str, name: str, block: Any, activation: str) -> str:
+    """[B, T, D] -> [B, T, D]"""
+    inner = graph.activation(graph.linear(x, f"{name}.up", block.up), activation)
+    return graph.linear(inner, f"{name}.down", block.down)
 
 
 def _head(graph: _Graph, x: str, model: Encoder) -> None:
