@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from stories import write_stories
 
 from bimo.config import from_mapping, to_mapping
+from bimo.console import Console
 from bimo.evaluate.masked import evaluate_masked, unigram_measures
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json
@@ -26,6 +27,8 @@ from bimo.models.heads import Head, Words
 from bimo.plan import plan
 from bimo.prepare import prepare
 from bimo.run import choose_sampler, run_from_mapping
+from bimo.run import run as run_all
+from bimo.runs import list_runs
 from bimo.runtime import USAGE, UserError
 from bimo.tokens.masking import Masking
 from bimo.tokens.shards import TokenShards
@@ -305,6 +308,17 @@ def test_blanks_hide_a_word_and_name_it(data: Path, whole: Path) -> None:
     (guesses,) = guess_blanks(model, tokenizer, "Once upon a [MASK] there")
     assert len(guesses) == 3
     assert guess_blanks(model, tokenizer, "nothing hidden") == []
+
+
+def test_one_command_goes_from_text_to_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_stories(tmp_path / "a.txt", 60)
+    facts = run_all([source], out=tmp_path / "model", minutes=0.02, family="encoder", preset="dust", console=Console())
+    assert facts["masked_accuracy"] >= 0
+    said = capsys.readouterr().err
+    assert "of masked tokens guessed" in said
+    assert "bits per byte" not in said
+    (listed,) = list_runs([tmp_path])
+    assert (listed["state"], listed["bits_per_byte"]) == ("done", None)
 
 
 def test_an_encoder_is_measured_on_its_own_data_alone(data: Path, whole: Path, tmp_path: Path) -> None:
