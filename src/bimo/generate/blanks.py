@@ -55,28 +55,38 @@ def blanks_in(model: Encoder, tokenizer: Tokenizer, windows: np.ndarray, *, seed
     masking = Masking(tokenizer)
     found = []
     for window in windows:
-        place = _single_word(masking, tokenizer, window, seed)
+        words = masking.words(window[None])[0]
+        place = _single_word(words, [_shown(tokenizer, token) for token in window], seed)
         if place is None:
             continue
         read = window[None].copy()
         read[0, place] = masking.mask_id
-        around = (window[max(0, place - AROUND) : place], window[place + 1 : place + 1 + AROUND])
-        before, after = (" ".join(tokenizer.decode(ids.tolist()).split("\n")) for ids in around)
         (guesses,) = _guesses(model, tokenizer, read, read == masking.mask_id)
-        found.append(Blank(before.strip("\ufffd"), _shown(tokenizer, window[place]), after.strip("\ufffd"), guesses))
+        start, end = _around(words, place)
+        before, word, after = (
+            " ".join(tokenizer.decode(ids.tolist()).strip("\ufffd").split("\n"))
+            for ids in (window[start:place], window[place : place + 1], window[place + 1 : end])
+        )
+        blank = word[: len(word) - len(word.lstrip())]
+        found.append(Blank(before.lstrip() + blank, word.strip(), after, guesses))
     return found
 
 
-def _single_word(masking: Masking, tokenizer: Tokenizer, window: np.ndarray, seed: int) -> int | None:
-    """Where one token is a whole word of letters; one of these places by chance."""
-    words = masking.words(window[None])[0]
+def _single_word(words: np.ndarray, texts: list[str], seed: int) -> int | None:
+    """Where one token is a whole word of letters; one of these places by chance. words [T] are numbers of words."""
     counts = np.bincount(words[words >= 0])
-    alone = [
-        place
-        for place in np.flatnonzero(words >= 0)
-        if counts[words[place]] == 1 and _shown(tokenizer, window[place]).isalpha()
-    ]
+    alone = [place for place in np.flatnonzero(words >= 0) if counts[words[place]] == 1 and texts[place].isalpha()]
     return int(np.random.default_rng(seed).choice(alone)) if alone else None
+
+
+def _around(words: np.ndarray, place: int) -> tuple[int, int]:
+    """Where the text around a place begins and ends: some tokens on both sides, no word cut."""
+    start, end = max(0, place - AROUND), min(len(words), place + 1 + AROUND)
+    while 0 < start < place and words[start] == words[start - 1]:
+        start += 1
+    while place + 1 < end < len(words) and words[end] == words[end - 1]:
+        end -= 1
+    return start, end
 
 
 def _shown(tokenizer: Tokenizer, token: int) -> str:
