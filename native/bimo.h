@@ -18,17 +18,18 @@ enum { BIMO_PLAIN = 0, BIMO_AVX2 = 1, BIMO_AVX512 = 2 };
 /* How a matrix lies in memory when it is handed over: the block formats of GGUF, or plain numbers, row by row. */
 enum { BIMO_F32, BIMO_F16, BIMO_BF16, BIMO_Q4_0, BIMO_Q4_1, BIMO_Q8_0, BIMO_Q4_K, BIMO_Q6_K, BIMO_FORMATS };
 
-/* What a matrix or vector is for. Those of a layer first; the head may be left out, it is then the embedding. */
+/* What a matrix or vector is for. Those of a layer first; the head may be left out, it is then the embedding, and so may
+   the biases of queries, keys and values. */
 enum {
     BIMO_QUERY, BIMO_KEY, BIMO_VALUE, BIMO_OUT, BIMO_GATE, BIMO_UP, BIMO_DOWN,
     BIMO_EMBEDDING, BIMO_HEAD, BIMO_MATRICES
 };
 enum {
     BIMO_ATTENTION_NORM, BIMO_FEED_FORWARD_NORM, BIMO_QUERY_NORM, BIMO_KEY_NORM,
-    BIMO_LAST_NORM, BIMO_VECTORS
+    BIMO_QUERY_BIAS, BIMO_KEY_BIAS, BIMO_VALUE_BIAS, BIMO_LAST_NORM, BIMO_VECTORS
 };
 
-/* A Llama- or Qwen3-shaped decoder; names as in ModelConfig. */
+/* A Llama-, Qwen2- or Qwen3-shaped decoder; names as in ModelConfig. */
 typedef struct {
     int32_t vocabulary, layers, width, heads, kv_heads, head_width, hidden, qk_norm;
     float norm_epsilon;

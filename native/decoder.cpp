@@ -41,13 +41,23 @@ bool Decoder::complete() const {
     for (const Layer &layer : layers) {
         for (const Matrix &matrix : layer.matrices)
             if (!matrix) return false;
-        for (int which = 0; which < BIMO_LAST_NORM; which++)
+        for (int which = 0; which < BIMO_QUERY_BIAS; which++)
             if (!layer.vectors[which] && (shape.qk_norm || which < BIMO_QUERY_NORM)) return false;
     }
     return embedding && last_norm;
 }
 
 namespace {
+
+// How many numbers a vector has that is for `which`.
+int length_of(int which, const bimo_shape &shape) {
+    switch (which) {
+    case BIMO_QUERY_NORM: case BIMO_KEY_NORM: return shape.head_width;
+    case BIMO_QUERY_BIAS: return shape.heads * shape.head_width;
+    case BIMO_KEY_BIAS: case BIMO_VALUE_BIAS: return shape.kv_heads * shape.head_width;
+    default: return shape.width;
+    }
+}
 
 // What is compiled for each instruction set.
 struct Functions {
@@ -151,9 +161,8 @@ int bimo_set_matrix(bimo_decoder *decoder, int which, int layer, int format, con
 
 int bimo_set_vector(bimo_decoder *decoder, int which, int layer, const float *data, int length) {
     const bool of_layer = which < BIMO_LAST_NORM;
-    const bool of_head = which == BIMO_QUERY_NORM || which == BIMO_KEY_NORM;
     if (!fits(which, BIMO_VECTORS) || (of_layer && !fits(layer, decoder->shape.layers))
-        || length != (of_head ? decoder->shape.head_width : decoder->shape.width))
+        || length != length_of(which, decoder->shape))
         return BIMO_WRONG_ARGUMENT;
     try {
         Buffer<float> vector = allocate<float>(round_up(length, GROUP));

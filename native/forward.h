@@ -118,7 +118,9 @@ class Forward {
         const Input &normed = input(chunk.rows, shape.width, needs_bytes(q) || needs_bytes(k) || needs_bytes(v),
             [&](int row, float *out) { normalise(residual(row), norm, shape.width, shape.norm_epsilon, out); });
         const int offsets[] = {0, d.key_offset(), d.value_offset()};
+        const Buffer<float> *biases = &weights.vectors[BIMO_QUERY_BIAS];   // and those of keys and values after it
         multiply({&q, &k, &v}, normed, chunk.rows, [&](int matrix, int band, int row, Lanes result) {
+            if (biases[matrix]) result = result + Lanes::load(biases[matrix].get() + band * BAND);
             result.store(mixed(row) + offsets[matrix] + band * BAND);
         });
         if (member == 0) d.next_item.store(0, std::memory_order_relaxed);

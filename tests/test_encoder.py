@@ -16,6 +16,8 @@ from stories import write_stories
 
 from bimo.config import from_mapping, to_mapping
 from bimo.console import Console
+from bimo.doctor.lines import model_lines
+from bimo.doctor.model import examine_model
 from bimo.evaluate.masked import evaluate_masked, unigram_measures
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json
@@ -328,6 +330,14 @@ def test_an_encoder_is_measured_on_its_own_data_alone(data: Path, whole: Path, t
     prepare([write_stories(tmp_path / "d.txt", 30, seed=9)], out=tmp_path / "other")
     with pytest.raises(UserError, match="another tokenizer"):
         evaluate(whole, tmp_path / "other")
+
+
+def test_the_doctor_knows_an_encoder(whole: Path) -> None:
+    facts = examine_model(whole)
+    assert facts["problems"] == []
+    assert facts["head"]["kind"] == "words"
+    assert facts["parameters"] == load_encoder(whole).config.parameters
+    assert any("reads from both sides" in line for line in model_lines(facts))
 
 
 def test_a_context_that_leaves_no_room_is_refused(data: Path, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_folder_that_is_no_model_is_refused(folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"PK\x03\x04", b"\xff" * 8 + b"{}"])
 def test_broken_weights_are_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
         load(folder)
 
 

@@ -172,3 +172,16 @@ def test_noise_touches_what_is_read_and_not_what_is_predicted() -> None:
     assert counted == 64
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
     assert not torch.equal(loss, next_token_loss(model, windows.numpy())[0])
+
+
+def test_a_head_that_stays_costs_no_gradient_and_changes_none():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(9, 8, generator=generator), torch.randn(11, 8, generator=generator)
+    targets = torch.randint(11, (9,), generator=generator)
+    gradients = []
+    for learns in (True, False):
+        part, head = hidden.clone().requires_grad_(), weight.clone().requires_grad_(learns)
+        linear_cross_entropy(part, head, targets).backward()
+        gradients.append(part.grad)
+        assert (head.grad is not None) == learns
+    assert torch.equal(*gradients)

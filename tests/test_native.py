@@ -19,7 +19,7 @@ from bimo.generate.cache import KeyValueCache
 from bimo.generate.native import FORMATS, NativeDecoder
 from bimo.generate.stepping import TorchSteps, open_steps
 from bimo.kernel import LIBRARY, best_instructions
-from bimo.models.config import ModelConfig
+from bimo.models.config import ModelConfig, RotaryScaling
 from bimo.models.layers import Linear
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
@@ -82,6 +82,8 @@ def random_config(random: np.random.Generator, columns: int) -> ModelConfig:
         tied=bool(random.integers(2)),
         rope_theta=float(random.choice([1e2, 1e4, 1e6])),
         norm_epsilon=float(random.choice([1e-6, 1e-5])),
+        biases=str(random.choice(["none", "qkv"])),
+        rope_scaling=RotaryScaling("yarn", 4.0, original=16, attention=1.1) if random.integers(2) else None,
     )
 
 

@@ -20,7 +20,7 @@ from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import INTERRUPTED, UserError, set_language
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
-from bimo.train.health import FIRST_LOOK_STEPS, Health
+from bimo.train.health import FIRST_LOOK_STEPS, LEAST_PROGRESS, Health
 from bimo.train.loop import Hook, Trainer, momentum_at, rate_at
 from bimo.train.losses import next_token_loss
 from bimo.train.metrics import Metrics, read_metrics
@@ -370,7 +370,19 @@ def test_a_run_that_learns_is_left_alone():
     health = Health()
     for step in range(1, 300):
         assert health.accepts(3.0 - 0.002 * step, 1.0)
-        health.check_progress(step, step)
+        health.check_progress(step, step, least=LEAST_PROGRESS)
+
+
+def test_a_model_that_can_speak_already_may_stand_still_but_not_get_much_worse():
+    for last, stops in ((3.0, False), (4.0, False), (5.0, True)):
+        health = Health()
+        for step in range(FIRST_LOOK_STEPS):
+            health.accepts(3.0 if step == 0 else last, 1.0)
+        if stops:
+            with pytest.raises(UserError, match=r"is not learning: its loss was 3\.000"):
+                health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5)
+        else:
+            health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5)
 
 
 def test_validation_that_gets_worse_three_times_running_ends_the_run():

@@ -17,9 +17,10 @@ _VERBS = {
     "prepare": "bimo.prepare",
     "run": "bimo.run",
     "train": "bimo.train.pretrain",
+    "tune": "bimo.tune",
 }
 
-__all__ = ["__version__", "evaluate", "generate", "load", "plan", "prepare", "run", "train"]
+__all__ = ["__version__", "evaluate", "generate", "load", "plan", "prepare", "run", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,18 +13,29 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bimo.runtime import NO_ROOM, UserError
+from bimo.runtime import NO_ROOM, UserError, t
 
 __all__ = [
+    "LARGEST_JSON",
     "digest_file",
     "digest_json",
     "locked",
+    "parse_json",
     "read_json",
+    "read_settings",
     "replacing",
     "replacing_folder",
     "require_room",
     "write_json",
 ]
+
+LARGEST_JSON = 64 << 20
+"""Bytes. The tokenizers of a quarter of a million tokens take some 35 MB."""
+MOST_JSON_VALUES = 1 << 22
+"""So many values, or the memory that they take once they are read is out of proportion to the file."""
+
+FOREIGN_CODE = ("auto_map", "custom_pipelines")
+"""Entries of settings that ask for a program which came with the model."""
 
 
 def digest_file(path: Path) -> str:
@@ -101,11 +112,50 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file. Raises UserError with the place when it is not JSON."""
+    """The JSON value in a file, which may come from anyone. Raises UserError when it is none, or one that lies."""
+    with path.open("rb") as file:
+        return parse_json(file.read(LARGEST_JSON + 1), where=path)
+
+
+def parse_json(raw: bytes, *, where: Path) -> Any:
+    """The value that UTF-8 JSON stands for. Raises UserError with the place when it is none, ambiguous or too large."""
+
+    def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            double = next(name for name in names if names.count(name) > 1)
+            raise _damaged(where, t("{name} stands in it twice", name=ascii(double)[:80]))
+        return found
+
+    if len(raw) > LARGEST_JSON or sum(map(raw.count, (b",", b"[", b"{"))) > MOST_JSON_VALUES:
+        raise _damaged(where, t("it is larger than any description of a model or of data is"))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=without_doubles)
+    except RecursionError:
+        raise _damaged(where, t("it is nested without end")) from None
     except ValueError as error:
-        raise UserError("{path} is not valid JSON: {error}.", path=path, error=error) from None
+        raise UserError("{path} is not valid JSON: {error}.", path=where, error=str(error)[:200]) from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a `config.json` or `tokenizer_config.json` holds. Raises UserError where it asks for a program."""
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise _damaged(path, t("it is no JSON object"))
+    asked = [name for name in FOREIGN_CODE if settings.get(name)]
+    if asked:
+        raise UserError(
+            "{path} asks for a program that came with the model ({names}), and Bimo runs no such program. Where the "
+            "model is of a type that Bimo knows, take the entry out.",
+            path=path,
+            names=", ".join(asked),
+        )
+    return settings
+
+
+def _damaged(path: Path, fault: str) -> UserError:
+    return UserError("{path} is damaged: {fault}.", path=path, fault=fault)
 
 
 @contextmanager

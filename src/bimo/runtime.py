@@ -26,6 +26,7 @@ __all__ = [
     "keep_freed_memory",
     "language",
     "pick_device",
+    "return_freed_memory",
     "seed_everything",
     "set_language",
     "t",
@@ -37,8 +38,11 @@ FAILED, USAGE, DATA_REFUSED, NO_ROOM, INTERRUPTED = 1, 2, 3, 4, 5
 BUSY_SHARE = 0.3
 """Of all processors: above this the machine is busy with something else."""
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of mallopt in glibc's malloc.h."""
+
+LARGE_PIECE = 256 * 1024
+"""Bytes."""
 
 _language: str | None = None
 
@@ -108,6 +112,16 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     library.mallopt(M_MMAP_MAX, 0)
     library.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def return_freed_memory() -> None:
+    """From now on, let large pieces that this process frees go back to the system, where the C library is glibc.
+
+    By itself glibc raises the size from which it does so to that of the largest piece it has seen, and batches of text
+    that pass from thread to thread then leave holes in its heap: memory grew with the text (docs/log.md).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_PIECE)
 
 
 def _busy_ticks() -> tuple[int, int]:

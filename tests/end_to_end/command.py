@@ -41,8 +41,11 @@ ENVIRONMENT = {
 
 HEAVY = [
     "bimo.run",
-    "bimo.doctor",
+    "bimo.doctor.machine",
+    "bimo.doctor.model",
     "bimo.runs",
+    "bimo.tune",
+    "bimo.chat",
     "bimo.evaluate.suite",
     "rich.progress",
     "torch._dynamo",  # which torch itself imports when a model is laid out
@@ -93,19 +96,28 @@ def bimo(*arguments: str | Path, cwd: Path, **environment: str) -> Done:
 
 
 def warm_bimo(
-    *arguments: str | Path, cwd: Path, powerless: bool = False, full_disk: bool = False, **environment: str
+    *arguments: str | Path,
+    cwd: Path,
+    given: bytes = b"",
+    powerless: bool = False,
+    full_disk: bool = False,
+    more_memory: int | None = None,
+    **environment: str,
 ) -> Done:
-    """The same in a process that has loaded the libraries.
+    """The same in a process that has loaded the libraries, `given` being what it finds on its input.
 
-    `powerless` takes from root what lifts it above permissions; `full_disk` lets no file be put in place.
+    `powerless` takes from root what lifts it above permissions; `full_disk` lets no file be put in place;
+    `more_memory` is how many bytes the process may take beyond what it has when it begins, on Linux.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        source.write(given)
+        source.seek(0)
         settings = {**ENVIRONMENT, **environment}
-        handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (out, err)]
+        handles = [multiprocessing.reduction.DupFd(file.fileno()) for file in (source, out, err)]
         process = context.Process(
-            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, powerless, full_disk)
+            target=_child, args=([*map(str, arguments)], str(cwd), settings, handles, powerless, full_disk, more_memory)
         )
         process.start()
         process.join(TIMEOUT)
@@ -121,14 +133,20 @@ def warm_bimo(
 
 
 def _child(
-    arguments: list[str], cwd: str, environment: dict[str, str], handles: list[Any], powerless: bool, full_disk: bool
+    arguments: list[str],
+    cwd: str,
+    environment: dict[str, str],
+    handles: list[Any],
+    powerless: bool,
+    full_disk: bool,
+    more_memory: int | None,
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    for target, handle in zip((1, 2), handles, strict=True):
+    for target, handle in enumerate(handles):
         os.dup2(handle.detach(), target)
-    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.argv = ["bimo", *arguments]
     from bimo.cli import main
 
@@ -136,7 +154,17 @@ def _child(
         _fill_disk()
     if powerless and os.getuid() == 0:
         _give_up_powers()
+    if more_memory is not None and sys.platform == "linux":
+        _limit_memory(more_memory)
     main()
+
+
+def _limit_memory(more_bytes: int) -> None:
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def _give_up_powers() -> None:

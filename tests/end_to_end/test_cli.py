@@ -24,7 +24,10 @@ from bimo.files import digest_file, read_json
 from bimo.kernel import best_instructions
 from bimo.train.metrics import read_metrics
 
-VERBS = ("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs", "words")
+VERBS = (
+    *("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "runs", "words"),
+    *("tune", "chat"),
+)
 
 
 def stamps(folder: Path) -> dict[str, str]:

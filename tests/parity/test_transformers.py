@@ -181,7 +181,7 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="in which files"):
             load_model(tmp_path)
     index.write_text('{"weight_map": {"a": "model-9.safetensors"}}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"model-9\.safetensors cannot be read"):
+    with pytest.raises(UserError, match=r"model-9\.safetensors cannot be used: there is no such file"):
         load_model(tmp_path)
 
 

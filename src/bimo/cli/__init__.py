@@ -1,9 +1,9 @@
 """The command line of Bimo. `main` is what `bimo` runs."""
 
-from bimo.cli import verbs, words
+from bimo.cli import chat, verbs, words
 from bimo.cli.app import app
 
-__all__ = ["app", "main", "verbs", "words"]
+__all__ = ["app", "chat", "main", "verbs", "words"]
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import typer
 
-from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, UserError, choose_waiting, t
+from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, t
 
-__all__ = ["app", "show", "verb"]
+__all__ = ["app", "is_text", "require_least", "show", "verb"]
 
 app = typer.Typer(
     name="bimo",
@@ -85,3 +85,16 @@ def show(facts: Any, *, as_json: bool, lines: Callable[[], list[str]] = list) ->
     else:
         for line in lines():
             print(line)
+
+
+def require_least(options: dict[str, tuple[int, int]]) -> None:
+    """Raises UserError when an option's number is below its least value: {"seed": (seed, 0)}."""
+    for option, (value, least) in options.items():
+        if value < least:
+            sentence = "--{option} must be at least {least}, but is {value}."
+            raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
+
+
+def is_text(argument: str) -> bool:
+    """Python hands on what it cannot decode as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)

@@ -10,6 +10,7 @@ import typer
 from bimo.runtime import t
 
 __all__ = [
+    "AdapterFolder",
     "Allow",
     "Chinese",
     "Device",
@@ -17,17 +18,25 @@ __all__ = [
     "Json",
     "KeepBest",
     "Lang",
+    "MaxTokens",
+    "MinP",
     "Minutes",
+    "ModelPath",
     "Out",
     "Preset",
     "Quiet",
     "Redact",
     "Reference",
+    "RepetitionPenalty",
     "Seed",
     "Sources",
+    "Stop",
     "Strict",
+    "Temperature",
     "TextColumn",
     "TokenizerPath",
+    "TopK",
+    "TopP",
     "Vocabulary",
     "Words",
 ]
@@ -59,3 +68,17 @@ Words = Annotated[Path | None, typer.Option("--words", readable=False, help=t("A
 Redact = Annotated[
     str, typer.Option("--redact", help=t("Personal data and secrets: report, mask, pseudonymise or drop."))
 ]
+ModelPath = Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))]
+AdapterFolder = Annotated[
+    Path | None,
+    typer.Option("--adapter", readable=False, help=t("An adapter to add to the model, from bimo tune or PEFT.")),
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", help=t("At most so many tokens."))]
+Temperature = Annotated[float, typer.Option("--temperature", help=t("0 takes the likeliest token always."))]
+TopK = Annotated[int, typer.Option("--top-k", help=t("Choose among the k likeliest; 0 among all."))]
+TopP = Annotated[float, typer.Option("--top-p", help=t("Choose among those that reach this sum."))]
+MinP = Annotated[float, typer.Option("--min-p", help=t("Leave out those below this share of the best."))]
+RepetitionPenalty = Annotated[
+    float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
+]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help=t("End before this text."))]

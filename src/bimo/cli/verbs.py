@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bimo.cli.app import show, verb
+from bimo.cli.app import is_text, require_least, show, verb
 from bimo.cli.options import (
+    AdapterFolder,
     Allow,
     Chinese,
     Device,
@@ -17,17 +18,25 @@ from bimo.cli.options import (
     Json,
     KeepBest,
     Lang,
+    MaxTokens,
+    MinP,
     Minutes,
+    ModelPath,
     Out,
     Preset,
     Quiet,
     Redact,
     Reference,
+    RepetitionPenalty,
     Seed,
     Sources,
+    Stop,
     Strict,
+    Temperature,
     TextColumn,
     TokenizerPath,
+    TopK,
+    TopP,
     Vocabulary,
 )
 from bimo.console import Console
@@ -138,13 +147,27 @@ def demo(
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])
 
 
-@verb(t("What this machine can do, what is missing, and how to get it."))
-def doctor(json: Json = False) -> None:
-    from bimo.doctor import doctor as examine
-    from bimo.doctor import doctor_lines
+@verb(t("What this machine can do and what is missing; or what a model is and what is wrong with it."))
+def doctor(
+    model: Annotated[
+        Path | None,
+        typer.Argument(readable=False, help=t("A model folder, a GGUF or safetensors file, or an adapter folder.")),
+    ] = None,
+    json: Json = False,
+) -> None:
+    if model is None:
+        from bimo.doctor.machine import examine_machine, machine_lines
 
-    facts = examine()
-    show(facts, as_json=json, lines=lambda: doctor_lines(facts))
+        facts = examine_machine()
+        show(facts, as_json=json, lines=lambda: machine_lines(facts))
+        return
+    from bimo.doctor.lines import model_lines
+    from bimo.doctor.model import examine_model
+
+    facts = examine_model(model)
+    show(facts, as_json=json, lines=lambda: model_lines(facts))
+    if not facts["usable"]:
+        raise UserError("{path} cannot be used as it is: the problems are named above.", path=model)
 
 
 @verb(t("Before spending the time: size, speed, memory and expected quality of a training."))
@@ -276,17 +299,16 @@ def evaluate(
 
 @verb(t("Let a model write what follows a prompt."))
 def generate(
-    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))],
+    model: ModelPath,
     prompt: Annotated[str, typer.Argument(help=t("Where to begin; nothing begins a new document."))] = "",
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help=t("At most so many tokens."))] = 200,
-    temperature: Annotated[float, typer.Option("--temperature", help=t("0 takes the likeliest token always."))] = 0.8,
-    top_k: Annotated[int, typer.Option("--top-k", help=t("Choose among the k likeliest; 0 among all."))] = 0,
-    top_p: Annotated[float, typer.Option("--top-p", help=t("Choose among those that reach this sum."))] = 0.95,
-    min_p: Annotated[float, typer.Option("--min-p", help=t("Leave out those below this share of the best."))] = 0.0,
-    repetition_penalty: Annotated[
-        float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
-    ] = 1.0,
-    stop: Annotated[list[str] | None, typer.Option("--stop", help=t("End before this text."))] = None,
+    adapter: AdapterFolder = None,
+    max_tokens: MaxTokens = 200,
+    temperature: Temperature = 0.8,
+    top_k: TopK = 0,
+    top_p: TopP = 0.95,
+    min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    stop: Stop = None,
     samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
     seed: Seed = 0,
     device: Device = "auto",
@@ -296,14 +318,11 @@ def generate(
     from bimo.generate.engine import load
     from bimo.generate.sample import Sampling
 
-    for option, value, least in (("max-tokens", max_tokens, 1), ("samples", samples, 1), ("seed", seed, 0)):
-        if value < least:
-            sentence = "--{option} must be at least {least}, but is {value}."
-            raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
-    if not _is_text(prompt):
+    require_least({"max-tokens": (max_tokens, 1), "samples": (samples, 1), "seed": (seed, 0)})
+    if not is_text(prompt):
         raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    language_model = load(model, device=device)
+    language_model = load(model, device=device, adapter=adapter)
     texts = []
     for number in range(samples):
         pieces = language_model.generate(
@@ -331,8 +350,3 @@ def runs(
 
     facts = list_runs(models or [Path()])
     show(facts, as_json=json, lines=lambda: run_lines(facts))
-
-
-def _is_text(argument: str) -> bool:
-    """Python hands on what it cannot decode as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in argument)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,17 @@ from bimo.generate.stepping import open_steps
 from bimo.models.config import ModelConfig
 from bimo.models.scoring import Window, rolling_losses, score_windows
 from bimo.models.transformer import Decoder
-from bimo.runtime import UserError, pick_device
-from bimo.tokens.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
-from bimo.weights.gguf import GGUFModel, read_gguf
-from bimo.weights.gguf_tokenizer import gguf_tokenizer
-from bimo.weights.huggingface import end_ids, load_model
+from bimo.runtime import pick_device
+from bimo.tokens.chat import ChatFormat, Message, own_template
+from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
+from bimo.weights.adapters import adapter_chat_format, load_adapter, merged
+from bimo.weights.gguf import GGUFModel
+from bimo.weights.opening import open_model
 
 __all__ = ["LanguageModel", "generate", "load", "write_reference"]
 
 
 USUAL = Sampling()
-GGUF_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 
 
 class LanguageModel:
@@ -43,8 +43,10 @@ class LanguageModel:
         *,
         device: torch.device | None = None,
         ends: frozenset[int] = frozenset(),
+        chat: Callable[[], ChatFormat] | None = None,
     ) -> None:
         self._source, self._device = source, device
+        self._find_chat = chat or (lambda: ChatFormat(tokenizer, own_template(tokenizer)))
         self.tokenizer = tokenizer
         self.config: ModelConfig = source.config
         self._ends = ends | {tokenizer.end}
@@ -54,6 +56,11 @@ class LanguageModel:
     def model(self) -> Decoder:
         """The decoder in torch, all of its weights as numbers."""
         return self._source if isinstance(self._source, Decoder) else self._source.decoder(device=self._device)
+
+    @functools.cached_property
+    def chat(self) -> ChatFormat:
+        """How messages are laid out for this model. Raises UserError when its template cannot be used."""
+        return self._find_chat()
 
     @functools.cached_property
     def _batch(self) -> Batch:
@@ -75,6 +82,20 @@ class LanguageModel:
         """
         return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed)))
 
+    def reply(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 200,
+        sampling: Sampling = USUAL,
+        seed: int = 0,
+        stop: tuple[str, ...] = (),
+    ) -> Iterator[str]:
+        """Stream what the assistant says next, up to the token that closes its message, a stop string or max_tokens."""
+        ends = self._ends if self.chat.closing is None else self._ends | {self.chat.closing}
+        request = Request(self.chat.prompt(messages), max_tokens, sampling, seed, ends)
+        return _until(stop, self._pieces(request))
+
     def _pieces(self, request: Request) -> Iterator[str]:
         pieces = StreamDecoder(self.tokenizer)
         self._make_room(slots=1, positions=len(request.prompt) + request.max_tokens)
@@ -87,7 +108,7 @@ class LanguageModel:
                     self._write()
                 written = mine.popleft()
                 last = written.last
-                if written.token not in self._ends:
+                if written.token not in request.ends:
                     yield pieces.push(written.token)
             yield pieces.finish()
         finally:
@@ -100,8 +121,11 @@ class LanguageModel:
             self._unread[written.ticket].append(written)
 
     def _make_room(self, *, slots: int, positions: int) -> None:
-        """At least so much, or as many positions as the model reads. Streams that are under way are written first."""
-        positions = min(positions, self.config.context)
+        """At least so much, or as many positions as the model reads. Streams that are under way are written first.
+
+        The next power of two, so that a conversation that grows is not read anew with each message.
+        """
+        positions = min(1 << (positions - 1).bit_length(), self.config.context)
         if self._batch.slots < slots or self._batch.positions < positions:
             while self._batch.busy:
                 self._write()
@@ -194,32 +218,19 @@ def write_reference(model: Decoder, request: Request) -> list[int]:
     return ids[len(request.prompt) :]
 
 
-def load(path: str | Path, *, device: str = "auto") -> LanguageModel:
-    """The model in a Hugging Face folder or a GGUF file, ready to write.
+def load(path: str | Path, *, device: str = "auto", adapter: str | Path | None = None) -> LanguageModel:
+    """The model in a Hugging Face folder or a GGUF file, ready to write, with the adapter in a folder added to it.
 
     Raises UserError when it is none that Bimo reads.
     """
-    path = Path(path)
     where = pick_device(device)
-    if path.suffix == ".gguf":
-        stored = read_gguf(path)
-        ends = frozenset(stored.metadata[key] for key in GGUF_ENDS if key in stored.metadata)
-        return _fitting(path, LanguageModel(stored, gguf_tokenizer(stored.metadata), device=where, ends=ends))
-    if not path.is_dir():
-        raise UserError("There is no model folder {folder}.", folder=path)
-    model = load_model(path, device=where)
-    return _fitting(path, LanguageModel(model, load_tokenizer(path), device=where, ends=end_ids(path)))
-
-
-def _fitting(path: Path, model: LanguageModel) -> LanguageModel:
-    if model.tokenizer.vocabulary > model.config.vocabulary:
-        raise UserError(
-            "The tokenizer in {folder} has {tokens} tokens, but the model knows {vocabulary}: they do not fit.",
-            folder=path,
-            tokens=model.tokenizer.vocabulary,
-            vocabulary=model.config.vocabulary,
-        )
-    return model
+    opened = open_model(Path(path), device=where)
+    source, find_chat = opened.source, opened.chat
+    if adapter is not None:
+        folder = Path(adapter)
+        source = merged(source, load_adapter(folder, source.config))
+        find_chat = functools.partial(adapter_chat_format, folder, opened)
+    return LanguageModel(source, opened.tokenizer, device=where, ends=opened.ends, chat=find_chat)
 
 
 def generate(path: str | Path, prompt: str = "", *, max_tokens: int = 200, seed: int = 0) -> str:

@@ -37,6 +37,9 @@ VECTORS = (
     "layers.{}.feed_forward_norm.weight",
     "layers.{}.attention.query_norm.weight",
     "layers.{}.attention.key_norm.weight",
+    "layers.{}.attention.query.bias",
+    "layers.{}.attention.key.bias",
+    "layers.{}.attention.value.bias",
     "norm.weight",
 )
 

@@ -15,6 +15,7 @@ from bimo.generate.cache import KeyValueCache
 from bimo.generate.native import FORMATS, NativeDecoder
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
+from bimo.models.lora import is_adapted
 from bimo.models.transformer import Decoder
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
@@ -90,7 +91,7 @@ def open_steps(model: Decoder | GGUFModel) -> Steps:
         if instructions is None or any(matrix.format not in FORMATS for matrix in model.weights.values()):
             return TorchSteps(model.decoder())
         return NativeDecoder(model.config, model.weights, threads=threads, instructions=instructions)
-    if instructions is None or next(model.parameters()).device.type != "cpu":
+    if instructions is None or next(model.parameters()).device.type != "cpu" or is_adapted(model):
         return TorchSteps(model)
     return NativeDecoder(model.config, stored_weights(model), threads=threads, instructions=instructions)
 

@@ -111,12 +111,10 @@ class ModelConfig:
 
     @property
     def runs_in_kernel(self) -> bool:
-        """Whether the CPU kernel computes this shape: Llama's and Qwen3's, however their positions are stretched."""
-        plain = replace(
-            self, qk_norm=True, tied=True, rope_theta=10_000.0, norm_epsilon=1e-6, rope_scaling=None, context=1
-        )
-        sizes = (self.vocabulary, self.layers, self.width, self.heads, self.kv_heads, self.head_width, self.hidden)
-        return plain == ModelConfig(*sizes, context=1)
+        """Whether the CPU kernel computes this shape: Llama's, Qwen2's and Qwen3's, however positions are stretched."""
+        looks = (self.causal, self.positions, self.norm, self.norm_after, self.embedding_norm, self.feed_forward)
+        usual = (True, "rotary", "rms", False, False, GATED)
+        return looks == usual and self.biases in ("none", "qkv")
 
     @property
     def matrix_parameters(self) -> int:

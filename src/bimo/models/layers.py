@@ -61,14 +61,19 @@ class Cache(Protocol):
 
 
 class Linear(nn.Linear):
-    """A matrix whose fp32 weight, and bias where it has one, are cast to the number format of what comes in."""
+    """A matrix whose fp32 weight, and bias where it has one, are cast to the number format of what comes in.
+
+    `low_rank` is what an adapter adds to it, see `models/lora.py`.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, bias=bias)
+        self.low_rank: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]"""
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        out = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return out if self.low_rank is None else out + self.low_rank(x)
 
 
 def drop_columns(x: Tensor, share: float, *, training: bool) -> Tensor:

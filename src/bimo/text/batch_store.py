@@ -73,7 +73,8 @@ class CleanedBatches:
 
     def facts(self, number: int) -> dict[str, Any]:
         """What clean_batch counted."""
-        facts: dict[str, Any] = json.loads(self._table(number).schema.metadata[b"facts"])
+        # Not kept open: while batches come in, pages of all of them would stay in memory.
+        facts: dict[str, Any] = json.loads(self._open(number).schema.metadata[b"facts"])
         return facts
 
     def column(self, number: int, name: str) -> list[Any]:

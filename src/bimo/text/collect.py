@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import Update
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, return_freed_memory, t
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
 from bimo.text.chinese import check_script
@@ -98,6 +98,7 @@ def collect_documents(
             reason=unknown[0],
             known=", ".join(ALLOWABLE),
         )
+    return_freed_memory()
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:

@@ -21,10 +21,11 @@ from bimo.text.passages import LONGEST_TARGET
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Columns, Layout, choose_columns, find_layout, mend_row, objects_in, row_text, texts_in
 
-__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "read_file"]
+__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "json_values", "read_file"]
 
 SEPARATOR = "<|endoftext|>"
 _PACKED = (".gz", ".zst")
+_LINES = (".jsonl", ".ndjson")
 _FIRST_ROWS = 100
 _FIRST_CHARACTERS = 1 << 22
 _JSON_GAP = (re.compile(r"\s*"), re.compile(r"[\s,]*"))
@@ -104,6 +105,20 @@ def _parse_lines(source: OpenFile, lines: Iterable[tuple[int, str]]) -> Iterator
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
                 source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), line)
+
+
+def json_values(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tuple[int, Any]]:
+    """(number, value) for the lines of a .jsonl file or the items of a .json file, packed or not.
+
+    What cannot be read goes to `refuse`; never raises for bad content.
+    """
+    file = SourceFile(path, path.name, path.stat().st_size, chosen=True)
+    packed = path.suffix.lower() if path.suffix.lower() in _PACKED else ""
+    source = OpenFile(file, Reading(refuse), packed=packed, ending=ending_of(file))
+    try:
+        yield from _parse_lines(source, source.lines()) if source.ending in _LINES else _json_values(source)
+    except (OSError, ValueError, RecursionError) as error:
+        source.refuse(0, "unreadable", getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _read_json(source: OpenFile) -> Iterator[Document]:
@@ -265,7 +280,7 @@ def _parquet_rows(file: Any, names: list[str] | None) -> Iterator[dict[str, Any]
 
 _READERS: dict[str, Callable[[OpenFile], Iterator[Document]]] = {
     **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".rst"), _read_text),
-    **dict.fromkeys((".jsonl", ".ndjson"), _read_json_lines),
+    **dict.fromkeys(_LINES, _read_json_lines),
     ".json": _read_json,
     **dict.fromkeys((".csv", ".tsv", ".tab"), _read_csv),
     **dict.fromkeys((".parquet", ".pq"), _read_parquet),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from bimo.runtime import language, set_language
+from bimo.runtime import language, return_freed_memory, set_language
 from bimo.text.batch_cleaning import clean_batch
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import Batch
@@ -94,6 +94,7 @@ def _land(flying: deque[tuple[Batch, Future[bytes] | None]], cleaned: CleanedBat
 
 def _begin(code: str, parent: int) -> None:
     """In each process: speak the language of its parent, leave Ctrl-C to it, keep to one core, and end with it."""
+    return_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["RAYON_NUM_THREADS"] = "1"
     set_language(code)

@@ -15,10 +15,11 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 
-from bimo.files import read_json, replacing, write_json
+from bimo.files import LARGEST_JSON, read_settings, replacing, write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
 from bimo.tokens.shards import join_documents
+from bimo.tokens.tokenizer_file import require_harmless
 from bimo.tokens.wordpiece import read_wordpiece
 
 __all__ = [
@@ -239,29 +240,31 @@ def load_tokenizer(path: Path) -> Tokenizer:
     hold `vocab.txt` instead.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
-    settings = _read_settings(file.with_name("tokenizer_config.json"))
+    beside = file.with_name("tokenizer_config.json")
+    settings = read_settings(beside) if beside.is_file() else {}
     words = file.with_name("vocab.txt")
-    if path.is_dir() and not file.exists() and words.exists():
-        return Tokenizer(*read_wordpiece(words, settings))
     try:
-        inner = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        # How long its ids may be, and that all be as long, is nothing that a text should be changed for.
-        inner.no_truncation()
+        if path.is_dir() and not file.exists() and words.is_file():
+            return Tokenizer(*read_wordpiece(words, settings))
+        if not file.is_file():
+            raise FileNotFoundError
+        with file.open("rb") as opened:
+            raw = opened.read(LARGEST_JSON + 1)
+        require_harmless(raw, where=file)
+        inner = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
+        # How long texts may be is not for a tokenizer to say.
         inner.no_padding()
+        inner.no_truncation()
         return Tokenizer(inner, _special_tokens(settings))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
     except UserError:
         raise
-    except Exception as error:  # the library raises bare Exception on a malformed file
-        raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=error) from None
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    settings = read_json(path) if path.is_file() else {}
-    if not isinstance(settings, dict):
-        raise UserError("{path} does not describe a tokenizer.", path=path)
-    return settings
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # on a malformed file the library raises bare Exception, or panics, which is none
+        reason = str(error)[:200].rstrip(".")
+        raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=reason) from None
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from bimo.files import LARGEST_JSON
 from bimo.runtime import UserError
 
 __all__ = ["read_wordpiece"]
@@ -27,10 +28,8 @@ def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tok
 
     `settings` are those of `tokenizer_config.json`. Raises UserError when a special token is not in the list.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError("{file} is not a tokenizer that can be read: {error}.", file=path, error=error) from None
+    with path.open("rb") as opened:
+        lines = opened.read(LARGEST_JSON).decode("utf-8").split("\n")
     words = {word.removesuffix("\r"): number for number, word in enumerate(lines[: -1 if not lines[-1] else None])}
     special = {role: _content(settings.get(role)) or usual for role, usual in ROLES.items()}
     for token in special.values():

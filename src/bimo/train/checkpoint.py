@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,18 @@ def save_checkpoint(
     """Write `folder/step-NNNNNNNN`, all or nothing; `state` is any JSON value. Returns the folder written."""
     path = folder / f"step-{step:08d}"
     with replacing_folder(path) as part:
-        weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters()}
+        weights = {name: weight.detach().contiguous() for name, weight in _trained(model)}
         save_file(weights, part / "weights.safetensors")
         save_file(_optimizer_tensors(optimizers), part / "optimizer.safetensors")
         digests = {name: digest_file(part / name) for name in TENSOR_FILES}
         text = json.dumps({"step": step, "state": state, "sha256": digests}, indent=1)
         (part / "state.json").write_text(text, encoding="utf-8")
     return path
+
+
+def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The weights that training changes: beside an adapter, the adapter alone."""
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
 def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -58,7 +64,7 @@ def load_newest(
             continue
         with torch.no_grad():
             saved = load_file(path / "weights.safetensors")
-            for name, weight in model.named_parameters():
+            for name, weight in _trained(model):
                 weight.copy_(saved[name])
         _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
         return record["state"]

@@ -7,13 +7,13 @@ from typing import Any
 
 from bimo.runtime import UserError, t
 
-__all__ = ["Health"]
+__all__ = ["LEAST_PROGRESS", "Health"]
 
 FIRST_LOOK_STEPS = 100
 """By this step any healthy run has left its first loss behind."""
 
 LEAST_PROGRESS = 0.02
-"""The share of its first loss that a run must have lost by then."""
+"""The share of its first loss that a model which starts from nothing must have lost by then."""
 
 BAD_STEPS_BEFORE_ROLL_BACK = 3
 ROLL_BACKS_BEFORE_STOP = 3
@@ -77,9 +77,9 @@ class Health:
                 times=ROLL_BACKS_BEFORE_STOP,
             )
 
-    def check_progress(self, step: int, targets_seen: int) -> None:
-        """Raises UserError when the loss has not moved by FIRST_LOOK_STEPS."""
-        if step == FIRST_LOOK_STEPS and self.recent_loss > (1 - LEAST_PROGRESS) * self.first_loss:
+    def check_progress(self, step: int, targets_seen: int, *, least: float) -> None:
+        """Raises UserError when by FIRST_LOOK_STEPS the loss has not fallen by the share `least` of the first one."""
+        if step == FIRST_LOOK_STEPS and self.recent_loss > (1 - least) * self.first_loss:
             raise UserError(
                 "The model is not learning: its loss was {first:.3f} and is {recent:.3f} after {step} steps and "
                 "{targets:,} targets. Check the learning rates (train.muon_rate, train.adam_rate) and the text.",

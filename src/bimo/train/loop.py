@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from bimo.runtime import INTERRUPTED, UserError, keep_freed_memory
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
-from bimo.train.health import Health
+from bimo.train.health import LEAST_PROGRESS, Health
 
-__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "momentum_at", "rate_at"]
+__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "keep_to_time", "momentum_at", "rate_at"]
 
 MOMENTUM_RISE = 0.1
 MOMENTUM_WARMUP = 300
@@ -62,6 +62,25 @@ Hook = Callable[["Trainer", StepFacts | None], None]
 """Sees every finished step, and the last one even if it was skipped: then there are no facts."""
 
 
+def keep_to_time(minutes: float, note: Callable[[dict[str, Any]], None], *, most: int | None = None) -> list[Hook]:
+    """Nothing for 0 minutes, else a hook that moves the planned end, up to `most`, as the machine's speed shows."""
+    limit = 60 * minutes
+    if not limit:
+        return []
+
+    def move_end(trainer: Trainer, facts: StepFacts | None) -> None:
+        progress = trainer.progress
+        if progress.seconds < 0.03 * limit or progress.step % 10 or progress.step >= progress.steps:
+            return
+        steps = max(progress.step + 1, round(progress.step * limit / progress.seconds))
+        steps = steps if most is None else min(steps, most)
+        if abs(steps - progress.steps) > 0.01 * progress.steps:
+            note({"event": "moved end", "step": progress.step, "from": progress.steps, "to": steps})
+            progress.steps = steps
+
+    return [move_end]
+
+
 def rate_at(step: int, steps: int, *, warmup: float, decay: float) -> float:
     """Factor on the learning rates: up over the share `warmup` of all steps, level, down to zero over `decay`."""
     if step < warmup * steps:
@@ -94,10 +113,11 @@ class Trainer:
         clip: float,
         on_step: list[Hook],
         on_event: Callable[[dict[str, Any]], None],
+        least_progress: float = LEAST_PROGRESS,
     ) -> None:
         self.model, self.optimizers, self.batches, self.objective = model, optimizers, batches, objective
         self.folder, self.warmup, self.decay, self.clip = folder, warmup, decay, clip
-        self.on_step, self.on_event = on_step, on_event
+        self.on_step, self.on_event, self.least_progress = on_step, on_event, least_progress
         self.progress = Progress(steps=steps)
         self.health = Health()
         self._base = [[dict(group) for group in optimizer.param_groups] for optimizer in optimizers]
@@ -188,7 +208,7 @@ class Trainer:
             optimizer.step()
         self._discard_gradients()
         progress.targets += counted
-        self.health.check_progress(progress.step, progress.targets)
+        self.health.check_progress(progress.step, progress.targets, least=self.least_progress)
         return facts
 
     def _discard_gradients(self) -> None:

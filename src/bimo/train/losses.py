@@ -17,6 +17,7 @@ from bimo.tokens.masking import Masked
 
 __all__ = [
     "IGNORED",
+    "answer_loss",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "masked_loss",
@@ -40,7 +41,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         added = None if bias is None else bias.to(hidden.dtype)
         count = int((targets != IGNORED).sum())
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight)
+        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         bias_gradient = None if bias is None else torch.zeros_like(bias)
         total = 0.0
         for start in range(0, hidden.shape[0], ROWS):
@@ -49,7 +50,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             losses, gradient = _cross_entropy(logits, targets[part])
             total += float(losses.sum())
             hidden_gradient[part] = gradient @ cast
-            weight_gradient += gradient.mT @ hidden[part]
+            if weight_gradient is not None:
+                weight_gradient += gradient.mT @ hidden[part]
             if bias_gradient is not None:
                 bias_gradient += gradient.sum(dim=0, dtype=bias_gradient.dtype)
         divisor = max(1, count)
@@ -122,3 +124,14 @@ def masked_loss(model: Encoder, batch: Masked) -> tuple[Tensor, int]:
     targets = ids.flatten()[places]
     loss = linear_cross_entropy(model.head.transform(hidden), model.embedding.weight, targets, model.head.bias)
     return loss, targets.numel()
+
+
+def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, int]:
+    """Predict what the assistant says: ids and targets [B, T], most of them IGNORED -> (mean loss in nats, counted).
+
+    Logits are computed where they count alone. Rows are filled up on the right, where nothing that counts can see it.
+    """
+    ids, targets = (torch.from_numpy(part).to(model.embedding.weight.device) for part in batch)
+    counting = targets != IGNORED
+    hidden = model.hidden_states(ids)[counting]
+    return linear_cross_entropy(hidden, model.head.weight, targets[counting]), len(hidden)

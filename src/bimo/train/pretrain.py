@@ -26,7 +26,7 @@ from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.embedding import start_from_vectors
-from bimo.train.loop import Hook, Progress, StepFacts, Trainer
+from bimo.train.loop import Progress, StepFacts, Trainer, keep_to_time
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import choose_objective, tokenizer_of
 from bimo.train.optim import build_optimizers
@@ -184,7 +184,7 @@ class _Run:
             warmup=settings.warmup,
             decay=settings.decay,
             clip=settings.clip,
-            on_step=[self.log, *self._deadline(), self.validate, self.save],
+            on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), self.validate, self.save],
             on_event=self._note,
         )
         with self.console.progress("Training", 1.0) as self.update:
@@ -225,23 +225,6 @@ class _Run:
             seconds=left % 60,
         )
         self.update(progress.step / progress.steps, line)
-
-    def _deadline(self) -> list[Hook]:
-        """Nothing, or a hook that moves the planned end as the speed of the machine shows."""
-        limit = 60 * self.settings.minutes
-        if not limit:
-            return []
-
-        def move_end(trainer: Trainer, facts: StepFacts | None) -> None:
-            progress = trainer.progress
-            if progress.seconds < 0.03 * limit or progress.step % 10 or progress.step >= progress.steps:
-                return
-            steps = max(progress.step + 1, round(progress.step * limit / progress.seconds))
-            if abs(steps - progress.steps) > 0.01 * progress.steps:
-                self.metrics.write({"event": "moved end", "step": progress.step, "from": progress.steps, "to": steps})
-                progress.steps = steps
-
-        return [move_end]
 
     def validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Now and then, and at the end: how it does on text that is not trained on, and a sample."""

@@ -14,7 +14,7 @@ from bimo.models.heads import Head
 from bimo.runtime import UserError
 from bimo.weights.names import ACTIVATIONS, NamePairs, count, renamed
 
-__all__ = ["build", "config_from_hf", "config_to_hf", "from_hf", "to_hf", "with_pooler_as_found"]
+__all__ = ["build", "config_from_hf", "config_to_hf", "from_hf", "names_of_head", "to_hf", "with_pooler_as_found"]
 
 BODY = (
     ("embedding", "bert.embeddings.word_embeddings"),
@@ -64,7 +64,7 @@ OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 def to_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Our state dict under Hugging Face's names; tensors are shared, not copied."""
-    theirs = renamed(weights, _names(config.head).to_theirs)
+    theirs = renamed(weights, names_of_head(config.head).to_theirs)
     if config.head.kind == "none":
         return {name.removeprefix("bert."): tensor for name, tensor in theirs.items()}
     return theirs
@@ -75,7 +75,7 @@ def from_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tens
     if "embeddings.word_embeddings.weight" in weights:
         heads = ("cls.", "classifier.", "qa_outputs.")
         weights = {name if name.startswith(heads) else f"bert.{name}": weights[name] for name in weights}
-    names = _names(config.head).to_ours
+    names = names_of_head(config.head).to_ours
     kept = {}
     for name, tensor in weights.items():
         for old, new in OLD_NAMES.items():
@@ -159,7 +159,8 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
     )
 
 
-def _names(head: Head) -> NamePairs:
+def names_of_head(head: Head) -> NamePairs:
+    """Our modules beside Hugging Face's, for an encoder with a head."""
     return NamePairs((*BODY, *(POOLER if head.pooler else ()), *HEADS[head.kind]))
 
 

@@ -22,7 +22,9 @@ import torch
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError, t
+from bimo.weights.finite import require_finite_blocks
 from bimo.weights.gguf_blocks import FORMATS, OTHER_FORMATS, StoredMatrix
+from bimo.weights.names import require_buildable
 
 __all__ = ["NAMES", "GGUFModel", "read_gguf"]
 
@@ -44,6 +46,7 @@ NAMES = (
 )
 """Our names beside GGUF's; `{}` is the number of the layer."""
 
+ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 ROTARY_FACTORS = "rope_freqs.weight"
 LAYER = re.compile(r"(?<=^blk\.)[0-9]+")
 
@@ -61,8 +64,6 @@ MOST_ELEMENTS = 1 << 22
 """Elements of all arrays together."""
 LONGEST_NAME = 256
 """Characters of a key or a tensor's name."""
-LARGEST_ROTARY_TABLE = 1 << 27
-"""Positions times head width, of which a Decoder holds two tables: 1 GB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,11 @@ class GGUFModel:
     config: ModelConfig
     weights: dict[str, StoredMatrix]
     metadata: dict[str, Any]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end an answer, as far as the file names any."""
+        return frozenset(end for key in ENDS if type(end := self.metadata.get(key)) is int)
 
     def decoder(self, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32) -> Decoder:
         """The same in torch, the weights widened to fp32."""
@@ -114,6 +120,7 @@ def read_gguf(path: Path) -> GGUFModel:
             "{where} uses {features}, which Bimo does not compute.", where=path, features=", ".join(unusual)
         )
     _require_shapes(config, weights, path)
+    require_finite_blocks(weights, where=path)
     if architecture == "llama":
         for name, heads in (("query", config.heads), ("key", config.kv_heads)):
             for layer in range(config.layers):
@@ -317,13 +324,7 @@ def _config(metadata: dict[str, Any], architecture: str, weights: dict[str, Stor
         rope_theta=usable(float, "rope.freq_base", 10_000.0),
         norm_epsilon=usable(float, "attention.layer_norm_rms_epsilon"),
     )
-    if config.context * config.head_width > LARGEST_ROTARY_TABLE:
-        raise UserError(
-            "{path} is made for {context:,} positions; of this shape Bimo reads models for up to {most:,}.",
-            path=path,
-            context=config.context,
-            most=LARGEST_ROTARY_TABLE // config.head_width,
-        )
+    require_buildable(config, where=path)
     return config
 
 

@@ -59,6 +59,8 @@ def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor
     for name, tensor in theirs.items():
         tensor = tensor.T if name.endswith(TRANSPOSED) else tensor
         if ".joined." in name:
+            if not tensor.ndim or tensor.shape[0] % 3:
+                raise UserError("The weights hold {name} in a shape that no model of this type has.", name=name)
             for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
                 ours[name.replace(".joined.", f".{part}.")] = piece
         else:

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bimo.files import read_json, replacing, write_json
+from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 from bimo.weights import bert, gpt2, llama
+from bimo.weights.finite import require_finite
+from bimo.weights.names import NamePairs, require_buildable
+from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
     "end_ids",
@@ -28,6 +30,8 @@ __all__ = [
     "load_model",
     "model_config_from_hf",
     "model_config_to_hf",
+    "names_of",
+    "read_model",
     "save_encoder",
     "save_model",
     "to_hf",
@@ -65,6 +69,13 @@ def _family_of(config: Shape) -> Family:
     return gpt2 if config.positions == "learned" else llama
 
 
+def names_of(config: Shape) -> NamePairs:
+    """Our modules beside Hugging Face's, for a shape."""
+    if isinstance(config, EncoderConfig):
+        return bert.names_of_head(config.head)
+    return gpt2.NAMES if _family_of(config) is gpt2 else llama.NAMES
+
+
 def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
     return _family_of(config).to_hf(weights, config)
@@ -88,15 +99,21 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     family = settings.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
         raise UserError(
-            "{where} is a model of type {family!r}; Bimo reads models of type {known}.",
+            "{where} is a model of type {family!r:.40}; Bimo reads models of type {known}.",
             where=where,
             family=family,
             known=", ".join(FAMILIES),
         )
+    if settings.get("quantization_config"):
+        raise UserError(
+            "{where} uses {features}, which Bimo does not compute.", where=where, features="quantization_config"
+        )
     try:
-        return FAMILIES[family].config_from_hf(settings, where=where)
+        config = FAMILIES[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError("{where} is not complete: {error}.", where=where, error=error) from None
+        raise UserError("{where} is not complete: {error}.", where=where, error=str(error)[:200]) from None
+    require_buildable(config.stack if isinstance(config, EncoderConfig) else config, where=where)
+    return config
 
 
 def save_model(folder: Path, model: Decoder, *, end: int, begin: int | None = None) -> None:
@@ -153,37 +170,55 @@ def holds_encoder(folder: Path) -> bool:
 
 def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | Encoder:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
-    files = _weight_files(folder)
+    config, weights = read_model(folder)
+    model = _family_of(config).build(config, compute_dtype=compute_dtype)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(weights[name])
+    return model.to(device or "cpu").eval()
+
+
+def read_model(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    """The shape that a folder describes, and the weights under our names, mapped and checked against each other.
+
+    Nothing of the size that `config.json` asks for is built before. Raises UserError.
+    """
+    files = weight_files(folder)
     if not (folder / "config.json").is_file() or not files:
         raise UserError(
             "{folder} is not a model folder: it needs config.json and model.safetensors. "
             "A model is made by: bimo run SOURCE --out MODEL.",
             folder=folder,
         )
-    config = model_config_from_hf(read_json(folder / "config.json"), where=folder / "config.json")
-    weights = from_hf(_read_weights(files), config)
+    config = model_config_from_hf(read_settings(folder / "config.json"), where=folder / "config.json")
+    weights = from_hf(read_weights(files), config)
     if isinstance(config, EncoderConfig) and config.head.kind == "none":
         config = bert.with_pooler_as_found(config, weights)
+    foreign = [name for name, weight in weights.items() if not weight.is_floating_point() or weight.itemsize < 2]
+    if foreign:
+        raise UserError(
+            "The weights in {folder} are of number formats that Bimo does not compute with, first {name}.",
+            folder=folder,
+            name=foreign[0],
+        )
     found = sum(weight.numel() for weight in weights.values())
     if found != config.parameters:
-        # Before anything of the size that config.json asks for is built.
         raise UserError(
             "The weights in {folder} do not fit its config.json: {found:,} numbers, where it describes {expected:,}.",
             folder=folder,
             found=found,
             expected=config.parameters,
         )
-    model = _family_of(config).build(config, compute_dtype=compute_dtype)
+    with torch.device("meta"):
+        model = _family_of(config).build(config, compute_dtype=torch.float32)
     expected = {name: weight.shape for name, weight in model.named_parameters()}
     if {name: weight.shape for name, weight in weights.items()} != expected:
         wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))
         raise UserError(
             "The weights in {folder} do not fit its config.json, first at {name}.", folder=folder, name=wrong[0]
         )
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(weights[name])
-    return model.to(device or "cpu").eval()
+    require_finite(weights, where=folder)
+    return config, weights
 
 
 def end_ids(folder: Path) -> frozenset[int]:
@@ -194,31 +229,6 @@ def end_ids(folder: Path) -> frozenset[int]:
         ends = settings.get("eos_token_id") if isinstance(settings, dict) else None
         found |= {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int}
     return frozenset(found)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """`model.safetensors`, or the files that an index names; none if there are no weights."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file() or not index.is_file():
-        return [whole] if whole.is_file() else []
-    described = read_json(index)
-    places = described.get("weight_map") if isinstance(described, dict) else None
-    names = list(places.values()) if isinstance(places, dict) else []
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise UserError("{index} does not say in which files the weights are.", index=index)
-    return [folder / name for name in sorted(set(names))]
-
-
-def _read_weights(files: list[Path]) -> dict[str, Tensor]:
-    """All tensors of the files, mapped rather than read. Raises UserError when a file is damaged or missing."""
-    weights: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        except (SafetensorError, OSError) as error:
-            raise UserError("{path} cannot be read: {error}.", path=path, error=error) from None
-    return weights
 
 
 def _shape(weights: dict[str, Tensor], name: str) -> torch.Size | None:

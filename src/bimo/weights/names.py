@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from bimo.models.config import ModelConfig
 from bimo.runtime import UserError
 
-__all__ = ["ACTIVATIONS", "NamePairs", "count", "renamed"]
+__all__ = ["ACTIVATIONS", "NamePairs", "count", "renamed", "require_buildable", "require_fitting"]
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
@@ -21,6 +24,11 @@ ACTIVATIONS = {
     "swish": "silu",
 }
 """Our names by those of Hugging Face, of which the first is the one that is written."""
+
+LARGEST_COUNT = 1 << 32
+MOST_LAYERS = 1 << 10
+LARGEST_TABLE = 1 << 27
+"""Positions times head width, of which a Decoder holds two tables: 1 GB. Or times width, where positions are waves."""
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -59,7 +67,43 @@ def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tens
 
 
 def count(value: Any) -> int:
-    """A whole number of a description. Raises TypeError when it is none."""
+    """A whole number of a description. Raises TypeError when it is none, ValueError when nothing is so large."""
     if type(value) is not int:
-        raise TypeError(f"{value!r} is not a whole number")
+        raise TypeError(f"{value!r:.40} is not a whole number")
+    if value > LARGEST_COUNT:
+        raise ValueError(f"{min(value, 10**30):,} is too large")
     return value
+
+
+def require_buildable(config: ModelConfig, *, where: Path) -> None:
+    """Raises UserError when a described shape would take time or memory out of proportion to its weights."""
+    if config.layers > MOST_LAYERS:
+        raise UserError(
+            "{where} describes {layers:,} layers; Bimo reads models of up to {most:,}.",
+            where=where,
+            layers=config.layers,
+            most=MOST_LAYERS,
+        )
+    row = {"rotary": config.head_width, "sinusoidal": config.width}.get(config.positions, 0)
+    if config.context * row > LARGEST_TABLE:
+        raise UserError(
+            "{path} is made for {context:,} positions; of this shape Bimo reads models for up to {most:,}.",
+            path=where,
+            context=config.context,
+            most=LARGEST_TABLE // row,
+        )
+    scaling = config.rope_scaling
+    stretch = (scaling.factor, scaling.low, scaling.high, scaling.attention) if scaling is not None else ()
+    if not all(0 < number < math.inf for number in (config.rope_theta, config.norm_epsilon, *stretch)):
+        raise UserError("{where} describes numbers that cannot be computed with.", where=where)
+
+
+def require_fitting(path: Path, *, tokens: int, vocabulary: int) -> None:
+    """Raises UserError when a tokenizer has ids for which a model has no row in its embedding."""
+    if tokens > vocabulary:
+        raise UserError(
+            "The tokenizer in {folder} has {tokens} tokens, but the model knows {vocabulary}: they do not fit.",
+            folder=path,
+            tokens=tokens,
+            vocabulary=vocabulary,
+        )

@@ -1,4 +1,4 @@
-"""`bimo doctor`: what this machine can do, what is missing, and how to get it."""
+"""What this machine can do, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bimo.models.config import ModelConfig, load_presets
 from bimo.plan import USUAL_SHARE_OF_PEAK
 from bimo.runtime import pick_device, t
 
-__all__ = ["doctor", "doctor_lines"]
+__all__ = ["examine_machine", "machine_lines"]
 
 REQUIRED = ("torch", "numpy", "tokenizers", "safetensors", "rjieba", "pyarrow", "ftfy", "trafilatura", "pypdf")
 USUAL_VOCABULARY, USUAL_CONTEXT = 8192, 256
@@ -27,7 +27,7 @@ USUAL_SHARE_OF_BANDWIDTH = 0.7
 OPTIONAL = {"transformers": "to load model folders elsewhere and to compare: pip install transformers"}
 
 
-def doctor(folder: str | Path = ".") -> dict[str, Any]:
+def examine_machine(folder: str | Path = ".") -> dict[str, Any]:
     """Facts about this machine, its disk at `folder`, and the packages; measures for about a second."""
     machine = measure_machine(pick_device())
     bandwidth = read_bandwidth(torch.get_num_threads())
@@ -57,7 +57,7 @@ def _expected_rates(fields: dict[str, Any], machine: Machine, bandwidth: float |
     }
 
 
-def doctor_lines(facts: dict[str, Any]) -> list[str]:
+def machine_lines(facts: dict[str, Any]) -> list[str]:
     """The facts as lines for people: what is here, then what to do."""
     machine = facts["machine"]
     rates = machine["matrix_flops"]

@@ -1,0 +1,171 @@
+"""Low-rank adaptation (Hu et al. 2021): the weights of a model stay as they are, and beside some of its matrices learns
+a product of two thin ones.
+
+R rank of an adapter, I inputs and O outputs of a matrix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bimo.models.layers import Linear
+from bimo.runtime import USAGE, UserError
+
+__all__ = [
+    "Adapter",
+    "LoRAConfig",
+    "LowRank",
+    "adapter_of",
+    "attach_adapter",
+    "changes",
+    "detach_adapter",
+    "is_adapted",
+    "merge_adapter",
+    "new_adapter",
+]
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """The product counts `alpha / rank` times. `targets` are names of matrices such as `query`; none takes all.
+
+    Embedding and head are never among them. Raises UserError when the numbers do not fit.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
+            raise UserError(
+                "An adapter's rank must be at least 1 and its alpha above 0, but they are {rank} and {alpha}.",
+                code=USAGE,
+                rank=self.rank,
+                alpha=self.alpha,
+            )
+
+    @property
+    def scale(self) -> float:
+        """How many times the product counts."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """By the name of each adapted matrix, such as `layers.0.attention.query`: down [R, I] and up [O, R]."""
+
+    config: LoRAConfig
+    weights: dict[str, tuple[Tensor, Tensor]]
+
+    @property
+    def parameters(self) -> int:
+        """All numbers in it."""
+        return sum(down.numel() + up.numel() for down, up in self.weights.values())
+
+
+class LowRank(nn.Module):
+    """What an adapter adds to a matrix."""
+
+    def __init__(self, down: Tensor, up: Tensor, scale: float) -> None:
+        super().__init__()
+        self.down, self.up, self.scale = nn.Parameter(down), nn.Parameter(up), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O]"""
+        thin = F.linear(x, self.down.to(x.dtype))
+        return F.linear(self.scale * thin, self.up.to(x.dtype))
+
+
+def _matrices(model: nn.Module) -> Iterator[tuple[str, Linear]]:
+    """The matrices inside the layers. What is not inside, embedding and head, works on the vocabulary."""
+    for name, module in model.named_modules():
+        if isinstance(module, Linear) and ".layers." in f".{name}":
+            yield name, module
+
+
+def new_adapter(model: nn.Module, config: LoRAConfig, *, seed: int) -> Adapter:
+    """An adapter that does nothing yet: `down` is random, `up` is zero. Raises UserError for an unknown target."""
+    found = dict(_matrices(model))
+    known = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in found))
+    unknown = [target for target in config.targets if target not in known]
+    if unknown or not known:
+        raise UserError(
+            "There is no matrix {name} to adapt. This model has: {known}.",
+            code=USAGE,
+            name=", ".join(unknown),
+            known=", ".join(known),
+        )
+    config = dataclasses.replace(config, targets=tuple(sorted(config.targets or known)))
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, matrix in found.items():
+        if name.rsplit(".", 1)[-1] in config.targets:
+            bound = matrix.in_features**-0.5
+            down = torch.empty(config.rank, matrix.in_features).uniform_(-bound, bound, generator=generator)
+            weights[name] = (down, torch.zeros(matrix.out_features, config.rank))
+    return Adapter(config, weights)
+
+
+def attach_adapter(model: nn.Module, adapter: Adapter) -> None:
+    """Let `model` compute with an adapter instead of the one it may have; only the adapter is trainable from now on.
+
+    Nothing of the model is copied, so that changing adapters takes no time. Raises UserError when it does not fit.
+    """
+    detach_adapter(model)
+    matrices = dict(_matrices(model))
+    shapes = {name: (matrix.in_features, matrix.out_features) for name, matrix in matrices.items()}
+    _require_fit(shapes, adapter)
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    for name, (down, up) in adapter.weights.items():
+        matrices[name].low_rank = LowRank(down, up, adapter.config.scale)
+
+
+def _require_fit(shapes: Mapping[str, tuple[int, int]], adapter: Adapter) -> None:
+    """`shapes` holds inputs and outputs of each matrix by its name."""
+    for name, (down, up) in adapter.weights.items():
+        if name not in shapes or (down.shape[1], up.shape[0]) != shapes[name]:
+            raise UserError("The adapter was made for another model: its {name} does not fit this one.", name=name)
+
+
+def detach_adapter(model: nn.Module) -> None:
+    """Let `model` compute as it did before any adapter, its own weights trainable again."""
+    for _, matrix in _matrices(model):
+        matrix.low_rank = None
+    for weight in model.parameters():
+        weight.requires_grad_(True)
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether an adapter is attached."""
+    return any(matrix.low_rank is not None for _, matrix in _matrices(model))
+
+
+def adapter_of(model: nn.Module, config: LoRAConfig) -> Adapter:
+    """What `model` has learned beside its weights: the tensors themselves, not copies."""
+    attached = {name: matrix.low_rank for name, matrix in _matrices(model) if isinstance(matrix.low_rank, LowRank)}
+    return Adapter(config, {name: (part.down.data, part.up.data) for name, part in attached.items()})
+
+
+def changes(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Tensor]]:
+    """What the adapter adds to the weight [O, I] of each matrix. Raises UserError when it does not fit `shapes`."""
+    _require_fit(shapes, adapter)
+    for name, (down, up) in adapter.weights.items():
+        yield name, adapter.config.scale * (up.float() @ down.float())
+
+
+@torch.no_grad()
+def merge_adapter(model: nn.Module, adapter: Adapter) -> None:
+    """Add an adapter to the weights for good, where none is attached: the same results without any more work."""
+    matrices = dict(_matrices(model))
+    shapes = {name: (matrix.in_features, matrix.out_features) for name, matrix in matrices.items()}
+    for name, change in changes(adapter, shapes):
+        matrices[name].weight += change.to(matrices[name].weight)

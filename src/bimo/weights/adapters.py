@@ -1,0 +1,210 @@
+"""Adapters as PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors`, under Hugging Face's names."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bimo.files import read_settings, replacing, write_json
+from bimo.models.config import ModelConfig
+from bimo.models.lora import Adapter, LoRAConfig, changes, merge_adapter
+from bimo.models.transformer import Decoder
+from bimo.runtime import UserError
+from bimo.tokens.chat import ChatFormat
+from bimo.weights.chat_templates import TEMPLATE_FILE, folder_chat_format
+from bimo.weights.gguf import GGUFModel
+from bimo.weights.gguf_blocks import StoredMatrix
+from bimo.weights.huggingface import names_of
+from bimo.weights.names import renamed
+from bimo.weights.opening import OpenedModel
+from bimo.weights.safetensors_files import read_weights
+
+__all__ = ["adapter_chat_format", "adapter_to_peft", "load_adapter", "merged", "save_adapter"]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+PARTS = {"lora_A": 0, "lora_B": 1}
+NAME = re.compile(r"[\w.]+")
+QKV = ("query", "key", "value")
+
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "use_dora": (False,),
+    "use_qalora": (False,),
+    "lora_bias": (False,),
+    "bias": ("none",),
+    "modules_to_save": ([],),
+    "layer_replication": ([],),
+    "target_parameters": ([],),
+    "trainable_token_indices": ([],),
+    "alora_invocation_tokens": ([],),
+}
+"""Settings of PEFT that change what is computed, and the values with which they do not; null is one for each."""
+
+
+def save_adapter(folder: Path, adapter: Adapter, shape: ModelConfig, *, base: str) -> None:
+    """Write both files, each all or nothing; `shape` and `base` say what the adapter belongs to."""
+    tensors = adapter_to_peft(adapter, shape)
+    rank, alpha = adapter.config.rank, adapter.config.alpha
+    downs = {name.removesuffix(".lora_A.weight"): tensor for name, tensor in tensors.items() if ".lora_A." in name}
+    other = {name.removeprefix(PREFIX): len(down) for name, down in downs.items() if len(down) != rank}
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "rank_pattern": other,
+        "alpha_pattern": {name: _whole(alpha * its_rank / rank) for name, its_rank in other.items()},
+        "lora_dropout": 0.0,
+        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in downs}),
+        "bias": "none",
+        "fan_in_fan_out": _is_joined(shape),  # the matrices of GPT-2 are transposed as well
+        "use_rslora": False,
+        "use_dora": False,
+        "inference_mode": True,
+    }
+    with replacing(folder / WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+    write_json(folder / CONFIG, settings)
+
+
+def _whole(number: float) -> float | int:
+    return int(number) if number == int(number) else number
+
+
+def _is_joined(shape: ModelConfig) -> bool:
+    """Whether Hugging Face has queries, keys and values of such a shape in one matrix."""
+    return any(name.endswith("attention.joined") for name in names_of(shape).to_theirs)
+
+
+def adapter_to_peft(adapter: Adapter, shape: ModelConfig) -> dict[str, Tensor]:
+    """An adapter's matrices under PEFT's names. Raises UserError for one that PEFT has no name for."""
+    weights = _joined(adapter.weights) if _is_joined(shape) else adapter.weights
+    tensors: dict[str, Tensor] = {}
+    for module, pair in weights.items():
+        for part, place in PARTS.items():
+            for name, tensor in renamed({f"{module}.{part}": pair[place]}, names_of(shape).to_theirs).items():
+                tensors[f"{PREFIX}{name}.weight"] = tensor.detach().float().cpu().contiguous()
+    return tensors
+
+
+def _joined(weights: dict[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Adapters of queries, keys and values as one of the sum of their ranks: each works on its own rows."""
+    joined: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, pair in weights.items():
+        attention, _, part = name.rpartition(".")
+        if part not in QKV:
+            joined[name] = pair
+        elif f"{attention}.joined" not in joined:
+            parts = [(place, weights.get(f"{attention}.{other}")) for place, other in enumerate(QKV)]
+            there = [(place, *found) for place, found in parts if found is not None]
+            ups = torch.block_diag(*(up for _, _, up in there))
+            rows = len(pair[1])
+            up = ups.new_zeros(len(QKV) * rows, ups.shape[1])
+            for number, (place, _, _) in enumerate(there):
+                up[place * rows : (place + 1) * rows] = ups[number * rows : (number + 1) * rows]
+            joined[f"{attention}.joined"] = torch.cat([down for _, down, _ in there]), up
+    return joined
+
+
+def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
+    """Read what `save_adapter` or PEFT wrote for a model of such a shape.
+
+    Raises UserError when it is none, or one that computes otherwise.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(
+            "{folder} is not an adapter: it needs adapter_config.json and adapter_model.safetensors. "
+            "An adapter is made by: bimo tune MODEL FILE --lora --out ADAPTER.",
+            folder=folder,
+        )
+    settings = read_settings(folder / CONFIG)
+    config = _config(settings, folder / CONFIG)
+    tensors = read_weights([folder / WEIGHTS])
+    pairs: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, part = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
+        if part not in PARTS:
+            raise UserError("The adapter holds {name}, which Bimo does not know.", name=name)
+        if tensor.ndim != 2 or not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise UserError("The adapter's tensor {name} is no matrix of finite numbers.", name=name)
+        pairs.setdefault(module, {})[PARTS[part]] = tensor.float()
+    weights: dict[str, tuple[Tensor, Tensor]] = {}
+    for module, pair in pairs.items():
+        rank = _by_pattern(settings.get("rank_pattern"), module, config.rank)
+        if len(pair) < 2 or len(pair[0]) != rank or pair[1].shape[1] != rank:
+            raise UserError("The adapter's matrices for {name} do not go with its rank.", name=module)
+        alpha = _by_pattern(settings.get("alpha_pattern"), module, settings["lora_alpha"])
+        # Kalajdzievski 2023 divides by the root of the rank.
+        scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        for name in renamed({f"{module}.weight": pair[0]}, names_of(shape).to_ours):
+            weights |= _split(name.removesuffix(".weight"), pair[0], pair[1] * (scale / config.scale))
+    if not weights:
+        raise UserError("The adapter in {folder} holds no weights.", folder=folder)
+    targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in weights}))
+    return Adapter(replace(config, targets=targets), weights)
+
+
+def _split(name: str, down: Tensor, up: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """An adapter of joined queries, keys and values as three; any other as it is."""
+    attention, _, last = name.rpartition(".")
+    if last != "joined":
+        return {name: (down, up)}
+    return {f"{attention}.{part}": (down.clone(), piece) for part, piece in zip(QKV, up.chunk(3), strict=True)}
+
+
+def _by_pattern(pattern: Any, module: str, usual: float) -> float:
+    """What a pattern says of a module, by its name or the end of it."""
+    found = pattern.items() if isinstance(pattern, dict) else ()
+    return next((value for key, value in found if module == key or module.endswith(f".{key}")), usual)
+
+
+def _config(settings: Any, where: Path) -> LoRAConfig:
+    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+        raise UserError("{where} does not describe a LoRA adapter.", where=where)
+    unusual = [name for name, values in HARMLESS.items() if settings.get(name) not in (None, *values)]
+    if unusual:
+        raise UserError(
+            "{where} uses {features}, which Bimo does not compute.", where=where, features=", ".join(unusual)
+        )
+    patterns = [settings.get(name) or {} for name in ("rank_pattern", "alpha_pattern")]
+    numbers = [value for pattern in patterns if isinstance(pattern, dict) for value in pattern.values()]
+    names = [name for pattern in patterns if isinstance(pattern, dict) for name in pattern]
+    alpha: Any = settings.get("lora_alpha")
+    rank: Any = settings.get("r")
+    if (
+        not all(isinstance(pattern, dict) for pattern in patterns)
+        or not all(type(value) in (int, float) and 0 < value < math.inf for value in (*numbers, alpha, rank))
+        or not all(NAME.fullmatch(name) for name in names)  # PEFT takes expressions as well
+        or type(rank) is not int
+    ):
+        raise UserError("{where} does not describe a LoRA adapter.", where=where)
+    return LoRAConfig(rank=rank, alpha=alpha)
+
+
+def merged(source: Decoder | GGUFModel, adapter: Adapter) -> Decoder | GGUFModel:
+    """The model with an adapter added to its weights. Of a GGUF file only the matrices it changes become float32."""
+    if isinstance(source, Decoder):
+        merge_adapter(source, adapter)
+        return source
+    weights = dict(source.weights)
+    shapes = {name.removesuffix(".weight"): (matrix.columns, matrix.rows) for name, matrix in weights.items()}
+    for name, change in changes(adapter, shapes):
+        matrix = weights[f"{name}.weight"]
+        numbers = matrix.dequantised() + change.numpy()
+        data = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint8)
+        weights[f"{name}.weight"] = StoredMatrix(matrix.rows, matrix.columns, "F32", data)
+    return replace(source, weights=weights)
+
+
+def adapter_chat_format(folder: Path, base: OpenedModel) -> ChatFormat:
+    """How messages were laid out when the adapter learned: with its own template where it has one, else the base's."""
+    return folder_chat_format(folder, base.tokenizer) if (folder / TEMPLATE_FILE).is_file() else base.chat()

@@ -1,0 +1,63 @@
+"""A model as people have it, a Hugging Face folder or a GGUF file, with all that belongs to it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bimo.files import digest_file
+from bimo.models.transformer import Decoder
+from bimo.runtime import UserError
+from bimo.tokens.chat import ChatFormat
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
+from bimo.weights.gguf import GGUFModel, read_gguf
+from bimo.weights.gguf_tokenizer import gguf_tokenizer
+from bimo.weights.huggingface import end_ids, load_model
+from bimo.weights.names import require_fitting
+
+__all__ = ["OpenedModel", "open_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """`ends` are the ids that its files say end an answer.
+
+    `chat` finds how messages are laid out, and raises UserError when the model's template cannot be used.
+    """
+
+    path: Path
+    source: Decoder | GGUFModel
+    tokenizer: Tokenizer
+    ends: frozenset[int]
+    chat: Callable[[], ChatFormat]
+
+    def decoder(self, *, device: torch.device | None = None) -> Decoder:
+        """In torch, all weights as numbers in float32."""
+        return self.source if isinstance(self.source, Decoder) else self.source.decoder(device=device)
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the files that hold its weights, by their names."""
+        files = sorted(self.path.glob("*.safetensors")) if self.path.is_dir() else [self.path]
+        return {file.name: digest_file(file) for file in files}
+
+
+def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel:
+    """Open a folder or a file. Raises UserError when it is none that Bimo reads, or when its parts do not fit."""
+    if path.suffix == ".gguf":
+        stored = read_gguf(path)
+        tokenizer = gguf_tokenizer(stored.metadata)
+        find_chat = functools.partial(gguf_chat_format, stored.metadata, tokenizer)
+        opened = OpenedModel(path, stored, tokenizer, stored.ends, find_chat)
+    elif path.is_dir():
+        model, tokenizer = load_model(path, device=device), load_tokenizer(path)
+        find_chat = functools.partial(folder_chat_format, path, tokenizer)
+        opened = OpenedModel(path, model, tokenizer, end_ids(path), find_chat)
+    else:
+        raise UserError("There is no model folder {folder}.", folder=path)
+    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=opened.source.config.vocabulary)
+    return opened

