@@ -28,6 +28,33 @@ def stories(passages: int, *, seed: int = 0, chinese: bool = False) -> str:
     return "\n\n".join(between.join(sentence() for _ in range(6)) for _ in range(passages)) + "\n"
 
 
+def pairs() -> list[tuple[str, str]]:
+    """English sentences with their Chinese translations, each once."""
+    things = [
+        ("dog", "狗"),
+        ("cat", "猫"),
+        ("house", "房子"),
+        ("tree", "树"),
+        ("book", "书"),
+        ("moon", "月亮"),
+        ("ship", "船"),
+    ]
+    colours = [("red", "红"), ("blue", "蓝"), ("green", "绿"), ("white", "白"), ("black", "黑")]
+    places = [("here", "这里"), ("there", "那里"), ("at home", "家里"), ("outside", "外面")]
+    return [
+        (f"The {colour} {thing} is {place}.", f"{颜色}色的{东西}在{地方}。")
+        for colour, 颜色 in colours
+        for thing, 东西 in things
+        for place, 地方 in places
+    ]
+
+
+def write_pairs(path: Path) -> Path:
+    """The pairs as a table without names."""
+    path.write_text("".join(f"{english}\t{chinese}\n" for english, chinese in pairs()), encoding="utf-8")
+    return path
+
+
 def write_stories(path: Path, passages: int = 150, *, seed: int = 0, chinese: bool = False) -> Path:
     """The stories as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -92,6 +92,22 @@ def test_bfloat16_is_near(ignored: float) -> None:
         assert (ours.float() - theirs).norm() / theirs.norm() < 0.02
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("rows", [3, losses.ROWS + 70])
+def test_smoothing_and_bias_are_the_plain_ones(rows: int, smoothing: float, bias: bool) -> None:
+    hidden, weight, targets = problem(rows, ignored=0.3)
+    targets[0] = 4
+    found = []
+    for function in (linear_cross_entropy, linear_cross_entropy_reference):
+        shift = torch.linspace(-2, 2, 30).requires_grad_()
+        loss = function(hidden, weight, targets, shift if bias else None, smoothing=smoothing)
+        learned = [hidden, weight, *([shift] if bias else [])]
+        found.append([loss.detach(), *torch.autograd.grad(3 * loss, learned)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=2e-5)
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 def test_no_target_that_counts_is_no_loss_and_no_gradient(rows: int) -> None:
     hidden, weight, targets = problem(rows, ignored=1.0)

@@ -26,7 +26,7 @@ STEPS = (
     ("evaluate",),
     ("prepare", "doctor", "runs", "words", "tune", "chat"),
     ("run",),
-    ("demo",),
+    ("demo", "translation"),
     ("cli",),
 )
 """What stands on a step imports from lower steps and from its own folder, never from its neighbours."""
@@ -127,6 +127,7 @@ def test_verbs_stay_functions_whatever_was_imported() -> None:
 import bimo, types
 bimo.run, bimo.load
 import bimo.run, bimo.plan, bimo.prepare, bimo.generate.engine, bimo.train.pretrain, bimo.evaluate.suite, bimo.tune
+import bimo.translation
 verbs = [name for name in bimo.__all__ if name != "__version__"]
 print([name for name in verbs if not isinstance(getattr(bimo, name), types.FunctionType)])
 """

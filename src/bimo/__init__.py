@@ -18,9 +18,23 @@ _VERBS = {
     "run": "bimo.run",
     "train": "bimo.train.pretrain",
     "tune": "bimo.tune",
+    "train_translator": "bimo.translation",
+    "translate": "bimo.generate.translator",
 }
 
-__all__ = ["__version__", "evaluate", "generate", "load", "plan", "prepare", "run", "train", "tune"]
+__all__ = [
+    "__version__",
+    "evaluate",
+    "generate",
+    "load",
+    "plan",
+    "prepare",
+    "run",
+    "train",
+    "train_translator",
+    "translate",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

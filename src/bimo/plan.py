@@ -17,7 +17,7 @@ from bimo.files import digest_json, read_json, write_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import load_presets
 from bimo.models.encoder import EncoderConfig
-from bimo.models.families import Shape, build, choose_family, family_of
+from bimo.models.families import PAIRED, Shape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
@@ -101,8 +101,11 @@ def plan(
     return _settle(best, measured, corpus, machine, minutes=minutes, seed=seed, device=device)
 
 
-def check_choices(*, minutes: float, family: str, preset: str, device: str, seed: int) -> None:
-    """Raises UserError for a time, family, size, device or seed that cannot be, before any work is done."""
+def check_choices(*, minutes: float, family: str, preset: str, device: str, seed: int, pairs: bool = False) -> None:
+    """Raises UserError for a time, family, size, device or seed that cannot be, before any work is done.
+
+    `pairs` says that there are pairs of texts to learn from.
+    """
     if not LEAST_MINUTES <= minutes < math.inf:
         sentence = "--minutes must be a number from {least} up, but is {minutes}."
         raise UserError(sentence, code=USAGE, least=LEAST_MINUTES, minutes=minutes)
@@ -110,6 +113,12 @@ def check_choices(*, minutes: float, family: str, preset: str, device: str, seed
         sentence = "--{option} must be at least {least}, but is {value}."
         raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
     choose_family(family, preset=preset)
+    if family == PAIRED and not pairs:
+        raise UserError(
+            "The family {family} learns from pairs of texts: bimo train PAIRS --out MODEL --family {family}.",
+            code=USAGE,
+            family=family,
+        )
     pick_device(device)
 
 

@@ -25,7 +25,7 @@ from bimo.train.pretrain import Sampler, check_output, train
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 
-__all__ = ["RunConfig", "choose_sampler", "run", "run_from_mapping", "sample_text", "train_settings"]
+__all__ = ["RunConfig", "choose_sampler", "claim", "run", "run_from_mapping", "sample_text", "train_settings"]
 
 SAMPLE_TOKENS = 60
 
@@ -62,7 +62,7 @@ def run(
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
-        _claim(home, digest_json({"sources": source_digest(file_digests(files)), **choices}))
+        claim(home, digest_json({"sources": source_digest(file_digests(files)), **choices}))
         data = home / "data"
         prepare(sources, out=data, settings=settings, console=console)
         chosen = stored_plan(
@@ -84,7 +84,7 @@ def run(
     return facts
 
 
-def _claim(home: Path, key: str) -> None:
+def claim(home: Path, key: str) -> None:
     """Refuse a folder in which a training of other text or with other choices was begun."""
     path = home / "request.json"
     if path.exists() and (home / "manifest.json").exists() and read_json(path)["key"] != key:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import ENTRY, ENVIRONMENT
-from stories import write_stories
+from stories import write_pairs, write_stories
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
@@ -44,6 +44,7 @@ def place(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("readme")
     write_stories(folder / "home" / "notes" / "english.txt", 80)
     write_stories(folder / "home" / "notes" / "中文.txt", 60, chinese=True)
+    write_pairs(folder / "home" / "pairs.tsv")
     (folder / "bin").mkdir()
     shim = folder / "bin" / "bimo"
     shim.write_text(f'#!/bin/sh\nexec {shlex.join(ENTRY)} "$@"\n')

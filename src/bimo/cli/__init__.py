@@ -1,9 +1,9 @@
 """The command line of Bimo. `main` is what `bimo` runs."""
 
-from bimo.cli import chat, verbs, words
+from bimo.cli import chat, translating, verbs, words
 from bimo.cli.app import app
 
-__all__ = ["app", "chat", "main", "verbs", "words"]
+__all__ = ["app", "chat", "main", "translating", "verbs", "words"]
 
 
 def main() -> None:

@@ -29,9 +29,11 @@ __all__ = [
     "Reference",
     "RepetitionPenalty",
     "Seed",
+    "Source",
     "Sources",
     "Stop",
     "Strict",
+    "Target",
     "Temperature",
     "TextColumn",
     "TokenizerPath",
@@ -41,6 +43,8 @@ __all__ = [
     "Words",
 ]
 
+Source = Annotated[str, typer.Option("--source", help=t("Pairs: the column, or the language, to translate from."))]
+Target = Annotated[str, typer.Option("--target", help=t("Pairs: the column, or the language, to translate into."))]
 Sources = Annotated[
     list[Path], typer.Argument(metavar="SOURCE...", readable=False, help=t("Files and folders of text."))
 ]
@@ -50,7 +54,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help=t("Nothing but warnings."))
 Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
 Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
 Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
-Family = Annotated[str, typer.Option("--family", help=t("What kind of model: decoder, lstm, mlp or encoder."))]
+Family = Annotated[str, typer.Option("--family", help=t("What kind of model: decoder, lstm, mlp, encoder or seq2seq."))]
 Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
 Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
 Allow = Annotated[str, typer.Option("--allow", help=t("Turn rules off by their reasons, such as links,repetition."))]

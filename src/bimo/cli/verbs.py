@@ -29,9 +29,11 @@ from bimo.cli.options import (
     Reference,
     RepetitionPenalty,
     Seed,
+    Source,
     Sources,
     Stop,
     Strict,
+    Target,
     Temperature,
     TextColumn,
     TokenizerPath,
@@ -243,29 +245,54 @@ def prepare(
 
 @verb(t("Train a model on prepared data. Run again to continue what was interrupted."))
 def train(
-    data: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data."))],
+    data: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data; for seq2seq a file of pairs."))],
     out: Out,
     minutes: Annotated[float | None, typer.Option("--minutes", help=t("How long training may take; 10."))] = None,
     family: Family = "decoder",
     preset: Preset = "",
     config: Annotated[Path | None, typer.Option("--config", help=t("A run file instead of a plan."))] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=t("Change one setting: train.batch=8."))] = None,
+    source: Source = "",
+    target: Target = "",
+    chinese: Chinese = "",
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.models.families import PAIRED
     from bimo.run import choose_sampler, train_settings
     from bimo.train.pretrain import train as train_model
+    from bimo.translation import train_translator
 
     console = Console(quiet=quiet)
-    if config is not None and (minutes is not None or family != "decoder" or preset or seed):
+    if config is not None and (minutes is not None or family not in ("decoder", PAIRED) or preset or seed):
         raise UserError(
             "A run file holds all settings, so --minutes, --family, --preset and --seed have no place beside --config. "
             "Change one with --set, such as --set train.minutes=5.",
             code=USAGE,
         )
     minutes = 10.0 if minutes is None else minutes
+    if family == PAIRED:
+        facts = train_translator(
+            data,
+            out=out,
+            source=source,
+            target=target,
+            chinese=chinese,
+            minutes=minutes,
+            preset=preset,
+            seed=seed,
+            device=device,
+            config=config,
+            changes=set_,
+            console=console,
+        )
+        return show(facts, as_json=json)
+    if source or target or chinese:
+        raise UserError(
+            "--source, --target and --chinese are for pairs: add --family {family}.", code=USAGE, family=PAIRED
+        )
     settings = train_settings(
         data,
         out,
@@ -280,7 +307,7 @@ def train(
     )
     sampler = choose_sampler(settings.model, data)
     facts = train_model(data, out=out, model=settings.model, settings=settings.train, sampler=sampler, console=console)
-    show(facts, as_json=json)
+    return show(facts, as_json=json)
 
 
 @verb(t("Bits per byte of a model on text, beside simple methods, and how much it copies."))

@@ -19,6 +19,7 @@ from bimo.generate.native import FORMATS
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import EncoderConfig
+from bimo.models.families import family_of
 from bimo.runtime import UserError, t
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -26,7 +27,7 @@ from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
-from bimo.weights.huggingface import end_ids, model_config_from_hf, read_model
+from bimo.weights.huggingface import Shape, end_ids, model_config_from_hf, read_model
 from bimo.weights.names import require_fitting
 from bimo.weights.safetensors_files import PICKLED, StoredTensor, read_header, read_weights, weight_files
 
@@ -43,8 +44,8 @@ TALK = [
     {"role": "user", "content": "好。"},
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
-ABILITIES = ("generate", "chat", "evaluate", "tune")
-"""What `bimo` can do with a decoder."""
+ABILITIES = {"decoder": ("generate", "chat", "evaluate", "tune"), "seq2seq": ("translate",)}
+"""What `bimo` can do with a model, by its family."""
 LONGEST_SHOWN = 200
 
 
@@ -215,7 +216,7 @@ def _count_bytes(sizes: Iterable[tuple[str, int]], report: Report) -> None:
 def _describe_use(
     path: Path,
     report: Report,
-    config: ModelConfig | EncoderConfig | None,
+    config: Shape | None,
     tokenizer: Tokenizer | None,
     ends: frozenset[int],
     *,
@@ -238,8 +239,9 @@ def _describe_use(
         if outside:
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
         if not report.problems and not isinstance(config, EncoderConfig):
-            in_kernel = config.runs_in_kernel and best_instructions() is not None and (formats or set()) <= {*FORMATS}
-            report.facts |= {"can": [*ABILITIES], "writes_in": "kernel" if in_kernel else "torch"}
+            fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
+            in_kernel = fits and best_instructions() is not None
+            report.facts |= {"can": [*ABILITIES[family_of(config)]], "writes_in": "kernel" if in_kernel else "torch"}
 
 
 def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Report) -> None:

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["FAMILIES", "Family", "LanguageModule", "Model", "Shape", "build", "choose_family", "family_of"]
+__all__ = ["FAMILIES", "PAIRED", "Family", "LanguageModule", "Shape", "build", "choose_family", "family_of"]
 
 Shape = ModelConfig | EncoderConfig
 LanguageModule = Decoder
 """What predicts the next token. Every family of language models offers what a Decoder offers."""
-Model = LanguageModule | Encoder
+
+PAIRED = "seq2seq"
+"""The family that learns from pairs of texts rather than from prepared text."""
 
 
 @dataclass(frozen=True)
 class Family:
     """`shape` is the dataclass of its sizes, which `model` takes first, then compute_dtype and dropout by name."""
 
-    shape: type[Shape]
-    model: Callable[..., Model]
+    shape: type[Any]
+    model: Callable[..., Any]
 
 
-FAMILIES = {"decoder": Family(ModelConfig, Decoder), "encoder": Family(EncoderConfig, Encoder)}
+FAMILIES = {
+    "decoder": Family(ModelConfig, Decoder),
+    "encoder": Family(EncoderConfig, Encoder),
+    PAIRED: Family(Seq2SeqConfig, EncoderDecoder),
+}
 """By the name that --family and run files give."""
 
 
@@ -46,11 +54,11 @@ def choose_family(name: str, *, preset: str = "") -> Family:
     return FAMILIES[name]
 
 
-def family_of(shape: Shape) -> str:
+def family_of(shape: Any) -> str:
     """The family's name."""
     return next(name for name, family in FAMILIES.items() if isinstance(shape, family.shape))
 
 
-def build(shape: Shape, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Model:
+def build(shape: Any, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Any:
     """The model of a shape, its weights still to come. `dropout` is no part of the shape."""
     return FAMILIES[family_of(shape)].model(shape, compute_dtype=compute_dtype, dropout=dropout)

@@ -43,6 +43,9 @@ ACTIVATIONS = {
 WRITTEN_OUT_CONTEXT = 512
 """Up to here attention as plain matrix products beats the fused kernel on a CPU in bfloat16 (docs/log.md)."""
 
+MASKED_CONTEXT = 256
+"""Up to here the same holds of training where padding is hidden: 20 times for sentences (docs/log.md)."""
+
 QUERIES_AT_ONCE = 128
 """What stands after a block of queries need not be multiplied: at 512 positions that is three eighths of the work."""
 
@@ -191,11 +194,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, ca
     if k.shape[1] != H:
         k = k.repeat_interleave(H // k.shape[1], dim=1)
         v = v.repeat_interleave(H // v.shape[1], dim=1)
+    slow = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= MASKED_CONTEXT
+    if allowed is not None and slow:
+        return _attend_to_allowed(q, k, v, allowed)
     if allowed is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
     if q.device.type == "cpu" and q.shape[2] == k.shape[2] <= WRITTEN_OUT_CONTEXT:
         return _AttentionInBlocks.apply(q, k, v, causal)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
+
+
+def _attend_to_allowed(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
+    """`attend` for training on short texts, whose gradient torch's fused kernel is slow to find."""
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT.contiguous()
+    return (scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1) @ v).transpose(1, 2)
 
 
 class _AttentionInBlocks(torch.autograd.Function):

@@ -58,16 +58,24 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         layer: int = 0,
         allowed: Tensor | None = None,
+        memory: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """[B, T, D] -> [B, T, D]; `allowed` [B, 1, T or 1, S] says what may be seen, where the cache does not."""
+        """[B, T, D] -> [B, T, D]; `allowed` [B, 1, T or 1, S] says what may be seen, where the cache does not.
+
+        With a `memory`, keys and values [B, G, S, K] of something else, x looks at that rather than at itself.
+        """
         B, T, _ = x.shape
         q = self._heads(self.query(x), self.query_norm, turn)
-        k = self._heads(self.key(x), self.key_norm, turn)
-        v = self.value(x).view(B, T, -1, self.config.head_width).transpose(1, 2)
+        k, v = memory if memory is not None else self.keys_and_values(x, turn)
         if cache is not None:
             k, v = cache.update(layer, k, v)
             allowed = cache.allowed(T)
         return self.out(attend(q, k, v, allowed, causal=self.config.causal).reshape(B, T, -1))
+
+    def keys_and_values(self, x: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor]:
+        """[B, S, D] -> what may be looked at: two of [B, G, S, K]."""
+        v = self.value(x).view(*x.shape[:2], -1, self.config.head_width).transpose(1, 2)
+        return self._heads(self.key(x), self.key_norm, turn), v
 
     def _heads(self, x: Tensor, norm: RMSNorm | None, turn: Turn | None) -> Tensor:
         """[B, T, H * K] -> [B, H, T, K]"""

@@ -47,7 +47,7 @@ def write_card(model_folder: Path) -> Path:
     facts = read_facts(model_folder)
     languages = _languages(facts)
     blocks = [
-        _front_matter(languages, "fill-mask" if is_encoder(facts) else "text-generation"),
+        _front_matter(languages, _task(facts)),
         f"# {escape(facts['name'])}",
         escape(_what_it_is(facts, languages)),
         escape(join_sentences(verdict(facts))),
@@ -79,13 +79,26 @@ def fenced(text: str, info: str = "") -> str:
     return f"{fence}{info}\n{visible(text)}\n{fence}"
 
 
+def _translates(facts: Facts) -> bool:
+    return facts["config"].get("model_type") == "marian"
+
+
 def _languages(facts: Facts) -> list[str]:
-    """Codes of the languages that make up at least a hundredth of the text, most frequent first."""
+    """Codes of the languages that make up at least a hundredth of the text, most frequent first; of pairs in turn."""
+    if isinstance(pair_of := part(facts, "tokens", "columns").get("languages"), list):
+        return [str(code) for code in pair_of]
     found = part(facts, "documents", "languages")
     sizes = {code: number(inner, "characters") or 0 for code, inner in found.items()}
     total = sum(sizes.values())
     codes = sorted((code for code in sizes if re.fullmatch("(?!und)[a-z]{2,3}", code)), key=lambda code: -sizes[code])
     return [code for code in codes if sizes[code] >= total / 100]
+
+
+def _task(facts: Facts) -> str:
+    """What model hubs call it."""
+    if is_encoder(facts):
+        return "fill-mask"
+    return "translation" if _translates(facts) else "text-generation"
 
 
 def _front_matter(languages: list[str], task: str) -> str:
@@ -104,6 +117,13 @@ def _what_it_is(facts: Facts, languages: list[str]) -> str:
             parameters=rounded(parameters),
             languages=spoken or language_name("und"),
         )
+    if _translates(facts) and parameters is not None and len(languages) == 2:
+        return t(
+            "A model with {parameters} parameters that translates ({source} → {target}), trained with Bimo.",
+            parameters=rounded(parameters),
+            source=language_name(languages[0]),
+            target=language_name(languages[1]),
+        )
     if parameters is None:
         return t("A small language model, trained from scratch with Bimo.")
     if not spoken:
@@ -119,6 +139,8 @@ def _what_it_is(facts: Facts, languages: list[str]) -> str:
 
 
 def _use(facts: Facts) -> str:
+    if _translates(facts):
+        return _use_for_translation(facts["name"])
     name = facts["name"]
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
@@ -153,11 +175,28 @@ def _use_encoder(facts: Facts) -> str:
     return "\n\n".join([f"## {t('Use')}", fenced(python, "python")])
 
 
+def _use_for_translation(name: str) -> str:
+    quoted = json.dumps(name, ensure_ascii=False)
+    python = "\n".join(
+        [
+            "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
+            "",
+            f"tokenizer = AutoTokenizer.from_pretrained({quoted})",
+            f"model = AutoModelForSeq2SeqLM.from_pretrained({quoted})",
+            'ids = tokenizer(["..."], return_tensors="pt", padding=True)',
+            "print(tokenizer.batch_decode(model.generate(**ids), skip_special_tokens=True))",
+        ]
+    )
+    shell = f"bimo translate {shlex.quote(name)} < lines.txt"
+    return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
+
+
 def _training(facts: Facts) -> list[Row | None]:
     documents, done, planned = part(facts, "documents"), facts["training"], facts["plan"]
     shape = [row for row in model_shape(part(planned, "model")) if row]
     return [
         _row(t("Documents"), number(documents, "train", "documents"), count),
+        _row(t("Pairs"), number(facts, "tokens", "pairs", "train"), count),
         _row(t("Characters"), number(documents, "train", "characters"), rounded),
         _row(t("Tokens learned from"), number(done, "tokens"), rounded),
         _row(t("Passes over the text"), number(planned, "epochs"), "{:.2f}".format),
@@ -204,6 +243,13 @@ def _samples(facts: Facts) -> list[str]:
 
 def _limits(facts: Facts) -> list[str]:
     context = number(facts, "plan", "model", "context")
+    owner = t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    if _translates(facts):
+        return [
+            t("It translates in the manner of the pairs it learned from, one sentence at a time, and sees no other."),
+            t("It can leave things out, add some, or turn numbers and names into others; nobody has checked its work."),
+            owner,
+        ]
     habits = t("It repeats whatever one-sidedness and errors its training text has.")
     if is_encoder(facts):
         limits = [t("It guesses hidden words; it writes nothing, and needs tuning for any task."), habits]
@@ -222,10 +268,7 @@ def _limits(facts: Facts) -> list[str]:
         copying = copying_reading(part(facts, "evaluation", "copying"))
         unknown = t("How much it copies from its training text has not been measured.")
         limits.append(join_sentences(copying) if copying else unknown)
-    limits.append(
-        t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
-    )
-    return limits
+    return [*limits, owner]
 
 
 def _section(title: str, rows: list[Row | None]) -> list[str]:

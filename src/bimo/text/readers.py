@@ -21,7 +21,7 @@ from bimo.text.passages import LONGEST_TARGET
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Columns, Layout, choose_columns, find_layout, mend_row, objects_in, row_text, texts_in
 
-__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "json_values", "read_file"]
+__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "json_values", "read_file", "read_rows"]
 
 SEPARATOR = "<|endoftext|>"
 _PACKED = (".gz", ".zst")
@@ -198,26 +198,41 @@ def _columns(source: OpenFile, rows: list[dict[str, Any]]) -> Columns:
 
 
 def _read_csv(source: OpenFile) -> Iterator[Document]:
-    lines = source.lines()
-    first, lines = _peek(lines, size=lambda pair: len(pair[1]))
-    if not any(line.strip() for _, line in first):
+    table = _open_table(source)
+    if table is None:
         return
-    layout = find_layout([line for _, line in first], tabs=source.ending in (".tsv", ".tab"))
-    rows = _csv_rows(source, lines, layout)
-    if layout.header:
-        next(rows, None)
+    layout, rows = table
     first, rows = _peek(rows, size=lambda row: sum(map(len, row[1])))
     columns = _columns(source, [dict(zip(layout.names, row, strict=False)) for _, row in first])
     for number, row in rows:
-        if len(row) > len(layout.names) and any(cell.strip() for cell in row[len(layout.names) :]):
-            detail = t("{found} columns instead of {expected}", found=len(row), expected=len(layout.names))
-            source.refuse(number, "bad_row", detail, layout.delimiter.join(row))
-            continue
-        text, _ = row_text(dict(zip(layout.names, row, strict=False)), columns[:1])
-        if text:
-            yield from source.documents(text, number)
-        else:
-            source.refuse(number, "no_text", t("no text in this row"), layout.delimiter.join(row))
+        if _fits(source, number, row, layout):
+            text, _ = row_text(dict(zip(layout.names, row, strict=False)), columns[:1])
+            if text:
+                yield from source.documents(text, number)
+            else:
+                source.refuse(number, "no_text", t("no text in this row"), layout.delimiter.join(row))
+
+
+def _open_table(source: OpenFile) -> tuple[Layout, Iterator[tuple[int, list[str]]]] | None:
+    """How a delimited file is written, and its rows below the header; None if there is nothing in it."""
+    lines = source.lines()
+    first, lines = _peek(lines, size=lambda pair: len(pair[1]))
+    if not any(line.strip() for _, line in first):
+        return None
+    layout = find_layout([line for _, line in first], tabs=source.ending != ".csv")
+    rows = _csv_rows(source, lines, layout)
+    if layout.header:
+        next(rows, None)
+    return layout, rows
+
+
+def _fits(source: OpenFile, number: int, row: list[str], layout: Layout) -> bool:
+    """Whether a row has no more cells than there are columns; it is refused if it has."""
+    if any(cell.strip() for cell in row[len(layout.names) :]):
+        detail = t("{found} columns instead of {expected}", found=len(row), expected=len(layout.names))
+        source.refuse(number, "bad_row", detail, layout.delimiter.join(row))
+        return False
+    return True
 
 
 def _csv_rows(source: OpenFile, lines: Iterable[tuple[int, str]], layout: Layout) -> Iterator[tuple[int, list[str]]]:
@@ -277,6 +292,59 @@ def _parquet_rows(file: Any, names: list[str] | None) -> Iterator[dict[str, Any]
     for batch in file.iter_batches(batch_size=_FIRST_ROWS, columns=names):
         yield from batch.to_pylist()
 
+
+def read_rows(file: SourceFile, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, cells by column) of each row of a table: delimited text, JSON, JSON lines or Parquet.
+
+    Columns without names are called "1", "2", ... What cannot be read goes to `reading.refuse`, as in `read_file`.
+    """
+    packed = file.path.suffix.lower() if file.path.suffix.lower() in _PACKED else ""
+    source = OpenFile(file, reading, packed=packed, ending=ending_of(file))
+    read = _ROWS.get(source.ending, _delimited_rows)
+    try:
+        yield from read(source)
+    except (OSError, ValueError, RecursionError) as error:
+        source.refuse(0, "unreadable", getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _delimited_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    table = _open_table(source)
+    if table is not None:
+        layout, rows = table
+        yield from (
+            (number, dict(zip(layout.names, row, strict=False)))
+            for number, row in rows
+            if _fits(source, number, row, layout)
+        )
+
+
+def _json_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    values = _json_values(source) if source.ending == ".json" else _parse_lines(source, source.lines())
+    for number, value in values:
+        if isinstance(value, dict):
+            yield number, value
+        else:
+            source.refuse(number, "bad_row", t("not an object with names"), json.dumps(value, ensure_ascii=False))
+
+
+def _stored_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = source.whole() if source.packed else source.path
+    if data is None:
+        return
+    try:
+        with pq.ParquetFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+            yield from enumerate(_parquet_rows(file, None), 1)
+    except pa.ArrowException as error:
+        source.refuse(0, "unreadable", t("broken Parquet: {error}", error=error))
+
+
+_ROWS: dict[str, Callable[[OpenFile], Iterator[tuple[int, dict[str, Any]]]]] = {
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), _json_rows),
+    **dict.fromkeys((".parquet", ".pq"), _stored_rows),
+}
 
 _READERS: dict[str, Callable[[OpenFile], Iterator[Document]]] = {
     **dict.fromkeys((".txt", ".text", ".md", ".markdown", ".rst"), _read_text),

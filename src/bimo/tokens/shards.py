@@ -159,6 +159,14 @@ class TokenShards:
         blocks = (part[start : start + 2**20] for part in self._parts for start in range(0, len(part), 2**20))
         return sum((np.bincount(block, minlength=vocabulary) for block in blocks), np.zeros(vocabulary, dtype=np.int64))
 
+    def spans(self) -> np.ndarray:
+        """Where each document begins and where it ends, its end token included, int64 [documents, 2]."""
+        spans = []
+        for start, part in zip(self._starts, self._parts, strict=False):
+            ends = start + np.flatnonzero(part == self.end)
+            spans.append(np.stack([ends[:-1] + 1, ends[1:] + 1], axis=1))
+        return np.concatenate(spans)
+
     def verify(self) -> None:
         """Read everything and compare with the digests. Raises UserError naming the damaged file."""
         for path, header, part in zip(self._paths, self._headers, self._parts, strict=True):

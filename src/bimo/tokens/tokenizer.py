@@ -24,6 +24,7 @@ from bimo.tokens.wordpiece import read_wordpiece
 
 __all__ = [
     "END_OF_TEXT",
+    "PADDING",
     "StreamDecoder",
     "Tokenizer",
     "ahead",
@@ -32,10 +33,14 @@ __all__ = [
     "load_tokenizer",
     "longest_tokens",
     "train_tokenizer",
+    "with_padding",
 ]
 
 END_OF_TEXT = "<|endoftext|>"
 """Stands between documents, so it both begins and ends each."""
+
+PADDING = "<pad>"
+"""As Marian's models call it: converters look for the name."""
 
 # The pre-tokenizer of Qwen2, which transformers, llama.cpp and vLLM know by name.
 QWEN2_PATTERN = (
@@ -81,8 +86,10 @@ class Tokenizer:
                 pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B",
                 special_tokens=[(END_OF_TEXT, end)],
             )
-        self.begin: list[int] = inner.encode("").ids
-        if self.begin[1:] == [end]:  # a text that is framed on both sides
+        framed = inner.encode("a")
+        marks = itertools.takewhile(bool, framed.special_tokens_mask)
+        self.begin: list[int] = framed.ids[: len(list(marks))]
+        if len(self.begin) == len(framed.ids) and self.begin[1:] == [end]:  # it has no "a", and frames nothing
             self.begin.pop()
 
     @property
@@ -202,6 +209,18 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
     inner.pre_tokenizer = cut_as_encoding
     inner.decoder = decoders.ByteLevel()
     return Tokenizer(inner)
+
+
+def with_padding(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with one more token, the last, that fills up batches; other libraries then end each text.
+
+    So Marian's models have it: the end token says that a source is over, the padding begins a target.
+    """
+    inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+    inner.add_special_tokens([PADDING])
+    end = str(inner.id_to_token(tokenizer.end))
+    inner.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, tokenizer.end)])
+    return Tokenizer(inner, {"eos_token": end, "unk_token": end, "pad_token": PADDING})
 
 
 def _untrained() -> tokenizers.Tokenizer:

@@ -19,7 +19,17 @@ from bimo.runtime import INTERRUPTED, UserError, keep_freed_memory
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
 from bimo.train.health import LEAST_PROGRESS, Health
 
-__all__ = ["Hook", "Objective", "Progress", "StepFacts", "Trainer", "keep_to_time", "momentum_at", "rate_at"]
+__all__ = [
+    "Hook",
+    "Objective",
+    "Progress",
+    "StepFacts",
+    "StepSource",
+    "Trainer",
+    "keep_to_time",
+    "momentum_at",
+    "rate_at",
+]
 
 MOMENTUM_RISE = 0.1
 MOMENTUM_WARMUP = 300

@@ -12,8 +12,10 @@ from torch import Tensor
 from bimo.models.encoder import Encoder
 from bimo.models.fused import cross_entropy_, fusible
 from bimo.models.heads import Words
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.models.transformer import Decoder
 from bimo.tokens.masking import Masked
+from bimo.tokens.pairs import PairBatch
 
 __all__ = [
     "IGNORED",
@@ -22,6 +24,7 @@ __all__ = [
     "linear_cross_entropy_reference",
     "masked_loss",
     "next_token_loss",
+    "translation_loss",
     "with_noise",
 ]
 
@@ -78,20 +81,33 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, gradient.mul_((targets != IGNORED)[:, None]).to(dtype)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
     """Mean cross-entropy in nats of targets [N] under logits hidden [N, D] @ weight [V, D] transposed, plus bias [V].
 
-    The N x V logits never stand whole. Targets equal to IGNORED carry no loss.
+    The N x V logits never stand whole. Targets equal to IGNORED carry no loss. `smoothing` is the share of each target
+    that is spread over all of V (Szegedy et al. 2016, section 7).
     """
-    return _LinearCrossEntropy.apply(hidden, weight, targets, bias)
+    loss = _LinearCrossEntropy.apply(hidden, weight, targets, bias)
+    if not smoothing:
+        return loss
+    # What a share of the targets costs when it goes from its logit to the mean of all, which needs no other logits.
+    counted = targets != IGNORED
+    hidden, targets = hidden[counted].float(), targets[counted]
+    moved = (hidden * weight[targets]).sum(dim=1) - hidden @ weight.mean(dim=0)
+    if bias is not None:
+        moved = moved + bias[targets] - bias.mean()
+    return loss + smoothing * moved.sum() / max(1, len(targets))
 
 
 def linear_cross_entropy_reference(
-    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, *, smoothing: float = 0.0
 ) -> Tensor:
     """The same, as it is written."""
     bias = None if bias is None else bias.to(hidden.dtype)
-    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype), bias).float(), targets, ignore_index=IGNORED)
+    logits = F.linear(hidden, weight.to(hidden.dtype), bias).float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
 
 
 def with_noise(ids: Tensor, share: float) -> Tensor:
@@ -103,15 +119,19 @@ def with_noise(ids: Tensor, share: float) -> Tensor:
     return torch.where(torch.rand(ids.shape, device=ids.device) < share, others, ids)
 
 
-def next_token_loss(model: Decoder, windows: np.ndarray, *, noise: float = 0.0) -> tuple[Tensor, int]:
+def next_token_loss(
+    model: Decoder, windows: np.ndarray, *, noise: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
     """Predict each token from those before it: windows [B, T + 1] of ids -> (mean loss in nats, targets counted).
 
-    `noise` is the share of the tokens before it that are exchanged: see `with_noise`.
+    `noise` is the share of the tokens before it that are exchanged: see `with_noise`; `smoothing` as in
+    `linear_cross_entropy`.
     """
     ids = torch.from_numpy(windows).to(model.embedding.weight.device)
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets = ids[:, 1:].flatten()
-    return linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets), targets.numel()
+    loss = linear_cross_entropy(hidden.flatten(0, 1), model.head.weight, targets, smoothing=smoothing)
+    return loss, targets.numel()
 
 
 def masked_loss(model: Encoder, batch: Masked) -> tuple[Tensor, int]:
@@ -135,3 +155,21 @@ def answer_loss(model: Decoder, batch: tuple[np.ndarray, np.ndarray]) -> tuple[T
     counting = targets != IGNORED
     hidden = model.hidden_states(ids)[counting]
     return linear_cross_entropy(hidden, model.head.weight, targets[counting]), len(hidden)
+
+
+def translation_loss(
+    model: EncoderDecoder, pairs: PairBatch, *, noise: float = 0.0, smoothing: float = 0.0
+) -> tuple[Tensor, int]:
+    """Predict each token of a target from the source and the tokens before it -> (mean loss in nats, targets counted).
+
+    `noise` and `smoothing` as in `next_token_loss`. Padding carries no loss, and is none of the tokens to choose from.
+    """
+    device, pad = model.embedding.weight.device, model.config.pad
+    source, target = (torch.from_numpy(side).to(device) for side in pairs)
+    before = F.pad(target[:, :-1], (1, 0), value=pad)
+    hidden = model.hidden_states(source, source != pad, with_noise(before, noise) if noise else before)
+    real = target != pad
+    loss = linear_cross_entropy(
+        hidden[real], model.head.weight[:pad], target[real], model.head.bias[:pad], smoothing=smoothing
+    )
+    return loss, int(real.sum())

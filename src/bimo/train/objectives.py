@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import LanguageModule, Shape
 from bimo.models.scoring import rolling_losses
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import DATA_REFUSED, UserError, t
-from bimo.tokens.batches import Batches
 from bimo.tokens.masking import Masked, with_mask_token
+from bimo.tokens.pairs import PairBatch, PairBatches, PairTokens
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.train.losses import masked_loss, next_token_loss
+from bimo.train.losses import masked_loss, next_token_loss, translation_loss
 from bimo.train.masked_words import MaskedWords
 from bimo.train.settings import TrainConfig
 
-__all__ = ["NextToken", "Objective", "choose_objective", "tokenizer_of", "trial_loss"]
+__all__ = ["NextToken", "Objective", "Translate", "choose_objective", "tokenizer_of", "trial_loss"]
 
 VALIDATION_TOKENS = 24_000
 """Validation during training looks at about so many tokens; the evaluation afterwards looks at all."""
+
+VALIDATION_BATCH = 4_096
+"""Padded tokens that are looked at together."""
 
 
 class Objective(Protocol):
@@ -32,9 +37,6 @@ class Objective(Protocol):
 
     measure: str
     """The name, in metrics and facts, of what `validate` finds; less is better."""
-
-    def batches(self, shards: TokenShards, *, batch: int, seed: int) -> Any:
-        """What `at(step)` gives the batch of a step, of so many windows."""
 
     def loss(self, model: Any, batch: Any) -> tuple[Tensor, int]:
         """The mean loss in nats over the targets of a batch, and how many those are."""
@@ -57,18 +59,16 @@ class NextToken:
 
     measure = "bits_per_byte"
 
-    def __init__(self, validation: TokenShards, tokenizer: Tokenizer, *, context: int, noise: float) -> None:
+    def __init__(
+        self, validation: TokenShards, tokenizer: Tokenizer, *, context: int, noise: float, smoothing: float = 0.0
+    ) -> None:
         self.documents, self.bytes = _validation_part(validation, tokenizer)
         self.predicted = sum(len(document) - 1 for document in self.documents)
-        self.context, self.noise = context, noise
+        self.context, self.noise, self.smoothing = context, noise, smoothing
 
-    def batches(self, shards: TokenShards, *, batch: int, seed: int) -> Batches:
-        """Windows [B, T + 1]."""
-        return Batches(shards, batch=batch, context=self.context, seed=seed)
-
-    def loss(self, model: LanguageModule, batch: np.ndarray) -> tuple[Tensor, int]:
+    def loss(self, model: LanguageModule, batch: Any) -> tuple[Tensor, int]:
         """Of windows [B, T + 1]."""
-        return next_token_loss(model, batch, noise=self.noise)
+        return next_token_loss(model, batch, noise=self.noise, smoothing=self.smoothing)
 
     def facts(self, loss: float) -> dict[str, float]:
         """The loss as bits per byte, by the bytes that a token of the validation text has."""
@@ -98,7 +98,7 @@ def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer
     """What a model of this shape is trained for."""
     if isinstance(shape, EncoderConfig):
         return MaskedWords(validation, tokenizer, context=shape.context)
-    return NextToken(validation, tokenizer, context=shape.context, noise=settings.noise)
+    return NextToken(validation, tokenizer, context=shape.context, noise=settings.noise, smoothing=settings.smoothing)
 
 
 def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:
@@ -108,6 +108,54 @@ def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:
         windows = ids[:, :-1]
         return masked_loss(model, Masked(windows, windows, windows % 7 == 0))[0]
     return next_token_loss(model, ids)[0]
+
+
+class Translate:
+    """Predict each token of a target from its source and the tokens before it."""
+
+    measure = "bits_per_byte"
+
+    def __init__(
+        self, validation: PairTokens, tokenizer: Tokenizer, *, pad: int, noise: float, smoothing: float
+    ) -> None:
+        self.noise, self.smoothing = noise, smoothing
+        batches = PairBatches(validation, tokens=VALIDATION_BATCH, pad=pad, seed=0)
+        self.batches = [batches.at(step) for step in range(batches.epoch)]
+        self.predicted = int(validation.lengths[:, 1].sum())
+        targets = (row[row != pad].tolist() for batch in self.batches for row in batch.target)
+        self.bytes = max(1, sum(len(tokenizer.decode(target).encode()) for target in targets))
+
+    def loss(self, model: EncoderDecoder, batch: PairBatch) -> tuple[Tensor, int]:
+        """Of pairs, smoothed."""
+        return translation_loss(model, batch, noise=self.noise, smoothing=self.smoothing)
+
+    def facts(self, loss: float) -> dict[str, float]:
+        """The loss as bits a byte of the target, and as perplexity of a token."""
+        return {"bits_per_byte": loss / math.log(2) * self.predicted / self.bytes, "perplexity": math.exp(loss)}
+
+    def line(self, loss: float) -> str:
+        """In nats a token, as it is minimised."""
+        return t("loss {loss:.3f}", loss=loss)
+
+    @torch.no_grad()
+    def validate(self, model: EncoderDecoder) -> dict[str, float]:
+        """Of all pairs that are held out, unsmoothed."""
+        training = model.training
+        model.eval()
+        found = [translation_loss(model, batch) for batch in self.batches]
+        model.train(training)
+        loss = sum(mean.item() * counted for mean, counted in found) / self.predicted
+        return {"loss": loss, **self.facts(loss)}
+
+    def verdict(self, measured: float, step: int) -> str:
+        """In bits per byte, and as the perplexity of a token."""
+        loss = measured * math.log(2) * self.bytes / self.predicted
+        return t(
+            "{bits:.3f} bits per byte of unseen targets, perplexity {perplexity:.1f}, after {step:,} steps",
+            bits=measured,
+            perplexity=math.exp(loss),
+            step=step,
+        )
 
 
 def _validation_part(shards: TokenShards, tokenizer: Tokenizer) -> tuple[list[list[int]], int]:

@@ -72,7 +72,7 @@ def build_optimizers(
     inner: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
-        (inner if weight.ndim == 2 and name.startswith("layers.") else outer).append(weight)
+        (inner if weight.ndim == 2 and "layers." in name else outer).append(weight)
     fused = all(weight.device.type in ("cpu", "cuda") for weight in outer)
     adam = torch.optim.AdamW(outer, lr=adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=fused)
     return [Muon(inner, lr=muon_rate, weight_decay=weight_decay), adam] if inner else [adam]

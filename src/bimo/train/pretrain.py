@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,23 @@ from bimo.files import digest_file, digest_json, locked, read_json, require_room
 from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
+from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.embedding import start_from_vectors
-from bimo.train.loop import Progress, StepFacts, Trainer, keep_to_time
+from bimo.train.loop import Progress, StepFacts, StepSource, Trainer, keep_to_time
+from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
-from bimo.train.objectives import choose_objective, tokenizer_of
+from bimo.train.objectives import Objective, choose_objective, tokenizer_of
 from bimo.train.optim import build_optimizers
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.huggingface import save_encoder, save_model
+from bimo.weights.huggingface import save_encoder, save_model, save_translator
 
-__all__ = ["Sampler", "check_output", "is_finished", "train"]
+__all__ = ["Lesson", "Sampler", "check_output", "is_finished", "train", "train_on"]
 
 SAVE_SECONDS = 60.0
 
@@ -74,9 +77,42 @@ def train(
     Raises UserError when the folder holds another training, or, with code INTERRUPTED, when a signal stopped it.
     """
     data, out = Path(data), Path(out)
+    shards, validation = TokenShards(data / "tokens", "train"), TokenShards(data / "tokens", "validation")
+    tokenizer = tokenizer_of(data, family_of(model))
+    objective = choose_objective(model, validation, tokenizer, settings)
+    if isinstance(objective, MaskedWords):
+        batches: StepSource = objective.batches(shards, batch=settings.batch, seed=settings.seed)
+    else:
+        batches = Batches(shards, batch=settings.batch, context=model.context, seed=settings.seed)
+    lesson = Lesson(data, tokenizer, batches, objective, shards.fingerprint, shards.verify)
+    return train_on(lesson, out=out, model=model, settings=settings, sampler=sampler, console=console)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned, and from what: `fingerprint` names the tokens in `data`, `verify` reads and checks them."""
+
+    data: Path
+    tokenizer: Tokenizer
+    batches: StepSource
+    objective: Objective
+    fingerprint: str
+    verify: Callable[[], None]
+
+
+def train_on(
+    lesson: Lesson,
+    *,
+    out: Path,
+    model: Shape | Seq2SeqConfig,
+    settings: TrainConfig,
+    sampler: Sampler | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """As `train`, on any lesson."""
     check_output(out)
     with locked(out / "bimo"):
-        run = _Run(data, out, model, settings, sampler, console)
+        run = _Run(lesson, out, model, settings, sampler, console)
         run.claim()
         if is_finished(out):
             console.say("Training", t("was finished before; nothing to do"))
@@ -89,18 +125,16 @@ class _Run:
 
     def __init__(
         self,
-        data: Path,
+        lesson: Lesson,
         out: Path,
-        shape: Shape,
+        shape: Shape | Seq2SeqConfig,
         settings: TrainConfig,
         sampler: Sampler | None,
         console: Console,
     ) -> None:
-        self.data, self.out, self.home = data, out, out / "bimo"
+        self.lesson, self.out, self.home = lesson, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
-        self.tokenizer = tokenizer_of(data, family_of(shape))
-        self.shards = TokenShards(data / "tokens", "train")
-        self.objective = choose_objective(shape, TokenShards(data / "tokens", "validation"), self.tokenizer, settings)
+        self.tokenizer, self.objective = lesson.tokenizer, lesson.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
@@ -116,8 +150,8 @@ class _Run:
         content = {
             "model": asdict(self.shape),
             "train": asdict(self.settings),
-            "tokens": self.shards.fingerprint,
-            "tokenizer": digest_file(self.data / "tokenizer.json"),
+            "tokens": self.lesson.fingerprint,
+            "tokenizer": digest_file(self.lesson.data / "tokenizer.json"),
             **({"vectors": vectors_digest(self.vectors)} if self.vectors else {}),
         }
         key = digest_json(content)
@@ -132,7 +166,7 @@ class _Run:
                 )
             return
         require_room(self.out, 40 * self.shape.parameters)
-        place = self.data.resolve()
+        place = self.lesson.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
         model = {"family": family_of(self.shape), **to_mapping(self.shape)}
         write_toml(self.home / "run.toml", {"model": model, "train": to_mapping(self.settings)})
@@ -155,7 +189,7 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         """Run the loop to its end and write the model."""
-        self.shards.verify()
+        self.lesson.verify()
         settings = self.settings
         device = pick_device(settings.device)
         self.machine = measure_machine(device, seconds=0.2)
@@ -177,7 +211,7 @@ class _Run:
         trainer = Trainer(
             model,
             optimizers,
-            self.objective.batches(self.shards, batch=settings.batch, seed=settings.seed),
+            self.lesson.batches,
             objective=self.objective.loss,
             folder=self.home / "checkpoints",
             steps=settings.steps,
@@ -266,7 +300,9 @@ class _Run:
 
     def _tokens(self, progress: Progress) -> int:
         """How many tokens were read up to here, whether or not each was a target."""
-        return progress.step * self.settings.batch * self.shape.context
+        if isinstance(self.objective, MaskedWords):
+            return progress.step * self.settings.batch * self.shape.context
+        return progress.targets
 
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.shape.flops_per_token / self.peak_flops
@@ -276,7 +312,8 @@ class _Run:
         if isinstance(self.model, Encoder):
             save_encoder(self.out, self.model, pad=self.tokenizer.special_id("pad_token"))
         else:
-            save_model(self.out, self.model, end=self.tokenizer.end)
+            save = save_translator if isinstance(self.model, EncoderDecoder) else save_model
+            save(self.out, self.model, end=self.tokenizer.end)
         self.tokenizer.save(self.out, context=self.shape.context)
         rate = self._tokens(progress) / progress.seconds
         facts = {

@@ -20,6 +20,7 @@ RANGES = {
     "clip": "above 0",
     "dropout": "from 0 to below 1",
     "noise": "from 0 to 1",
+    "smoothing": "from 0 to below 1",
     "minutes": "0 or more",
     "validations": "0 or more",
     "seed": "0 or more, below 2^63",
@@ -32,9 +33,10 @@ class TrainConfig:
     """How to train. `minutes` moves the planned end so that training ends on time; 0 keeps `steps` as they are.
 
     `warmup` and `decay` are shares of all steps; rates are those of Muon (matrices inside layers) and AdamW (the rest);
-    `batch` counts windows; `dropout` is the share of the columns that layers leave out, `noise` that of the tokens read
-    that are exchanged, both against learning a small text by heart; `vectors` names word vectors from which the
-    embedding starts; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
+    `batch` counts windows (of pairs: as many as have the tokens of so many windows); `dropout` is the share of the
+    columns that layers leave out, `noise` that of the tokens read that are exchanged, both against learning a small
+    text by heart; `smoothing` is the share of each target that is spread over all tokens; `vectors` names word vectors
+    from which the embedding starts; `dtype` is float32, bfloat16 or auto (what is measurably faster here).
     """
 
     steps: int
@@ -47,6 +49,7 @@ class TrainConfig:
     clip: float = 1.0
     dropout: float = 0.0
     noise: float = 0.0
+    smoothing: float = 0.0
     minutes: float = 0.0
     validations: int = 8
     seed: int = 0
@@ -66,6 +69,7 @@ class TrainConfig:
             "clip": self.clip > 0,
             "dropout": 0 <= self.dropout < 1,
             "noise": 0 <= self.noise <= 1,
+            "smoothing": 0 <= self.smoothing < 1,
             "minutes": 0 <= self.minutes < math.inf,
             "validations": self.validations >= 0,
             "seed": 0 <= self.seed < 2**63,

@@ -15,25 +15,29 @@ from torch import Tensor
 from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
-from bimo.weights import bert, gpt2, llama
+from bimo.weights import bert, gpt2, llama, marian
 from bimo.weights.finite import require_finite
 from bimo.weights.names import NamePairs, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
+    "Shape",
     "end_ids",
     "from_hf",
     "holds_encoder",
     "load_encoder",
     "load_model",
+    "load_translator",
     "model_config_from_hf",
     "model_config_to_hf",
     "names_of",
     "read_model",
     "save_encoder",
     "save_model",
+    "save_translator",
     "to_hf",
 ]
 
@@ -57,22 +61,41 @@ class Family(Protocol):
         """The model, its weights still to come."""
 
 
-FAMILIES: dict[str, Family] = {"bert": bert, "gpt2": gpt2, "llama": llama, "qwen2": llama, "qwen3": llama}
+FAMILIES: dict[str, Family] = {
+    "bert": bert,
+    "gpt2": gpt2,
+    "llama": llama,
+    "marian": marian,
+    "qwen2": llama,
+    "qwen3": llama,
+}
 """By `model_type`."""
 
-Shape = ModelConfig | EncoderConfig
+Shape = ModelConfig | EncoderConfig | Seq2SeqConfig
+"""What a folder may describe."""
 
 
 def _family_of(config: Shape) -> Family:
     if isinstance(config, EncoderConfig):
         return bert
+    if isinstance(config, Seq2SeqConfig):
+        return marian
     return gpt2 if config.positions == "learned" else llama
+
+
+def _stacks(config: Shape) -> tuple[ModelConfig, ...]:
+    """Its stacks of layers."""
+    if isinstance(config, Seq2SeqConfig):
+        return config.encoder, config.decoder
+    return (config.stack if isinstance(config, EncoderConfig) else config,)
 
 
 def names_of(config: Shape) -> NamePairs:
     """Our modules beside Hugging Face's, for a shape."""
     if isinstance(config, EncoderConfig):
         return bert.names_of_head(config.head)
+    if isinstance(config, Seq2SeqConfig):
+        return marian.NAMES
     return gpt2.NAMES if _family_of(config) is gpt2 else llama.NAMES
 
 
@@ -112,7 +135,8 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
         config = FAMILIES[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError("{where} is not complete: {error}.", where=where, error=str(error)[:200]) from None
-    require_buildable(config.stack if isinstance(config, EncoderConfig) else config, where=where)
+    for stack in _stacks(config):
+        require_buildable(stack, where=where)
     return config
 
 
@@ -134,7 +158,15 @@ def save_encoder(folder: Path, model: Encoder, *, pad: int) -> None:
     _write_weights(folder, model)
 
 
-def _write_weights(folder: Path, model: Decoder | Encoder) -> None:
+def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
+    """As `save_model`; the generation config lets others search as generate.beam does."""
+    config = {**marian.config_to_hf(model.config), "eos_token_id": end, "bos_token_id": None}
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", {**marian.generation_to_hf(model.config), "eos_token_id": end})
+    _write_weights(folder, model)
+
+
+def _write_weights(folder: Path, model: Decoder | Encoder | EncoderDecoder) -> None:
     weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     with replacing(folder / "model.safetensors") as part:
         save_file(to_hf(weights, model.config), part, metadata={"format": "pt"})
@@ -148,6 +180,10 @@ def load_model(
     if isinstance(model, Encoder):
         raise UserError(
             "{folder} holds an encoder: it reads text from both sides, and cannot write any.", code=USAGE, folder=folder
+        )
+    if isinstance(model, EncoderDecoder):
+        raise UserError(
+            "{folder} holds an encoder-decoder, which translates: bimo translate {folder}.", code=USAGE, folder=folder
         )
     return model
 
@@ -168,7 +204,21 @@ def holds_encoder(folder: Path) -> bool:
     return isinstance(settings, dict) and settings.get("model_type") == "bert"
 
 
-def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | Encoder:
+def load_translator(
+    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
+) -> EncoderDecoder:
+    """The encoder-decoder that a folder holds. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if not isinstance(model, EncoderDecoder):
+        raise UserError(
+            "{folder} holds no model that translates. One is made by: bimo train PAIRS --out MODEL --family seq2seq.",
+            code=USAGE,
+            folder=folder,
+        )
+    return model
+
+
+def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Decoder | Encoder | EncoderDecoder:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     config, weights = read_model(folder)
     model = _family_of(config).build(config, compute_dtype=compute_dtype)
@@ -178,7 +228,7 @@ def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype)
     return model.to(device or "cpu").eval()
 
 
-def read_model(folder: Path) -> tuple[Any, dict[str, Tensor]]:
+def read_model(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
     """The shape that a folder describes, and the weights under our names, mapped and checked against each other.
 
     Nothing of the size that `config.json` asks for is built before. Raises UserError.

@@ -1,0 +1,201 @@
+"""Files of pairs (a text and its translation) -> clean pairs, of which none is on both sides of the split."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.text.chinese import convert
+from bimo.text.clean import normalize
+from bimo.text.dedup import text_digest
+from bimo.text.documents import Rejected
+from bimo.text.language import script_of
+from bimo.text.opening import Reading
+from bimo.text.readers import read_rows
+from bimo.text.rejections import place_in
+from bimo.text.sources import find_sources
+from bimo.text.split import split_position
+
+__all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "read_pairs", "split_pairs"]
+
+SPLITS = ("train", "validation", "test")
+"""To learn from, to watch the learning, to measure once at the end."""
+
+_FIRST_ROWS = 2000
+_DISTINCT = 0.5
+_WRAPPERS = ("translation", "translations")
+_LANGUAGES = {
+    "zh": "zh",
+    "zho": "zh",
+    "cmn": "zh",
+    "chinese": "zh",
+    "中文": "zh",
+    "en": "en",
+    "eng": "en",
+    "english": "en",
+}
+"""How people call the languages that a script tells apart."""
+
+_HELD_SHARE, _HELD_MOST = 0.05, 1000
+"""Of all pairs, for each of validation and test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A text and its translation, each on one line."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """Which columns of a file are translated into which, and the language of each as its script tells."""
+
+    source: str
+    target: str
+    languages: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """What a file of pairs came to: its pairs, each once, and what was set aside, by reason."""
+
+    name: str
+    columns: PairColumns
+    pairs: list[Pair]
+    rows: int
+    aside: Counter[str]
+    first_unread: str
+
+
+def read_pairs(path: Path, *, source: str = "", target: str = "", chinese: str = "") -> PairFile:
+    """The pairs of a table of any format; `source` and `target` name columns, or languages (en, zh) by their script.
+
+    Without names the first two columns count whose cells mostly differ from row to row. `chinese` brings Chinese into
+    one script. Rows with an empty side, with twice the same text, or that were there before are set aside. All pairs
+    are held in memory. Raises UserError when there are no two columns of text, or none of that name.
+    """
+    unread: list[Rejected] = []
+    rows = (_unwrapped(row) for _, row in read_rows(_only_file(path), Reading(unread.append)))
+    first = list(itertools.islice(rows, _FIRST_ROWS))
+    columns = _choose_columns(path, first, source, target)
+    aside: Counter[str] = Counter()
+    pairs: dict[Pair, None] = {}
+    count = 0
+    for row in itertools.chain(first, rows):
+        count += 1
+        sides = [_one_line(row.get(name), chinese) for name in (columns.source, columns.target)]
+        pair = Pair(*sides)
+        reason = "empty" if not all(sides) else "same" if sides[0] == sides[1] else "duplicate" if pair in pairs else ""
+        if reason:
+            aside[reason] += 1
+        else:
+            pairs[pair] = None
+    aside.update({"unread": len(unread)} if unread else {})
+    if not pairs:
+        raise UserError("{path} holds no pair of texts.", code=DATA_REFUSED, path=path)
+    where = f"{place_in(unread[0].source, unread[0].line)}: {unread[0].detail}" if unread else ""
+    return PairFile(path.name, columns, list(pairs), count + len(unread), aside, where)
+
+
+def _only_file(path: Path) -> Any:
+    files = find_sources([path])
+    if len(files) > 1:
+        raise UserError("{path} holds several files. Name the one with the pairs.", code=DATA_REFUSED, path=path)
+    return files[0]
+
+
+def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:
+    """{"translation": {"en": ..., "zh": ...}} is what stands in it."""
+    return next((row[name] for name in _WRAPPERS if isinstance(row.get(name), dict)), row)
+
+
+def _one_line(value: Any, chinese: str) -> str:
+    text = " ".join(normalize(value).split()) if isinstance(value, str) else ""
+    return convert(text, chinese) if chinese and script_of(text) == "zh" else text
+
+
+def _choose_columns(path: Path, rows: list[dict[str, Any]], source: str, target: str) -> PairColumns:
+    """The two columns of text, in the direction that was asked for."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = {
+        name: [row[name] for row in rows if isinstance(row.get(name), str) and row[name].strip()] for name in names
+    }
+    texts = [name for name in names if len(set(cells[name])) > _DISTINCT * len(rows)]
+    languages = {name: _language(cells[name]) for name in texts}
+    chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]
+    free = [name for name in texts if name not in chosen]
+    for place, name in enumerate(chosen):
+        if not name and free:
+            chosen[place] = free.pop(0)
+    if not all(chosen) or chosen[0] == chosen[1]:
+        raise UserError(
+            "{path} has no two columns of text that differ from row to row. It has: {names}. Name them with --source "
+            "and --target.",
+            code=DATA_REFUSED,
+            path=path,
+            names=", ".join(names[:30]) or t("nothing"),
+        )
+    return PairColumns(chosen[0], chosen[1], (_language(cells[chosen[0]]), _language(cells[chosen[1]])))
+
+
+def _named(path: Path, wanted: str, names: Sequence[str], texts: Sequence[str], languages: dict[str, str]) -> str:
+    """The column called `wanted`, else the first whose text is in the language of that name."""
+    if wanted in names:
+        return wanted
+    code = _LANGUAGES.get(wanted.lower())
+    found = next((name for name in texts if code and languages[name] == code), None)
+    if found is None:
+        raise UserError(
+            "{path} has no column {wanted}, and none with text in that language. It has: {names}.",
+            code=DATA_REFUSED,
+            path=path,
+            wanted=wanted,
+            names=", ".join(names[:30]),
+        )
+    return found
+
+
+def _language(cells: Sequence[str]) -> str:
+    return script_of(" ".join(cells[:200]))
+
+
+def split_pairs(pairs: Sequence[Pair], *, seed: int) -> dict[str, list[Pair]]:
+    """Pairs by SPLITS, such that no source and no target, whatever its white space, is in two of them.
+
+    Pairs that share a side belong together; which groups are held out depends on their contents and `seed` alone.
+    """
+    groups = sorted(_groups(pairs), key=lambda group: min(split_position(pairs[i].target, seed) for i in group))
+    room = max(1, min(_HELD_MOST, round(_HELD_SHARE * len(pairs))))
+    held: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for group in groups:
+        # A group is small, unless one everyday sentence ties many together: such a one is learned from.
+        fitting = (name for name in SPLITS[1:] if len(held[name]) + len(group) <= room)
+        held[next(fitting, "train") if len(groups) > len(SPLITS) else "train"] += group
+    return {name: [pairs[i] for i in sorted(chosen)] for name, chosen in held.items()}
+
+
+def _groups(pairs: Sequence[Pair]) -> Iterable[list[int]]:
+    """Places of pairs that are tied by a shared source or target, directly or by others."""
+    parent = list(range(len(pairs)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
+        return place
+
+    first: dict[tuple[int, bytes], int] = {}
+    for place, pair in enumerate(pairs):
+        for side, text in enumerate((pair.source, pair.target)):
+            other = first.setdefault((side, text_digest(text)), place)
+            parent[root(place)] = root(other)
+    groups: dict[int, list[int]] = {}
+    for place in range(len(pairs)):
+        groups.setdefault(root(place), []).append(place)
+    return groups.values()

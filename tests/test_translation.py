@@ -1,0 +1,198 @@
+"""From a file of pairs to a model that translates: the folder, exact resume, the commands, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stories
+from typer.testing import CliRunner
+
+from bimo import translation
+from bimo.cli import app
+from bimo.files import digest_file, read_json
+from bimo.generate.beam import Beams
+from bimo.generate.translator import load
+from bimo.machine import Machine
+from bimo.runtime import UserError
+from bimo.train import objectives, pretrain
+from bimo.train.metrics import read_metrics
+from bimo.translation import read_split, train_translator
+
+ROWS = stories.pairs()
+SMALL = ["model.layers=1", "model.decoder_layers=1", "model.width=32", "model.heads=2", "model.hidden=32"]
+CHANGES = [*SMALL, "train.steps=24", "train.minutes=0", "train.validations=2", "train.dtype=float32", "train.batch=4"]
+CHANGES += ["train.dropout=0.1"]  # the plan chooses it by the speed of the machine
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unmeasured() -> Iterator[None]:
+    """No time is spent on measuring the machine."""
+    rates = {"float32": 1e11, "bfloat16": 1e11}
+    machine = Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(translation, "MEASURE_SECONDS", 0)
+        for module in (translation, pretrain):
+            patch.setattr(module, "measure_machine", lambda *given, **choices: machine)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stories.write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.tsv")
+
+
+def train(pairs: Path, out: Path, *, changes: list[str] = CHANGES, **choices: Any) -> dict[str, Any]:
+    return train_translator(pairs, out=out, minutes=0.01, preset="dust", device="cpu", changes=changes, **choices)
+
+
+@pytest.fixture(scope="module")
+def whole(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "model"
+    train(pairs, out)
+    return out
+
+
+def test_a_training_leaves_a_marian_folder_and_what_it_was_made_from(whole: Path) -> None:
+    config = read_json(whole / "config.json")
+    pad = config["vocab_size"] - 1
+    assert (config["model_type"], config["pad_token_id"], config["eos_token_id"]) == ("marian", pad, 0)
+    facts = read_json(whole / "bimo" / "training.json")
+    assert facts["steps"] == 24
+    assert 0 < facts["validation_bits_per_byte"] < 8
+    splits = {name: read_split(whole / "bimo" / "data", name) for name in ("train", "validation", "test")}
+    assert sum(map(len, splits.values())) == len(ROWS)
+    assert len(splits["test"]) == len(splits["validation"]) == 7
+    found = [event for event in read_metrics(whole / "bimo" / "metrics.jsonl") if event["event"] == "validation"]
+    assert [set(event) for event in found] == [
+        {"event", "step", "tokens", "seconds", "loss", "bits_per_byte", "perplexity"}
+    ] * 2
+    assert found[1]["loss"] < found[0]["loss"]
+    assert (whole / "README.md").read_text(encoding="utf-8").count("bimo translate") >= 1
+    assert "bimo generate" not in (whole / "README.md").read_text(encoding="utf-8")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("death", [1, 13, 20])
+def test_a_killed_training_ends_as_if_nothing_had_happened(
+    whole: Path, pairs: Path, tmp_path: Path, death: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, calls = objectives.translation_loss, iter(range(death))
+
+    def dying(model: Any, batch: Any, **choices: Any) -> Any:
+        if choices and next(calls, None) is None:  # validation gives no choices
+            raise Killed
+        return loss(model, batch, **choices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objectives, "translation_loss", dying)
+        with pytest.raises(Killed):
+            train(pairs, tmp_path / "model")
+    train(pairs, tmp_path / "model")
+    assert digest_file(tmp_path / "model" / "model.safetensors") == digest_file(whole / "model.safetensors")
+
+
+def test_a_finished_training_is_not_done_again_and_another_one_is_refused(whole: Path, pairs: Path) -> None:
+    before = digest_file(whole / "model.safetensors")
+    assert train(pairs, whole) == read_json(whole / "bimo" / "training.json")
+    assert digest_file(whole / "model.safetensors") == before
+    data = {path: digest_file(path) for path in (whole / "bimo" / "data").rglob("*") if path.is_file()}
+    for other in ({"source": "zh"}, {"chinese": "simplified"}, {"changes": [*CHANGES, "train.clip=2.0"]}):
+        with pytest.raises(UserError, match="other text or settings"):
+            train(pairs, whole, **other)
+    assert {path: digest_file(path) for path in data} == data
+
+
+def test_the_run_file_trains_the_same_model_again(whole: Path, pairs: Path, tmp_path: Path) -> None:
+    again = train_translator(pairs, out=tmp_path / "model", config=whole / "bimo" / "run.toml", device="cpu")
+    assert again["steps"] == 24
+    assert digest_file(tmp_path / "model" / "model.safetensors") == digest_file(whole / "model.safetensors")
+
+
+def test_transformers_translates_the_same_with_the_folder_alone(whole: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(whole)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(whole)
+    assert type(model).__name__ == "MarianMTModel"
+    texts = [pair.source for pair in read_split(whole / "bimo" / "data", "test")] + ["你好 moon <pad>", "a"]
+    ours = load(whole)
+    for text in texts:
+        assert tokenizer(text)["input_ids"] == [*ours.tokenizer.encode(text), ours.tokenizer.end] or "<pad>" in text
+    found = model.generate(**tokenizer(texts[:-2], return_tensors="pt", padding=True), max_length=20)
+    theirs = tokenizer.batch_decode(found, skip_special_tokens=True)
+    assert [each.text for each in ours.translate(texts[:-2], Beams(max_tokens=19))] == theirs
+
+
+def test_lines_come_in_order_whatever_their_length(whole: Path) -> None:
+    translator = load(whole)
+    texts = [en for en, _ in ROWS[::9]] + ["", "dog " * 500, ROWS[0][0]]
+    found = list(translator.translate(texts))
+    assert len(found) == len(texts)
+    assert (found[-3].text, found[-3].cut, found[-2].cut) == ("", False, True)
+    assert found[-1] == found[0]
+    assert [each.text for each in translator.translate(iter(texts), ahead=1)] == [each.text for each in found]
+
+
+def invoke(*arguments: str | Path, stdin: str = "") -> Any:
+    return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+
+
+def test_the_commands_train_and_translate(pairs: Path, whole: Path, tmp_path: Path) -> None:
+    settings = [part for change in CHANGES for part in ("--set", change)]
+    choices = ["--family", "seq2seq", "--preset", "dust", "--minutes", "0.01", "--device", "cpu", "--target", "en"]
+    done = invoke("train", pairs, "--out", tmp_path / "model", *choices, *settings, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["steps"] == 24
+    assert "column 2 (Chinese) is translated into column 1 (English)" in done.stderr
+    one = invoke("translate", whole, ROWS[0][0])
+    lines = invoke("translate", whole, "--best", "2", stdin=f"{ROWS[0][0]}\n\n{ROWS[5][0]}\n")
+    assert (one.exit_code, lines.exit_code) == (0, 0)
+    assert lines.stdout.startswith(one.stdout)
+    assert lines.stdout.count("\n") == 5
+    found = json.loads(invoke("translate", whole, ROWS[0][0], "--json").stdout)
+    assert found[0]["texts"] == [one.stdout.rstrip("\n")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--source", "fr"], 3, "has no column fr"),
+        (["train", "nothing.tsv", "--out", "m", "--family", "seq2seq"], 2, "There is no file or folder"),
+        (["train", "{few}", "--out", "m", "--family", "seq2seq"], 3, "has 3 pairs, where at least 100"),
+        (
+            ["train", "{tied}", "--out", "m", "--family", "seq2seq", "--source", "1", "--target", "2"],
+            3,
+            "There is no pair",
+        ),
+        (["train", "{pairs}", "--out", "m", "--source", "en"], 2, "add --family seq2seq"),
+        (["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--preset", "huge"], 2, "no preset huge"),
+        (
+            ["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--preset", "dust", "--set", "model.context=4"],
+            2,
+            "does not read",
+        ),
+        (["run", "{pairs}", "--out", "m", "--family", "seq2seq"], 2, "learns from pairs of texts"),
+        (["translate", "{whole}", "Hello", "--beams", "0"], 2, "width must be at least 1"),
+        (["translate", "nowhere", "Hello"], 1, "no model folder"),
+        (["generate", "{whole}", "Hello"], 2, "bimo translate"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_sentence(
+    arguments: list[str], code: int, sentence: str, pairs: Path, whole: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = tmp_path / "few.tsv"
+    few.write_text("a b\tc d\ne f\tg h\ni j\tk l\n", encoding="utf-8")
+    tied = tmp_path / "tied.tsv"
+    tied.write_text("".join(f"Sentence {(n + 1) // 2}.\t句子{n // 2}。\n" for n in range(300)), encoding="utf-8")
+    done = invoke(*(argument.format(pairs=pairs, whole=whole, few=few, tied=tied) for argument in arguments))
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert sentence in done.stderr
+    assert "error in Bimo itself" not in done.stderr
