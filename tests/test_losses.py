@@ -73,6 +73,19 @@ def test_a_bias_is_one_more_input_that_is_always_one(dtype: torch.dtype, ignored
         assert (ours.float() - theirs).norm() <= tolerance * max(1e-3, float(theirs.norm()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_bias_is_added_and_learned(dtype: torch.dtype) -> None:
+    hidden, weight, targets = problem(losses.ROWS + 5, ignored=0.3, dtype=dtype)
+    bias = torch.randn(weight.shape[0], generator=torch.Generator().manual_seed(1)).requires_grad_()
+    found = [
+        torch.autograd.grad(3 * function(hidden, weight, targets, bias), (hidden, weight, bias))
+        for function in (linear_cross_entropy, linear_cross_entropy_reference)
+    ]
+    for ours, theirs in zip(*found, strict=True):
+        near = {"atol": 1e-7, "rtol": 2e-5} if dtype == torch.float32 else {"atol": 2e-4, "rtol": 0.03}
+        torch.testing.assert_close(ours, theirs, **near)
+
+
 @given(
     st.integers(1, 40), st.integers(1, 9), st.integers(1, 20), st.floats(0, 1), st.integers(1, 9), st.integers(0, 99)
 )

@@ -155,17 +155,27 @@ def test_attention_is_as_written_by_hand(T: int, S: int, H: int, G: int) -> None
 
 @pytest.mark.parametrize("T", [1, QUERIES_AT_ONCE, QUERIES_AT_ONCE + 1, 300, WRITTEN_OUT_CONTEXT + 3])
 @pytest.mark.parametrize(("H", "G"), [(2, 2), (4, 2)])
-def test_fast_attention_agrees(H: int, G: int, T: int) -> None:
+@pytest.mark.parametrize("causal", [True, False])
+def test_fast_attention_agrees(causal: bool, H: int, G: int, T: int) -> None:
     q = torch.randn(2, H, T, 8, requires_grad=True)
     k, v = (torch.randn(2, G, T, 8, requires_grad=True) for _ in range(2))
-    fast = attend(q, k, v)
-    slow = attend_reference(q, k.repeat_interleave(H // G, dim=1), v.repeat_interleave(H // G, dim=1))
+    fast = attend(q, k, v, causal=causal)
+    repeated = (x.repeat_interleave(H // G, dim=1) for x in (k, v))
+    slow = attend_reference(q, *repeated, causal=causal)
     torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-4)
     toward = torch.randn_like(slow)
     for ours, theirs in zip(
         torch.autograd.grad(fast, (q, k, v), toward), torch.autograd.grad(slow, (q, k, v), toward), strict=True
     ):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_attention_to_all_agrees_without_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bimo.models.fused.fusible", lambda x: False)
+    q, k, v = torch.randn(3, 2, 3, 200, 8)
+    torch.testing.assert_close(
+        attend(q, k, v, causal=False), attend_reference(q, k, v, causal=False), atol=2e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("S", [8, WRITTEN_OUT_CONTEXT + 8])

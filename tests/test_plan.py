@@ -8,10 +8,11 @@ import sys
 from dataclasses import asdict
 
 import pytest
+import torch
 from stories import stories, write_stories
 
 from bimo.files import read_json
-from bimo.machine import Machine
+from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.scaling import expected_ratio
 from bimo.plan import PROCESS_BYTES, plan, plan_lines, stored_plan
@@ -240,3 +241,8 @@ def test_a_real_measurement_is_plausible(monkeypatch):
     shape = ModelConfig(vocabulary=64, layers=1, width=16, heads=2, kv_heads=2, head_width=8, hidden=32, context=16)
     rate = module._tokens_per_second(shape, 2, "float32", torch.device("cpu"), seconds=0.05)
     assert 1 < rate < 1e8
+
+
+def test_a_machine_too_busy_to_be_measured_in_time_is_measured_once() -> None:
+    rates = measure_machine(torch.device("cpu"), seconds=0.0).matrix_flops
+    assert all(0 < rate < float("inf") for rate in rates.values())

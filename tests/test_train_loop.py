@@ -391,7 +391,7 @@ def test_validation_that_gets_worse_three_times_running_ends_the_run():
     assert [health.diverges(step, value) is None for step, value in enumerate(values, 1)] == [True] * 7
     sentence = health.diverges(8, 1.95)
     assert sentence is not None
-    assert "since step 2 (1.800 bits per byte, now 1.950)" in sentence
+    assert "since step 2 (1.800, now 1.950)" in sentence
     assert (health.best_step, health.best_validation) == (2, 1.8)
 
 

@@ -63,7 +63,7 @@ def _matrix_flops(device: torch.device, dtype: torch.dtype, seconds: float) -> f
     best = float("inf")
     end = time.perf_counter() + seconds
     a @ a
-    while time.perf_counter() < end:
+    while best == float("inf") or time.perf_counter() < end:  # once at least, however busy the machine is
         start = time.perf_counter()
         a @ a
         _wait(device)

@@ -16,13 +16,14 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_json, read_json, write_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import load_presets
+from bimo.models.encoder import EncoderConfig
 from bimo.models.families import PAIRED, LanguageShape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
-from bimo.train.losses import next_token_loss
+from bimo.train.objectives import tokenizer_of, trial_loss
 from bimo.train.optim import build_optimizers
-from bimo.train.recipe import recipe
+from bimo.train.recipe import masked_recipe, recipe
 from bimo.train.settings import TrainConfig
 
 __all__ = ["Plan", "check_choices", "plan", "plan_lines", "stored_plan"]
@@ -74,7 +75,7 @@ def plan(
     """
     data = Path(data)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
-    corpus = _Corpus.read(data, console)
+    corpus = _Corpus.read(data, family, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
         machine = measure_machine(target)
@@ -153,7 +154,7 @@ class _Corpus:
     order_gain: float
 
     @classmethod
-    def read(cls, data: Path, console: Console) -> _Corpus:
+    def read(cls, data: Path, family: str, console: Console) -> _Corpus:
         stages = Stages(data)
         packed = stages.known("tokens")
         tokens = packed["train"]["tokens"]
@@ -169,7 +170,7 @@ class _Corpus:
         baselines = measure_baselines(data, key=stages.key("documents"), console=console)
         return cls(
             tokens=tokens,
-            vocabulary=stages.known("tokenizer")["vocabulary"],
+            vocabulary=tokenizer_of(data, family).vocabulary,
             bytes_per_token=packed["train"]["bytes"] / tokens,
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
             order_gain=order_gain(list(baselines["kneser_ney"]["by_order"].values())),
@@ -232,11 +233,10 @@ def _tokens_per_second(
     keep_freed_memory()
     model = build(shape, compute_dtype=getattr(torch, dtype)).initialise(0).to(device)
     optimizers = build_optimizers(model, muon_rate=1e-3, adam_rate=1e-3, weight_decay=0.0)
-    windows = torch.randint(shape.vocabulary, (batch, shape.context + 1)).numpy()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
         start = time.perf_counter()
-        loss, _ = next_token_loss(model, windows)
+        loss = trial_loss(model, shape, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -265,10 +265,11 @@ def _settle(
     while tokens / (batch * shape.context) > MOST_STEPS and _fits(shape, 2 * batch, machine):
         batch *= 2
     epochs = tokens / corpus.tokens
+    choose = masked_recipe if isinstance(shape, EncoderConfig) else recipe
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),
         batch=batch,
-        **recipe(shape.parameters, tokens=tokens, unique=corpus.tokens),
+        **choose(shape.parameters, tokens=tokens, unique=corpus.tokens),
         minutes=minutes,
         validations=round(min(max(minutes, 4), 10)),
         seed=seed,

@@ -8,20 +8,24 @@ from typing import Any
 
 from bimo.config import apply_settings, from_mapping, read_toml, to_mapping
 from bimo.console import SILENT, Console
+from bimo.evaluate.masked import blank_line, held_out_blanks, masked_line
 from bimo.evaluate.suite import evaluate
 from bimo.files import digest_json, locked, read_json, write_json
 from bimo.generate.engine import LanguageModel
+from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.families import LanguageModule, Shape, choose_family
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import file_digests, find_sources, source_digest
-from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.train.pretrain import check_output, train
+from bimo.tokens.shards import TokenShards
+from bimo.tokens.tokenizer import Tokenizer
+from bimo.train.objectives import tokenizer_of
+from bimo.train.pretrain import Sampler, check_output, train
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 
-__all__ = ["RunConfig", "claim", "run", "run_from_mapping", "sample_text", "train_settings"]
+__all__ = ["RunConfig", "choose_sampler", "claim", "run", "run_from_mapping", "sample_text", "train_settings"]
 
 SAMPLE_TOKENS = 60
 
@@ -73,7 +77,8 @@ def run(
         )
         _say_plan(chosen, console)
         settings_of_training = replace(chosen.train, vectors=str(vectors))
-        train(data, out=out, model=chosen.model, settings=settings_of_training, sampler=sample_text, console=console)
+        sampler = choose_sampler(chosen.model, data)
+        train(data, out=out, model=chosen.model, settings=settings_of_training, sampler=sampler, console=console)
         facts = evaluate(out, data, console=console)
     _say_result(facts, out, console)
     return facts
@@ -115,6 +120,12 @@ def _say_plan(chosen: Plan, console: Console) -> None:
 
 
 def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
+    if "masked_accuracy" in facts:
+        console.say("Done", masked_line(facts))
+        for blank in facts["blanks"]:
+            console.show(blank_line(blank))
+        console.say("Look", str(out / "bimo" / "report.html"))
+        return
     console.say(
         "Done",
         t(
@@ -133,6 +144,19 @@ def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
 def _first_words(facts: dict[str, Any]) -> str:
     text = " ".join(facts["samples"][0]["text"].split())
     return (text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]).replace('"', "")
+
+
+def choose_sampler(shape: Shape, data: Path) -> Sampler:
+    """What shows, while a model of this shape is trained, what it can do."""
+    if not isinstance(shape, EncoderConfig):
+        return sample_text
+    validation = TokenShards(data / "tokens", "validation")
+
+    def fill_blank(model: Encoder, tokenizer: Tokenizer) -> str:
+        blanks = held_out_blanks(model, tokenizer, validation, count=1)
+        return blank_line(blanks[0].facts()) if blanks else ""
+
+    return fill_blank
 
 
 def sample_text(model: LanguageModule, tokenizer: Tokenizer) -> str:
@@ -168,7 +192,7 @@ def train_settings(
     if config is not None:
         settings = read_toml(config)
         if isinstance(model := settings.setdefault("model", {}), dict):
-            model.setdefault("vocabulary", load_tokenizer(data).vocabulary)
+            model.setdefault("vocabulary", tokenizer_of(data, str(model.get("family", "decoder"))).vocabulary)
     else:
         path = out / "bimo" / "plan.json"
         check_output(out)

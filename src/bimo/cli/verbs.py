@@ -261,7 +261,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     from bimo.models.families import PAIRED
-    from bimo.run import sample_text, train_settings
+    from bimo.run import choose_sampler, train_settings
     from bimo.train.pretrain import train as train_model
     from bimo.translation import train_translator
 
@@ -305,9 +305,8 @@ def train(
         changes=set_ or [],
         console=console,
     )
-    facts = train_model(
-        data, out=out, model=settings.model, settings=settings.train, sampler=sample_text, console=console
-    )
+    sampler = choose_sampler(settings.model, data)
+    facts = train_model(data, out=out, model=settings.model, settings=settings.train, sampler=sampler, console=console)
     return show(facts, as_json=json)
 
 

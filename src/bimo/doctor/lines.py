@@ -67,6 +67,8 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
     if facts.get("generation"):
         chosen = ", ".join(f"{name} {value}" for name, value in facts["generation"].items())
         lines.append(t("Generation settings: {chosen}", chosen=chosen[:200]))
+    if "head" in facts:
+        lines.append(t("An encoder: it reads from both sides and writes nothing. Its head: {kind}", **facts["head"]))
     if facts.get("can"):
         lines.append(
             t("Bimo can: {can}; it writes in the kernel", can=", ".join(facts["can"]))

@@ -18,6 +18,7 @@ from bimo.files import digest_file, read_settings
 from bimo.generate.native import FORMATS
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
+from bimo.models.encoder import EncoderConfig
 from bimo.models.families import Shape, family_of
 from bimo.runtime import UserError, t
 from bimo.tokens.chat import ChatFormat
@@ -228,7 +229,10 @@ def _describe_use(
 ) -> None:
     """Sizes, tokenizer, whether they fit, and what can be done with both."""
     if config is not None:
-        report.facts |= {"parameters": config.parameters, "sizes": dataclasses.asdict(config)}
+        stack = config.stack if isinstance(config, EncoderConfig) else config
+        report.facts |= {"parameters": config.parameters, "sizes": dataclasses.asdict(stack)}
+        if isinstance(config, EncoderConfig):
+            report.facts["head"] = dataclasses.asdict(config.head)
     if tokenizer is not None:
         report.facts["tokenizer"] = describe_tokenizer(tokenizer, ends=ends)
         lost = [label for label, sample in report.facts["tokenizer"]["samples"].items() if sample["lost"]]
@@ -239,7 +243,7 @@ def _describe_use(
         outside = sorted(id_ for id_ in ends if not 0 <= id_ < config.vocabulary)
         if outside:
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
-        if not report.problems:
+        if not report.problems and not isinstance(config, EncoderConfig):
             fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
             in_kernel = fits and best_instructions() is not None
             report.facts |= {"can": [*ABILITIES[family_of(config)]], "writes_in": "kernel" if in_kernel else "torch"}

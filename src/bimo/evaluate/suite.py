@@ -11,6 +11,7 @@ import numpy as np
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
 from bimo.console import SILENT, Console
 from bimo.evaluate.copying import copying_facts
+from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
@@ -20,6 +21,7 @@ from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
+from bimo.weights.huggingface import holds_encoder
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
@@ -47,6 +49,8 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
     report and the card of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
+    if holds_encoder(model):
+        return evaluate_masked(model, source, console=console)
     if not (source / "manifest.json").exists():
         return predict_texts(load(model), _read_texts(source, console), console=console)
     stages = Stages(source)
@@ -137,6 +141,8 @@ def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console
 
 def evaluation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
+    if "masked_accuracy" in facts:
+        return [masked_line(facts), *map(blank_line, facts["blanks"])]
     low, high = facts["bits_per_byte_interval"]
     validation = facts["validation"]
     lines = [

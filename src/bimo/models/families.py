@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bimo.models.config import ModelConfig, load_presets
+from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.perceptron import Perceptron, PerceptronConfig
 from bimo.models.recurrent import Recurrent, RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
@@ -29,10 +30,10 @@ __all__ = [
 ]
 
 LanguageShape = ModelConfig | RecurrentConfig | PerceptronConfig
-Shape = LanguageShape | Seq2SeqConfig
+Shape = LanguageShape | EncoderConfig | Seq2SeqConfig
 LanguageModule = Decoder | Recurrent | Perceptron
 """What predicts the next token. Every family of language models offers what a Decoder offers."""
-Model = LanguageModule | EncoderDecoder
+Model = LanguageModule | Encoder | EncoderDecoder
 
 PAIRED = "seq2seq"
 """The family that learns from pairs of texts rather than from prepared text."""
@@ -54,6 +55,7 @@ FAMILIES = {
     "decoder": Family(ModelConfig, Decoder),
     "lstm": Family(RecurrentConfig, Recurrent, context=64),
     "mlp": Family(PerceptronConfig, Perceptron),
+    "encoder": Family(EncoderConfig, Encoder, context=128),
     PAIRED: Family(Seq2SeqConfig, EncoderDecoder),
 }
 """By the name that --family and run files give."""

@@ -197,11 +197,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, ca
     slow = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and k.shape[2] <= MASKED_CONTEXT
     if allowed is not None and slow:
         return _attend_to_allowed(q, k, v, allowed)
-    if allowed is not None or not causal:
+    if allowed is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2)
-    if q.device.type == "cpu" and k.shape[2] <= WRITTEN_OUT_CONTEXT:
-        return _AttentionInBlocks.apply(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+    if q.device.type == "cpu" and q.shape[2] == k.shape[2] <= WRITTEN_OUT_CONTEXT:
+        return _AttentionInBlocks.apply(q, k, v, causal)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
 
 
 def _attend_to_allowed(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
@@ -218,40 +218,50 @@ class _AttentionInBlocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
         B, H, T, K = q.shape
         q, k, v = (x.reshape(-1, T, K) for x in (q, k, v))
         out = q.new_empty(B, T, H, K)
         weights = []
-        for start, end in _blocks(T):
-            scores = q[:, start:end].contiguous() @ k[:, :end].contiguous().mT
-            weights.append(_causal_softmax(scores, start, K**-0.5))
-            out[:, start:end] = (weights[-1] @ v[:, :end]).view(B, H, -1, K).transpose(1, 2)
+        for start, end, seen in _blocks(T, causal):
+            scores = q[:, start:end].contiguous() @ k[:, :seen].contiguous().mT
+            weights.append(_softmax(scores, start if causal else None, K**-0.5))
+            out[:, start:end] = (weights[-1] @ v[:, :seen]).view(B, H, -1, K).transpose(1, 2)
+        ctx.causal = causal
         ctx.save_for_backward(q, k, v, *weights)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *weights = ctx.saved_tensors
         B, T, H, K = gradients[0].shape
         toward_q, toward_k, toward_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (start, end), weight in zip(_blocks(T), weights, strict=True):
+        for (start, end, seen), weight in zip(_blocks(T, ctx.causal), weights, strict=True):
             part = gradients[0][:, start:end].transpose(1, 2).reshape(-1, end - start, K)
-            toward_v[:, :end] += weight.mT @ part
-            toward_scores = _softmax_backward(weight, part @ v[:, :end].contiguous().mT, K**-0.5)
-            toward_q[:, start:end] = toward_scores @ k[:, :end]
-            toward_k[:, :end] += toward_scores.mT @ q[:, start:end].contiguous()
+            toward_v[:, :seen] += weight.mT @ part
+            toward_scores = _softmax_backward(weight, part @ v[:, :seen].contiguous().mT, K**-0.5)
+            toward_q[:, start:end] = toward_scores @ k[:, :seen]
+            toward_k[:, :seen] += toward_scores.mT @ q[:, start:end].contiguous()
         shape = (B, H, T, K)
-        return toward_q.view(shape), toward_k.view(shape), toward_v.view(shape)
+        return toward_q.view(shape), toward_k.view(shape), toward_v.view(shape), None
 
 
-def _causal_softmax(scores: Tensor, start: int, scale: float) -> Tensor:
-    """Weights from scores [N, T, S] of queries from position `start` on, in whose place they may stand."""
+def _softmax(scores: Tensor, start: int | None, scale: float) -> Tensor:
+    """Weights from scores [N, T, S], in whose place they may stand.
+
+    The queries stand from position `start` on and see what came before; without it they see all.
+    """
+    S = scores.shape[2]
     if fused.fusible(scores):
-        fused.causal_softmax_(scores, start=start, scale=scale)
+        # A row that sees all is the last one of a causal matrix.
+        rows, first = (scores.view(-1, 1, S), S - 1) if start is None else (scores, start)
+        fused.causal_softmax_(rows, start=first, scale=scale)
         return scores
-    hidden = torch.ones(scores.shape[1:], dtype=torch.bool).triu(start + 1)
-    return scores.mul_(scale).masked_fill_(hidden, float("-inf")).softmax(dim=-1)
+    scores = scores.mul_(scale)
+    if start is not None:
+        hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu(start + 1)
+        scores = scores.masked_fill_(hidden, float("-inf"))
+    return scores.softmax(dim=-1)
 
 
 def _softmax_backward(weights: Tensor, gradient: Tensor, scale: float) -> Tensor:
@@ -263,15 +273,16 @@ def _softmax_backward(weights: Tensor, gradient: Tensor, scale: float) -> Tensor
     return torch._softmax_backward_data(gradient, weights, -1, weights.dtype).mul_(scale)
 
 
-def _blocks(positions: int) -> list[tuple[int, int]]:
-    """Start and end of each block of queries."""
+def _blocks(positions: int, causal: bool) -> list[tuple[int, int, int]]:
+    """Start and end of each block of queries, and how many positions it sees."""
     starts = range(0, positions, QUERIES_AT_ONCE)
-    return [(start, min(start + QUERIES_AT_ONCE, positions)) for start in starts]
+    ends = [min(start + QUERIES_AT_ONCE, positions) for start in starts]
+    return [(start, end, end if causal else positions) for start, end in zip(starts, ends, strict=True)]
 
 
-def attend_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention as it is written (Vaswani et al. 2017, eq. 1); shapes as in `attend`, with G = H, T = S."""
-    T = q.shape[2]
-    hidden = torch.full((T, T), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT + hidden
+def attend_reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True) -> Tensor:
+    """Attention as it is written (Vaswani et al. 2017, eq. 1); shapes as in `attend`, with G = H, T = S."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if causal:
+        scores = scores + torch.full(scores.shape[-2:], float("-inf"), dtype=q.dtype, device=q.device).triu(1)
     return (scores.softmax(dim=-1) @ v).transpose(1, 2)

@@ -23,7 +23,7 @@ from bimo.models.layers import (
     turned_heads,
 )
 
-__all__ = ["Attention", "Decoder", "FeedForward", "Layer", "Turn", "norm"]
+__all__ = ["Attention", "Decoder", "FeedForward", "Layer", "Turn", "initialise", "norm"]
 
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines [..., T, K] by which queries and keys are turned."""
@@ -137,6 +137,22 @@ class Layer(nn.Module):
         return drop_columns(x, self.dropout, training=self.training)
 
 
+def initialise(model: nn.Module, *, width: int, seed: int) -> None:
+    """Start from random weights; what writes to the residual stream starts at zero, so that layers begin silent."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(weight)
+        elif weight.ndim < 2:
+            nn.init.ones_(weight)
+        elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+            nn.init.zeros_(weight)
+        elif "layers." not in name:
+            nn.init.normal_(weight, std=0.02, generator=generator)
+        else:
+            nn.init.normal_(weight, std=width**-0.5, generator=generator)
+
+
 class Decoder(nn.Module):
     """A language model: Llama-, Qwen- or GPT-2-shaped. Weights stay fp32; `compute_dtype` is that of the products.
 
@@ -171,19 +187,8 @@ class Decoder(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def initialise(self, seed: int) -> Decoder:
-        """Start from random weights; what writes to the residual stream starts at zero, so that layers begin silent."""
-        generator = torch.Generator().manual_seed(seed)
-        for name, weight in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(weight)
-            elif weight.ndim < 2:
-                nn.init.ones_(weight)
-            elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
-                nn.init.zeros_(weight)
-            elif "layers." not in name:
-                nn.init.normal_(weight, std=0.02, generator=generator)
-            else:
-                nn.init.normal_(weight, std=self.config.width**-0.5, generator=generator)
+        """Start from random weights."""
+        initialise(self, width=self.config.width, seed=seed)
         return self
 
     def hidden_states(self, ids: Tensor, cache: Cache | None = None) -> Tensor:

@@ -12,10 +12,12 @@ from bimo.files import replacing
 from bimo.report.facts import (
     Facts,
     baseline_rows,
+    blank_rows,
     copied_share,
     copying_reading,
     count,
     duration,
+    is_encoder,
     join_sentences,
     language_name,
     learning_curves,
@@ -49,7 +51,7 @@ def write_card(model_folder: Path) -> Path:
         f"# {escape(facts['name'])}",
         escape(_what_it_is(facts, languages)),
         escape(join_sentences(verdict(facts))),
-        _use(facts),
+        _use_encoder(facts) if is_encoder(facts) else _use(facts),
         *_section(t("Training"), _training(facts)),
         *_section(t("Numbers"), _numbers(facts)),
         *_samples(facts),
@@ -97,9 +99,16 @@ def _runs_in_bimo_alone(facts: Facts) -> bool:
     return str(facts["config"].get("model_type")).startswith("bimo_")
 
 
+def _task(facts: Facts) -> str:
+    """What model hubs call it."""
+    if is_encoder(facts):
+        return "fill-mask"
+    return "translation" if _translates(facts) else "text-generation"
+
+
 def _front_matter(facts: Facts, languages: list[str]) -> str:
     listed = ["language:", *(f"- {json.dumps(code)}" for code in languages)] if languages else []
-    task = "translation" if _translates(facts) else "text-generation"
+    task = _task(facts)
     tags = ["tags:", "- bimo", f"- {task}"]
     library = "bimo" if _runs_in_bimo_alone(facts) else "transformers"
     fixed = [f"library_name: {library}", f"pipeline_tag: {task}"]
@@ -109,6 +118,12 @@ def _front_matter(facts: Facts, languages: list[str]) -> str:
 def _what_it_is(facts: Facts, languages: list[str]) -> str:
     parameters = number(facts, "plan", "parameters")
     spoken = t(" and ").join(language_name(code) for code in languages)
+    if is_encoder(facts) and parameters is not None:
+        return t(
+            "An encoder (BERT) with {parameters} parameters for {languages}, trained from scratch with Bimo.",
+            parameters=rounded(parameters),
+            languages=spoken or language_name("und"),
+        )
     if _translates(facts) and parameters is not None and len(languages) == 2:
         return t(
             "A model with {parameters} parameters that translates ({source} → {target}), trained with Bimo.",
@@ -152,6 +167,21 @@ def _use(facts: Facts) -> str:
     python = "\n".join(lines)
     shell = f"bimo generate {shlex.quote(name)} {shlex.quote(prompt)}"
     return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
+
+
+def _use_encoder(facts: Facts) -> str:
+    name = json.dumps(facts["name"], ensure_ascii=False)
+    python = "\n".join(
+        [
+            "from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline",
+            "",
+            f"tokenizer = AutoTokenizer.from_pretrained({name})",
+            f"model = AutoModelForMaskedLM.from_pretrained({name})",
+            'guess = pipeline("fill-mask", model=model, tokenizer=tokenizer)',
+            f'print(guess("{t("Once upon a [MASK]")}"))',
+        ]
+    )
+    return "\n\n".join([f"## {t('Use')}", fenced(python, "python")])
 
 
 def _use_for_translation(name: str) -> str:
@@ -200,11 +230,17 @@ def _numbers(facts: Facts) -> list[Row | None]:
         _row(t("Bits per character"), number(evaluation, "bits_per_character"), "{:.3f}".format),
         _row(t("Perplexity of a token"), number(evaluation, "perplexity"), "{:,.2f}".format),
         _row(t("Tokens foreseen"), number(evaluation, "accuracy"), percent),
+        _row(t("Hidden tokens guessed"), number(evaluation, "masked_accuracy"), percent),
+        _row(t("Hidden tokens guessed by frequency"), number(evaluation, "unigram", "masked_accuracy"), percent),
+        _row(t("Loss of a hidden token, nats"), number(evaluation, "masked_loss"), "{:.3f}".format),
         _row(t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
     ]
 
 
 def _samples(facts: Facts) -> list[str]:
+    if blanks := blank_rows(facts["evaluation"]):
+        lines = "\n".join(f"{text}  {guesses}" for text, guesses in blanks)
+        return [f"## {t('What it guesses')}", fenced(lines, "text")]
     samples = [sample for sample in part(facts, "evaluation").get("samples") or [] if isinstance(sample, dict)]
     if not samples:
         return []
@@ -224,20 +260,24 @@ def _limits(facts: Facts) -> list[str]:
             t("It can leave things out, add some, or turn numbers and names into others; nobody has checked its work."),
             owner,
         ]
-    limits = [
-        t(
-            "It continues text in the manner of its training text. It does not know what is "
-            "true, and it invents facts, names and numbers."
-        ),
-        t("It repeats whatever one-sidedness and errors its training text has."),
-        t("It was not taught to answer questions, to follow instructions or to refuse."),
-    ]
+    habits = t("It repeats whatever one-sidedness and errors its training text has.")
+    if is_encoder(facts):
+        limits = [t("It guesses hidden words; it writes nothing, and needs tuning for any task."), habits]
+    else:
+        limits = [
+            t(
+                "It continues text in the manner of its training text. It does not know what is "
+                "true, and it invents facts, names and numbers."
+            ),
+            habits,
+            t("It was not taught to answer questions, to follow instructions or to refuse."),
+        ]
     if context:
         limits.append(t("It sees at most {context} tokens at a time.", context=count(context)))
-    copying = copying_reading(part(facts, "evaluation", "copying"))
-    limits.append(
-        join_sentences(copying) if copying else t("How much it copies from its training text has not been measured.")
-    )
+    if not is_encoder(facts):
+        copying = copying_reading(part(facts, "evaluation", "copying"))
+        unknown = t("How much it copies from its training text has not been measured.")
+        limits.append(join_sentences(copying) if copying else unknown)
     return [*limits, owner]
 
 

@@ -12,11 +12,13 @@ from bimo.runtime import language, t
 
 __all__ = [
     "baseline_rows",
+    "blank_rows",
     "compare",
     "copied_share",
     "copying_reading",
     "count",
     "duration",
+    "is_encoder",
     "join_sentences",
     "language_name",
     "learning_curves",
@@ -34,6 +36,9 @@ __all__ = [
 ]
 
 Facts = dict[str, Any]
+
+LEAST_GAIN = 1.5
+"""Times the most frequent word alone: below it an encoder has learned hardly anything."""
 
 
 def read_facts(model_folder: Path) -> Facts:
@@ -189,6 +194,8 @@ def pair(facts: Facts, key: str) -> list[float] | None:
 
 def verdict(facts: Facts) -> list[str]:
     """The outcome of a run in one to three plain sentences, the good and the bad."""
+    if is_encoder(facts):
+        return _masked_verdict(part(facts, "evaluation"))
     evaluation = part(facts, "evaluation")
     bits = number(evaluation, "bits_per_byte")
     if bits is None:
@@ -229,6 +236,38 @@ def verdict(facts: Facts) -> list[str]:
             t("{share} of what it writes is copied word for word from its training text.", share=percent(share))
         )
     return sentences
+
+
+def is_encoder(facts: Facts) -> bool:
+    """Whether the model guesses hidden words rather than the next one."""
+    return part(facts, "config").get("model_type") == "bert"
+
+
+def _masked_verdict(evaluation: Facts) -> list[str]:
+    guessed, by_frequency = number(evaluation, "masked_accuracy"), number(evaluation, "unigram", "masked_accuracy")
+    if guessed is None or by_frequency is None:
+        return [t("It has not been evaluated yet, so there is no verdict.")]
+    sentence = t(
+        "It guesses {guessed} of the tokens hidden in text it never saw, where the most frequent one would be right "
+        "in {unigram}.",
+        guessed=percent(guessed),
+        unigram=percent(by_frequency),
+    )
+    if guessed > LEAST_GAIN * by_frequency:
+        return [sentence]
+    return [sentence, t("It has learned hardly more than how often each word occurs: give it more time or text.")]
+
+
+def blank_rows(evaluation: Facts) -> list[tuple[str, str]]:
+    """(Text around a hidden word in brackets, the guesses) of each blank that was shown to an encoder."""
+    blanks = [blank for blank in evaluation.get("blanks") or [] if isinstance(blank, dict)]
+    return [
+        (
+            f"{blank['before']}[{blank['word']}]{blank['after']}",
+            ", ".join(f"{word} {percent(share)}" for word, share in blank["guesses"]),
+        )
+        for blank in blanks
+    ]
 
 
 def learning_curves(facts: Facts) -> dict[str, list[Facts]]:

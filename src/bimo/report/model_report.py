@@ -11,11 +11,13 @@ from bimo.report.data_report import personal, rejected, repeated, sources, token
 from bimo.report.facts import (
     Facts,
     baseline_rows,
+    blank_rows,
     compare,
     copied_share,
     copying_reading,
     count,
     duration,
+    is_encoder,
     join_sentences,
     learning_curves,
     learning_reading,
@@ -46,6 +48,7 @@ def write_report(model_folder: Path) -> Path:
     figures = key_figures(
         [
             (t("Bits per byte on unseen text"), number(evaluation, "bits_per_byte"), "{:.2f}".format),
+            (t("Hidden tokens guessed"), number(evaluation, "masked_accuracy"), percent),
             (t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
             (t("Parameters"), number(facts, "plan", "parameters"), rounded),
             (t("Tokens learned from"), number(training, "tokens"), rounded),
@@ -53,7 +56,7 @@ def write_report(model_folder: Path) -> Path:
         ]
     )
     sections = [
-        samples(facts, curves),
+        blanks(evaluation) if is_encoder(facts) else samples(facts, curves),
         learning(facts, curves),
         comparison(evaluation),
         copying(part(evaluation, "copying")),
@@ -84,6 +87,14 @@ def samples(facts: Facts, curves: dict[str, list[Facts]]) -> Section | None:
         steps = [element("li", _moment(same[index], curves["validation"]), _glimpse(same[index])) for index in chosen]
         content += [element("h3", t("How its writing changed")), element("ol", steps, class_="timeline")]
     return "samples", t("What it writes"), content
+
+
+def blanks(evaluation: Facts) -> Section | None:
+    """Words that were hidden from an encoder, and what it took them for."""
+    rows: list[list[Node]] = [list(row) for row in blank_rows(evaluation)]
+    if not rows:
+        return None
+    return "blanks", t("What it guesses"), [table([t("Text, the hidden word in brackets"), t("Guesses")], rows)]
 
 
 def _quote(sample: Facts) -> Node:

@@ -154,6 +154,11 @@ class TokenShards:
             for before, after in itertools.pairwise(ends):
                 yield part[before + 1 : after].astype(np.int64)
 
+    def counts(self, vocabulary: int) -> np.ndarray:
+        """How often each id stands there [vocabulary]."""
+        blocks = (part[start : start + 2**20] for part in self._parts for start in range(0, len(part), 2**20))
+        return sum((np.bincount(block, minlength=vocabulary) for block in blocks), np.zeros(vocabulary, dtype=np.int64))
+
     def spans(self) -> np.ndarray:
         """Where each document begins and where it ends, its end token included, int64 [documents, 2]."""
         spans = []

@@ -20,6 +20,7 @@ from bimo.runtime import UserError
 from bimo.text.segment import mark_words
 from bimo.tokens.shards import join_documents
 from bimo.tokens.tokenizer_file import require_harmless
+from bimo.tokens.wordpiece import read_wordpiece
 
 __all__ = [
     "END_OF_TEXT",
@@ -95,6 +96,13 @@ class Tokenizer:
     def vocabulary(self) -> int:
         """How many ids there are, special ones included."""
         return self.inner.get_vocab_size(with_added_tokens=True)
+
+    def special_id(self, role: str) -> int:
+        """The id of the special token that has a role. Raises UserError when none has it."""
+        found = self.inner.token_to_id(self.special[role]) if role in self.special else None
+        if found is None:
+            raise UserError("The tokenizer has no {role}, which this model needs.", role=role)
+        return found
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
@@ -247,10 +255,16 @@ def _fast_encoder(inner: tokenizers.Tokenizer) -> Any:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read `tokenizer.json`, given as that file or the folder that holds it. Raises UserError when it is none.
 
-    `tokenizer_config.json` beside it, if there is one, says which tokens have special roles.
+    `tokenizer_config.json` beside it, if there is one, says which tokens have special roles. A folder of BERT's may
+    hold `vocab.txt` instead.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
+    beside = file.with_name("tokenizer_config.json")
+    settings = read_settings(beside) if beside.is_file() else {}
+    words = file.with_name("vocab.txt")
     try:
+        if path.is_dir() and not file.exists() and words.is_file():
+            return Tokenizer(*read_wordpiece(words, settings))
         if not file.is_file():
             raise FileNotFoundError
         with file.open("rb") as opened:
@@ -260,7 +274,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         # How long texts may be is not for a tokenizer to say.
         inner.no_padding()
         inner.no_truncation()
-        return Tokenizer(inner, _special_tokens(file.with_name("tokenizer_config.json")))
+        return Tokenizer(inner, _special_tokens(settings))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
     except UserError:
@@ -272,9 +286,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=reason) from None
 
 
-def _special_tokens(path: Path) -> dict[str, str] | None:
+def _special_tokens(settings: dict[str, Any]) -> dict[str, str] | None:
     """Tokens by their roles as a `tokenizer_config.json` has them; None where it has none, or is of our making."""
-    settings = read_settings(path) if path.is_file() else {}
     named = {role: settings[role] for role in ROLES if settings.get(role)}
     tokens = {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
     ours = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)

@@ -89,19 +89,19 @@ class Health:
                 targets=targets_seen,
             )
 
-    def diverges(self, step: int, bits_per_byte: float) -> str | None:
-        """Take in a validation; a sentence when it has been getting worse for so long that training should end."""
-        if bits_per_byte < self.best_validation:
-            self.best_validation, self.best_step = bits_per_byte, step
-        worse = not bits_per_byte <= (1 + WORSE_BY) * self.best_validation  # so that NaN is worse
+    def diverges(self, step: int, measured: float) -> str | None:
+        """Take in a validation, of which less is better; a sentence when it has been getting worse for too long."""
+        if measured < self.best_validation:
+            self.best_validation, self.best_step = measured, step
+        worse = not measured <= (1 + WORSE_BY) * self.best_validation  # so that NaN is worse
         self.worse_in_a_row = self.worse_in_a_row + 1 if worse else 0
         if self.worse_in_a_row < WORSE_VALIDATIONS_BEFORE_STOP:
             return None
         return t(
-            "Stopped early: on text it has not seen the model has been getting worse since step {step} "
-            "({best:.3f} bits per byte, now {now:.3f}). It learns the training text by heart; the weights of that "
-            "step are kept. More text or a smaller model helps.",
+            "Stopped early: on text it has not seen the model has been getting worse since step {step} ({best:.3f}, "
+            "now {now:.3f}). It learns the training text by heart; the weights of that step are kept. More text or a "
+            "smaller model helps.",
             step=self.best_step,
             best=self.best_validation,
-            now=bits_per_byte,
+            now=measured,
         )

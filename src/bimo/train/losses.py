@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bimo.models.encoder import Encoder
 from bimo.models.families import LanguageModule
 from bimo.models.fused import cross_entropy_, fusible
+from bimo.models.heads import Words
 from bimo.models.seq2seq import EncoderDecoder
+from bimo.tokens.masking import Masked
 from bimo.tokens.pairs import PairBatch
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "answer_loss",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
+    "masked_loss",
     "next_token_loss",
     "translation_loss",
     "with_noise",
@@ -127,6 +131,18 @@ def next_token_loss(
     hidden = model.hidden_states(with_noise(ids[:, :-1], noise) if noise else ids[:, :-1])
     targets, head = ids[:, 1:].flatten(), model.head
     loss = linear_cross_entropy(hidden.flatten(0, 1), head.weight, targets, head.bias, smoothing=smoothing)
+    return loss, targets.numel()
+
+
+def masked_loss(model: Encoder, batch: Masked) -> tuple[Tensor, int]:
+    """Guess what is masked -> (mean loss in nats, targets counted). Logits are computed for those places alone."""
+    device = model.embedding.weight.device
+    read, ids = (torch.from_numpy(part).to(device) for part in (batch.read, batch.ids))
+    places = torch.from_numpy(np.flatnonzero(batch.chosen)).to(device)
+    assert isinstance(model.head, Words)
+    hidden = model.hidden_states(read).flatten(0, 1).index_select(0, places)
+    targets = ids.flatten()[places]
+    loss = linear_cross_entropy(model.head.transform(hidden), model.embedding.weight, targets, model.head.bias)
     return loss, targets.numel()
 
 

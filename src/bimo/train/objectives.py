@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bimo.models.families import LanguageModule
+from bimo.models.encoder import EncoderConfig
+from bimo.models.families import LanguageModule, Shape
 from bimo.models.scoring import Score, rolling_scores
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.tokens.masking import Masked, with_mask_token
 from bimo.tokens.pairs import PairBatch, PairBatches, PairTokens
 from bimo.tokens.shards import TokenShards
-from bimo.tokens.tokenizer import Tokenizer
-from bimo.train.losses import next_token_loss, translation_loss
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.train.losses import masked_loss, next_token_loss, translation_loss
+from bimo.train.masked_words import MaskedWords
+from bimo.train.settings import TrainConfig
 
-__all__ = ["NextToken", "Objective", "Translate"]
+__all__ = ["NextToken", "Objective", "Translate", "choose_objective", "tokenizer_of", "trial_loss"]
 
 VALIDATION_TOKENS = 24_000
 """Validation during training looks at about so many tokens; the evaluation afterwards looks at all."""
@@ -87,6 +93,28 @@ class NextToken:
     def verdict(self, measured: float, step: int) -> str:
         """In bits per byte."""
         return t("{bits:.3f} bits per byte on unseen text after {step:,} steps", bits=measured, step=step)
+
+
+def tokenizer_of(data: Path, family: str) -> Tokenizer:
+    """The tokenizer of prepared data, as a family needs it: an encoder has a few more special tokens."""
+    tokenizer = load_tokenizer(data)
+    return with_mask_token(tokenizer) if family == "encoder" else tokenizer
+
+
+def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer, settings: TrainConfig) -> Objective:
+    """What a model of this shape is trained for."""
+    if isinstance(shape, EncoderConfig):
+        return MaskedWords(validation, tokenizer, context=shape.context)
+    return NextToken(validation, tokenizer, context=shape.context, noise=settings.noise, smoothing=settings.smoothing)
+
+
+def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:
+    """The loss of random ids, as a step of training computes it, so that its time can be taken."""
+    ids = np.random.default_rng(0).integers(shape.vocabulary, size=(batch, shape.context + 1))
+    if isinstance(shape, EncoderConfig):
+        windows = ids[:, :-1]
+        return masked_loss(model, Masked(windows, windows, windows % 7 == 0))[0]
+    return next_token_loss(model, ids)[0]
 
 
 class Translate:

@@ -19,6 +19,7 @@ from bimo.config import to_mapping, write_toml
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
+from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
 from bimo.models.recurrent import require_one_direction
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
@@ -26,22 +27,23 @@ from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
-from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.embedding import start_from_vectors
-from bimo.train.loop import StepFacts, StepSource, Trainer, keep_to_time
+from bimo.train.loop import Progress, StepFacts, StepSource, Trainer, keep_to_time
+from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
-from bimo.train.objectives import NextToken, Objective
+from bimo.train.objectives import Objective, choose_objective, tokenizer_of
 from bimo.train.optim import build_optimizers
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.huggingface import save_model, save_translator
+from bimo.weights.huggingface import save_encoder, save_model, save_translator
 
 __all__ = ["Lesson", "Sampler", "check_output", "is_finished", "train", "train_on"]
 
 SAVE_SECONDS = 60.0
 
 Sampler = Callable[[Any, Tokenizer], str]
-"""Writes a short sample with a model that is being trained."""
+"""Shows in a few words what a model that is being trained can do."""
 
 
 def check_output(out: Path) -> None:
@@ -77,16 +79,13 @@ def train(
     """
     data, out = Path(data), Path(out)
     shards, validation = TokenShards(data / "tokens", "train"), TokenShards(data / "tokens", "validation")
-    tokenizer = load_tokenizer(data)
-    context, smoothing = model.context, settings.smoothing
-    lesson = Lesson(
-        data,
-        tokenizer,
-        Batches(shards, batch=settings.batch, context=context, seed=settings.seed),
-        NextToken(validation, tokenizer, context=context, noise=settings.noise, smoothing=smoothing),
-        shards.fingerprint,
-        shards.verify,
-    )
+    tokenizer = tokenizer_of(data, family_of(model))
+    objective = choose_objective(model, validation, tokenizer, settings)
+    if isinstance(objective, MaskedWords):
+        batches: StepSource = objective.batches(shards, batch=settings.batch, seed=settings.seed)
+    else:
+        batches = Batches(shards, batch=settings.batch, context=model.context, seed=settings.seed)
+    lesson = Lesson(data, tokenizer, batches, objective, shards.fingerprint, shards.verify)
     return train_on(lesson, out=out, model=model, settings=settings, sampler=sampler, console=console)
 
 
@@ -238,12 +237,12 @@ class _Run:
         if facts is None:
             return
         progress = trainer.progress
-        rate = progress.targets / progress.seconds
+        rate = self._tokens(progress) / progress.seconds
         if progress.step % max(1, progress.steps // 400) == 0 or progress.step == progress.steps:
             event = {
                 "event": "step",
                 "step": progress.step,
-                "tokens": progress.targets,
+                "tokens": self._tokens(progress),
                 "seconds": round(progress.seconds, 3),
                 "loss": facts.loss,
                 **self.objective.facts(facts.loss),
@@ -270,7 +269,7 @@ class _Run:
         if int(share * times) == int((progress.step - 1) / progress.steps * times) and progress.step != progress.steps:
             return
         found = self.objective.validate(self.model)
-        where = {"step": progress.step, "tokens": progress.targets, "seconds": round(progress.seconds, 3)}
+        where = {"step": progress.step, "tokens": self._tokens(progress), "seconds": round(progress.seconds, 3)}
         self.metrics.write({"event": "validation", **where, **found})
         measured = found[self.objective.measure]
         sentence = trainer.health.diverges(progress.step, measured)
@@ -301,19 +300,28 @@ class _Run:
             self.console.warn(t("step {step}: the loss was not a number; {event}", **event))
         self.metrics.write(event)
 
+    def _tokens(self, progress: Progress) -> int:
+        """How many tokens were read up to here, whether or not each was a target."""
+        if isinstance(self.objective, MaskedWords):
+            return progress.step * self.settings.batch * self.shape.context
+        return progress.targets
+
     def _share_of_peak(self, tokens_per_second: float) -> float:
         return tokens_per_second * self.shape.flops_per_token / self.peak_flops
 
     def _finish(self, trainer: Trainer, kept: int) -> dict[str, Any]:
         progress, health = trainer.progress, trainer.health
-        save = save_translator if isinstance(self.model, EncoderDecoder) else save_model
-        save(self.out, self.model, end=self.tokenizer.end)
+        if isinstance(self.model, Encoder):
+            save_encoder(self.out, self.model, pad=self.tokenizer.special_id("pad_token"))
+        else:
+            save = save_translator if isinstance(self.model, EncoderDecoder) else save_model
+            save(self.out, self.model, end=self.tokenizer.end)
         self.tokenizer.save(self.out, context=self.shape.context)
-        rate = progress.targets / progress.seconds
+        rate = self._tokens(progress) / progress.seconds
         facts = {
             "steps": progress.step,
             "weights_of_step": kept,
-            "tokens": progress.targets,
+            "tokens": self._tokens(progress),
             "seconds": progress.seconds,
             "tokens_per_second": rate,
             "share_of_peak": self._share_of_peak(rate),
@@ -332,7 +340,8 @@ class _Run:
             "tokenizer_config.json",
         )
         manifest = read_json(self.home / "manifest.json")
-        write_json(self.home / "manifest.json", {**manifest, "outputs": {n: digest_file(self.out / n) for n in names}})
+        outputs = {name: digest_file(self.out / name) for name in names if (self.out / name).exists()}
+        write_json(self.home / "manifest.json", {**manifest, "outputs": outputs})
         write_json(self.home / "training.json", facts)
         write_card(self.out)
         write_report(self.out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["recipe"]
+__all__ = ["masked_recipe", "recipe"]
 
 ADAM_RATE = 0.012
 """Up to a pressure of ADAM_PRESSURE; beyond it falls with the square root of the excess."""
@@ -16,6 +16,9 @@ FREE_PRESSURE = 25.0
 
 SHARE_PER_DOUBLING = 0.08
 MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
+
+MASKED_ADAM_RATE, MASKED_WARMUP = 0.003, 0.05
+"""Norms stand behind the layers of an encoder: at the rates of a decoder it stays with the frequencies of words."""
 
 
 def recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
@@ -32,3 +35,10 @@ def recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
         "dropout": min(MOST_DROPOUT, share),
         "noise": min(MOST_NOISE, share),
     }
+
+
+def masked_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
+    """The same for an encoder: what it reads is masked anew each time, which is noise enough."""
+    usual = recipe(parameters, tokens=tokens, unique=unique)
+    rate = min(usual["adam_rate"], MASKED_ADAM_RATE)
+    return {"adam_rate": rate, "warmup": MASKED_WARMUP, "dropout": usual["dropout"], "noise": 0.0}

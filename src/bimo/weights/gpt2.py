@@ -11,7 +11,7 @@ from torch import Tensor
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
-from bimo.weights.names import NamePairs, count, renamed
+from bimo.weights.names import ACTIVATIONS, NamePairs, count, renamed
 
 __all__ = ["NAMES", "build", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
@@ -35,14 +35,6 @@ PARTS = ("query", "key", "value")
 TRANSPOSED = ("attention.joined.weight", "attention.out.weight", "feed_forward.up.weight", "feed_forward.down.weight")
 MASKS = (".attn.bias", ".attn.masked_bias")
 """Constants that older folders hold beside the weights."""
-
-ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-    "silu": "silu",
-}
 
 
 def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

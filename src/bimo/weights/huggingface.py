@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bimo.files import read_json, read_settings, replacing, write_json
-from bimo.models.families import LanguageModule, Model, Shape
+from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.families import LanguageModule, LanguageShape, Model, Shape
 from bimo.models.perceptron import PerceptronConfig
 from bimo.models.recurrent import RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import USAGE, UserError
-from bimo.weights import gpt2, llama, marian, perceptron, recurrent
+from bimo.weights import bert, gpt2, llama, marian, perceptron, recurrent
 from bimo.weights.finite import require_finite
 from bimo.weights.names import NamePairs, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
@@ -26,12 +27,15 @@ from bimo.weights.safetensors_files import read_weights, weight_files
 __all__ = [
     "end_ids",
     "from_hf",
+    "holds_encoder",
+    "load_encoder",
     "load_model",
     "load_translator",
     "model_config_from_hf",
     "model_config_to_hf",
     "names_of",
     "read_model",
+    "save_encoder",
     "save_model",
     "save_translator",
     "to_hf",
@@ -40,8 +44,6 @@ __all__ = [
 
 class Family(Protocol):
     """What the module of a family offers."""
-
-    NAMES: NamePairs
 
     def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
         """The shape that a `config.json` describes."""
@@ -60,6 +62,7 @@ class Family(Protocol):
 
 
 FAMILIES: dict[str, Family] = {
+    "bert": bert,
     "gpt2": gpt2,
     "llama": llama,
     "marian": marian,
@@ -76,14 +79,27 @@ def _family_of(config: Shape) -> Family:
         return recurrent
     if isinstance(config, PerceptronConfig):
         return perceptron
+    if isinstance(config, EncoderConfig):
+        return bert
     if isinstance(config, Seq2SeqConfig):
         return marian
     return gpt2 if config.positions == "learned" else llama
 
 
+def _stacks(config: Shape) -> tuple[LanguageShape, ...]:
+    """Its stacks of layers."""
+    if isinstance(config, Seq2SeqConfig):
+        return config.encoder, config.decoder
+    return (config.stack if isinstance(config, EncoderConfig) else config,)
+
+
 def names_of(config: Shape) -> NamePairs:
     """Our modules beside Hugging Face's, for a shape."""
-    return _family_of(config).NAMES
+    if isinstance(config, EncoderConfig):
+        return bert.names_of_head(config.head)
+    if isinstance(config, Seq2SeqConfig):
+        return marian.NAMES
+    return gpt2.NAMES if _family_of(config) is gpt2 else llama.NAMES
 
 
 def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
@@ -122,7 +138,7 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
         config = FAMILIES[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError("{where} is not complete: {error}.", where=where, error=str(error)[:200]) from None
-    for stack in (config.encoder, config.decoder) if isinstance(config, Seq2SeqConfig) else (config,):
+    for stack in _stacks(config):
         require_buildable(stack, where=where)
     return config
 
@@ -136,6 +152,12 @@ def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | No
         folder / "generation_config.json",
         {**generation, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0},
     )
+    _write_weights(folder, model)
+
+
+def save_encoder(folder: Path, model: Encoder, *, pad: int) -> None:
+    """Write `config.json` and `model.safetensors` (fp32), each all or nothing; `pad` is the id of the padding token."""
+    write_json(folder / "config.json", {**bert.config_to_hf(model.config), "pad_token_id": pad})
     _write_weights(folder, model)
 
 
@@ -158,11 +180,31 @@ def load_model(
 ) -> LanguageModule:
     """The language model that a folder holds. Raises UserError when there is none."""
     model = _load(folder, device, compute_dtype)
+    if isinstance(model, Encoder):
+        raise UserError(
+            "{folder} holds an encoder: it reads text from both sides, and cannot write any.", code=USAGE, folder=folder
+        )
     if isinstance(model, EncoderDecoder):
         raise UserError(
             "{folder} holds an encoder-decoder, which translates: bimo translate {folder}.", code=USAGE, folder=folder
         )
     return model
+
+
+def load_encoder(
+    folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
+) -> Encoder:
+    """The encoder that a folder holds, with its head. Raises UserError when there is none."""
+    model = _load(folder, device, compute_dtype)
+    if not isinstance(model, Encoder):
+        raise UserError("{folder} holds no encoder but a model that writes.", code=USAGE, folder=folder)
+    return model
+
+
+def holds_encoder(folder: Path) -> bool:
+    """Whether a folder's `config.json` describes an encoder."""
+    settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return isinstance(settings, dict) and settings.get("model_type") == "bert"
 
 
 def load_translator(
@@ -203,6 +245,8 @@ def read_model(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
         )
     config = model_config_from_hf(read_settings(folder / "config.json"), where=folder / "config.json")
     weights = from_hf(read_weights(files), config)
+    if isinstance(config, EncoderConfig) and config.head.kind == "none":
+        config = bert.with_pooler_as_found(config, weights)
     foreign = [name for name, weight in weights.items() if not weight.is_floating_point() or weight.itemsize < 2]
     if foreign:
         raise UserError(

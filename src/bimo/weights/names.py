@@ -12,7 +12,17 @@ from bimo.models.config import ModelConfig
 from bimo.models.families import Shape
 from bimo.runtime import UserError
 
-__all__ = ["NamePairs", "count", "renamed", "require_buildable", "require_fitting"]
+__all__ = ["ACTIVATIONS", "NamePairs", "count", "renamed", "require_buildable", "require_fitting"]
+
+ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Our names by those of Hugging Face, of which the first is the one that is written."""
 
 LARGEST_COUNT = 1 << 32
 MOST_LAYERS = 1 << 10

@@ -1,0 +1,136 @@
+"""How well an encoder guesses words that are masked in held-out text, beside guessing the most frequent ones.
+
+N windows, T ids of each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bimo.console import SILENT, Console
+from bimo.files import digest_file, digest_json, read_json, write_json
+from bimo.generate.blanks import Blank, blanks_in
+from bimo.models.encoder import Encoder
+from bimo.report.model_report import write_card, write_report
+from bimo.runtime import USAGE, UserError, t
+from bimo.stages import Stages
+from bimo.tokens.masking import Masking
+from bimo.tokens.shards import TokenShards
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.train.masked_words import WINDOWS_AT_ONCE, held_out_windows, masked_measures
+from bimo.weights.huggingface import load_encoder
+
+__all__ = ["blank_line", "evaluate_masked", "held_out_blanks", "masked_line", "unigram_measures"]
+
+VERSION = 1
+"""Goes up when the same model and text would give other figures."""
+
+MOST_TOKENS = 200_000
+"""Held-out tokens that are looked at, spread evenly; one in seven is guessed."""
+
+SHOWN = 5
+WINDOW = 64
+"""Tokens of a window in which a blank is shown."""
+
+
+def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> dict[str, Any]:
+    """Measure an encoder on the held-out part of the data that it was trained on. Returns facts as JSON.
+
+    Everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
+    """
+    if not (data / "manifest.json").exists():
+        raise UserError(
+            "An encoder is evaluated on prepared data, which {source} is not. Make it with: bimo prepare SOURCE --out "
+            "DATA.",
+            code=USAGE,
+            source=data,
+        )
+    key = digest_json(
+        {"version": VERSION, "weights": digest_file(model / "model.safetensors"), "tokens": Stages(data).key("tokens")}
+    )
+    stored = model / "bimo" / "evaluation.json"
+    if not (stored.exists() and read_json(stored).get("key") == key):
+        write_json(stored, {"key": key, **_measure(model, data, console)})
+    if (model / "bimo" / "manifest.json").exists():
+        write_card(model)
+        write_report(model)
+    return read_json(stored)
+
+
+def _measure(folder: Path, data: Path, console: Console) -> dict[str, Any]:
+    encoder, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    if encoder.config.head.kind != "words":
+        raise UserError(
+            "{model} does not guess masked words: its head is of another kind. Train an encoder with: bimo train DATA "
+            "--out MODEL --family encoder.",
+            code=USAGE,
+            model=folder,
+        )
+    held_out, learned = (TokenShards(data / "tokens", split) for split in ("validation", "train"))
+    if not load_tokenizer(data).inner.get_vocab().items() <= tokenizer.inner.get_vocab().items():
+        raise UserError(
+            "{data} was prepared with another tokenizer than {model} has, so the model cannot be measured on it.",
+            code=USAGE,
+            data=data,
+            model=folder,
+        )
+    masking = Masking(tokenizer)
+    windows = held_out_windows(held_out, masking, context=encoder.config.context, tokens=MOST_TOKENS)
+    with console.progress("Evaluate", 1.0):
+        measures = masked_measures(encoder, masking, windows)
+    return {
+        "masked_loss": measures["masked_loss"],
+        "masked_accuracy": measures["masked_accuracy"],
+        "unigram": unigram_measures(masking, windows, learned.counts(tokenizer.vocabulary)),
+        "context": encoder.config.context,
+        "validation": {"tokens": int(windows.size)},
+        "blanks": [blank.facts() for blank in held_out_blanks(encoder, tokenizer, held_out, count=SHOWN)],
+    }
+
+
+def unigram_measures(masking: Masking, windows: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """What the frequencies of tokens alone, counted [V] in the training text, reach on the same masks."""
+    parts = [
+        masking.mask(windows[start : start + WINDOWS_AT_ONCE], seed=(start,))
+        for start in range(0, len(windows), WINDOWS_AT_ONCE)
+    ]
+    targets = np.concatenate([part.ids[part.chosen] for part in parts])
+    shares = (counts + 1) / (counts + 1).sum()
+    return {
+        "masked_loss": float(-np.log(shares[targets]).mean()),
+        "masked_accuracy": float((targets == counts.argmax()).mean()),
+    }
+
+
+def held_out_blanks(model: Encoder, tokenizer: Tokenizer, shards: TokenShards, *, count: int) -> list[Blank]:
+    """Words hidden in so many places of held-out text, and the model's guesses."""
+    context = min(model.config.context, WINDOW)
+    windows = held_out_windows(shards, Masking(tokenizer), context=context, tokens=count * context)
+    return blanks_in(model, tokenizer, windows)
+
+
+def masked_line(facts: dict[str, Any]) -> str:
+    """The figures for people."""
+    return t(
+        "{accuracy:.1%} of masked tokens guessed in text it never saw ({unigram:.1%} by frequency alone); "
+        "{loss:.3f} nats a masked token ({unigram_loss:.3f})",
+        accuracy=facts["masked_accuracy"],
+        unigram=facts["unigram"]["masked_accuracy"],
+        loss=facts["masked_loss"],
+        unigram_loss=facts["unigram"]["masked_loss"],
+    )
+
+
+def blank_line(blank: dict[str, Any]) -> str:
+    """A blank for people: the text around the hidden word, and the guesses."""
+    guesses = ", ".join(f"{word} {share:.0%}" for word, share in blank["guesses"])
+    return t(
+        "{before}[{word}]{after}  guessed: {guesses}",
+        before=blank["before"],
+        word=blank["word"],
+        after=blank["after"],
+        guesses=guesses,
+    )

@@ -1,0 +1,159 @@
+"""The encoder: token ids -> hidden states that know what stands on both sides -> what its head says of them.
+
+B batch, T time (positions), D width, V vocabulary, N numbers that a head gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bimo.models.config import ModelConfig
+from bimo.models.heads import Head, Pooler, Words, build_head
+from bimo.models.layers import sinusoids
+from bimo.models.transformer import Layer, initialise, norm
+from bimo.runtime import USAGE, UserError
+
+__all__ = ["Encoder", "EncoderConfig"]
+
+PLACE_SIZE = 0.03
+"""Sines of this size are as large as the random numbers from which words start."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of a BERT (Devlin et al. 2019): sizes, and the head on its layers.
+
+    `hidden` is the inner width of the feed-forward block, `segments` how many kinds of tokens there are (first and
+    second text). Raises UserError when the numbers do not fit together.
+    """
+
+    vocabulary: int
+    layers: int
+    width: int
+    heads: int
+    hidden: int
+    context: int
+    segments: int = 2
+    feed_forward: str = "gelu"
+    norm_epsilon: float = 1e-12
+    head: Head = field(default_factory=Head)
+
+    def __post_init__(self) -> None:
+        _ = self.stack
+        if self.segments < 1:
+            raise UserError(
+                "The model's {name} must be at least 1, but is {value}.",
+                code=USAGE,
+                name="segments",
+                value=self.segments,
+            )
+        if self.width % self.heads:
+            raise UserError(
+                "The model's width ({width}) must be a multiple of its heads ({heads}).",
+                code=USAGE,
+                width=self.width,
+                heads=self.heads,
+            )
+
+    @property
+    def stack(self) -> ModelConfig:
+        """The layers in the words of the Transformer."""
+        return ModelConfig(
+            vocabulary=self.vocabulary,
+            layers=self.layers,
+            width=self.width,
+            heads=self.heads,
+            kv_heads=self.heads,
+            head_width=max(1, self.width // max(1, self.heads)),
+            hidden=self.hidden,
+            context=self.context,
+            qk_norm=False,
+            norm_epsilon=self.norm_epsilon,
+            causal=False,
+            positions="learned",
+            norm="layer",
+            norm_after=True,
+            embedding_norm=True,
+            feed_forward=self.feed_forward,
+            biases="all",
+            segments=self.segments,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """All weights, counted once where they are shared."""
+        return self.stack.parameters + self.head.parameters(vocabulary=self.vocabulary, width=self.width)
+
+    @property
+    def flops_per_token(self) -> int:
+        """Forward and backward of a training in which one token in seven is masked; else as ModelConfig counts them."""
+        words = self.vocabulary * self.width
+        return self.stack.flops_per_token - 6 * words + 6 * (words + self.width**2) // 7
+
+    def training_bytes(self, batch: int) -> int:
+        """Memory of one training step in bytes, as ModelConfig estimates it."""
+        return self.stack.training_bytes(batch)
+
+    def with_vocabulary(self, vocabulary: int) -> EncoderConfig:
+        """The same shape for another tokenizer."""
+        return replace(self, vocabulary=vocabulary)
+
+
+class Encoder(nn.Module):
+    """BERT with one head or none. Weights stay fp32; `compute_dtype` is that of the products.
+
+    `dropout` is the share of the columns that layers leave out while training; it is no part of the shape.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        stack = config.stack
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.position_embedding = nn.Embedding(config.context, config.width)
+        self.segment_embedding = nn.Embedding(config.segments, config.width)
+        self.embedding_norm = norm(stack)
+        self.layers = nn.ModuleList(Layer(stack, dropout) for _ in range(config.layers))
+        self.pooler = Pooler(config.width) if config.head.pooler else None
+        self.head = build_head(config.head, stack)
+
+    def initialise(self, seed: int) -> Encoder:
+        """Start from random weights, and from places whose neighbours are easy to find (docs/log.md)."""
+        initialise(self, width=self.config.width, seed=seed)
+        with torch.no_grad():
+            self.position_embedding.weight.copy_(PLACE_SIZE * sinusoids(self.config.context, self.config.width))
+        return self
+
+    def hidden_states(self, ids: Tensor, *, segments: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """ids [B, T] -> what the head reads [B, T, D].
+
+        segments [B, T] are the kinds of tokens, all 0 without it; `real` [B, T] is false where there is but padding.
+        """
+        x = F.embedding(ids, self.embedding.weight) + self.position_embedding.weight[: ids.shape[1]]
+        kinds = torch.zeros_like(ids[:1]) if segments is None else segments
+        x = x + F.embedding(kinds, self.segment_embedding.weight)
+        x = self.embedding_norm(x).to(self.compute_dtype)
+        allowed = None if real is None or bool(real.all()) else real[:, None, None, :].bool()
+        for layer in self.layers:
+            x = layer(x, allowed=allowed)
+        return x
+
+    def forward(self, ids: Tensor, *, segments: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        """What the head says, arguments as in `hidden_states`; without a head, the hidden states [B, T, D].
+
+        Logits: words [B, T, V]; classes [B, N]; tokens [B, T, N]; span [B, T, 2] of beginning and ending there.
+        """
+        hidden = self.hidden_states(ids, segments=segments, real=real)
+        if isinstance(self.head, Words):
+            return self.head(hidden, self.embedding.weight)
+        if self.config.head.kind == "classes":
+            assert self.pooler is not None
+            hidden = self.pooler(hidden)
+        return hidden if self.head is None else self.head(hidden)

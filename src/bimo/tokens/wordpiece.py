@@ -1,0 +1,58 @@
+"""WordPiece tokenizers, as BERT has them: a list of words and pieces of words, in `vocab.txt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from bimo.files import LARGEST_JSON
+from bimo.runtime import UserError
+
+__all__ = ["read_wordpiece"]
+
+ROLES = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+"""Special tokens by their roles, where `tokenizer_config.json` does not name others."""
+
+
+def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    """The tokenizer of a `vocab.txt`, a token a line, and its special tokens by their roles.
+
+    `settings` are those of `tokenizer_config.json`. Raises UserError when a special token is not in the list.
+    """
+    with path.open("rb") as opened:
+        lines = opened.read(LARGEST_JSON).decode("utf-8").split("\n")
+    words = {word.removesuffix("\r"): number for number, word in enumerate(lines[: -1 if not lines[-1] else None])}
+    special = {role: _content(settings.get(role)) or usual for role, usual in ROLES.items()}
+    for token in special.values():
+        if token not in words:
+            raise UserError("{file} has no token {token}, which a BERT needs.", file=path, token=token)
+    inner = tokenizers.Tokenizer(models.WordPiece(words, unk_token=special["unk_token"]))
+    inner.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece(prefix="##")
+    inner.add_special_tokens([AddedToken(token, special=True) for token in special.values()])
+    first, last = special["cls_token"], special["sep_token"]
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} $B:1 {last}:1",
+        special_tokens=[(first, words[first]), (last, words[last])],
+    )
+    return inner, special
+
+
+def _content(token: Any) -> str | None:
+    return token["content"] if isinstance(token, dict) else token
