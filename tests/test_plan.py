@@ -15,10 +15,13 @@ from bimo.files import read_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.scaling import expected_ratio
+from bimo.models.transformer import Decoder
 from bimo.plan import PROCESS_BYTES, plan, plan_lines, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
+from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.recipe import recipe
+from bimo.weights.huggingface import save_model
 
 module = importlib.import_module("bimo.plan")  # bimo.plan itself is the verb
 
@@ -82,6 +85,18 @@ def test_the_numbers_of_a_plan_fit_together(data, machine, minutes):
     assert facts["parameters"] == shape.parameters
     assert shape.vocabulary == corpus["tokenizer"]["facts"]["vocabulary"]
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_model_to_go_on_with_fixes_the_size(data, machine, tmp_path):
+    tokenizer = load_tokenizer(data)
+    model = Decoder(ModelConfig(tokenizer.vocabulary, 1, 16, 2, 1, 8, 24, context=512)).initialise(0)
+    save_model(tmp_path, model, end=tokenizer.end)
+    tokenizer.save(tmp_path)
+    usual, onward = plan(data, minutes=1, preset="dust"), plan(data, minutes=1, start=str(tmp_path))
+    assert onward.model == model.config
+    assert (onward.train.start, onward.train.window) == (str(tmp_path), usual.model.context)
+    assert onward.train.muon_rate < usual.train.muon_rate
+    assert onward.facts["bits_per_byte"] is None
 
 
 def test_more_time_promises_no_worse(data, machine):

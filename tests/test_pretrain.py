@@ -136,6 +136,29 @@ def test_a_training_leaves_a_whole_model_folder(whole, data):
     assert facts["skipped_steps"] == facts["roll_backs"] == facts["resumed"] == 0
 
 
+def test_training_goes_on_with_a_model_that_exists(whole, data, tmp_path):
+    still = replace(SETTINGS, steps=1, muon_rate=0.0, adam_rate=0.0, weight_decay=0.0, start=str(whole))
+    run(data, tmp_path / "still", still)
+    first, before = load_file(whole / "model.safetensors"), load_file(tmp_path / "still" / "model.safetensors")
+    assert all(torch.equal(first[name], before[name]) for name in first)
+    on = run(data, tmp_path / "on", replace(SETTINGS, start=str(whole), window=8, seed=1))
+    assert on["tokens"] == 12 * 2 * 8
+    assert on["validation_bits_per_byte"] < read_json(whole / "bimo" / "training.json")["validation_bits_per_byte"]
+    manifest = strictly(tmp_path / "on" / "bimo" / "manifest.json")
+    assert manifest["key"] != strictly(whole / "bimo" / "manifest.json")["key"]
+
+
+def test_going_on_asks_for_the_same_shape_and_tokenizer(whole, data, tmp_path):
+    onward = replace(SETTINGS, start=str(whole))
+    with pytest.raises(UserError, match="of another shape than the settings describe"):
+        run(data, tmp_path / "a", onward, model=shape_for(data, layers=2))
+    with pytest.raises(UserError, match=r"train\.window \(17\) is more than the model reads \(16\)"):
+        run(data, tmp_path / "b", replace(onward, window=17))
+    prepare([write_stories(tmp_path / "b.txt", 60)], out=tmp_path / "other", settings=PrepareConfig(vocabulary=300))
+    with pytest.raises(UserError, match="another tokenizer than that of"):
+        run(tmp_path / "other", tmp_path / "c", onward)
+
+
 def test_the_manifest_names_every_input_and_output_by_digest(whole, data):
     manifest = strictly(whole / "bimo" / "manifest.json")
     assert set(manifest["outputs"]) == {path.name for path in whole.iterdir() if path.is_file()} - {"README.md"}

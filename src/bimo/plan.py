@@ -21,9 +21,11 @@ from bimo.models.families import PAIRED, LanguageShape, build, choose_family, fa
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
+from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.objectives import tokenizer_of, trial_loss
 from bimo.train.optim import build_optimizers
-from bimo.train.recipe import masked_recipe, recipe
+from bimo.train.recipe import masked_recipe, recipe, restart_recipe
+from bimo.train.restart import open_start
 from bimo.train.settings import TrainConfig
 
 __all__ = ["Plan", "check_choices", "plan", "plan_lines", "stored_plan"]
@@ -65,13 +67,15 @@ def plan(
     minutes: float = 10.0,
     family: str = "decoder",
     preset: str = "",
+    start: str = "",
     seed: int = 0,
     device: str = "auto",
     console: Console = SILENT,
 ) -> Plan:
     """Choose size, context, batch, steps and rates for a training of `minutes` on prepared data.
 
-    `preset` fixes the size. Raises UserError when the text is too small, or nothing fits this machine's memory.
+    `preset` fixes the size, and so does `start`, a model to go on with. Raises UserError when the text is too small, or
+    nothing fits this machine's memory.
     """
     data = Path(data)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
@@ -81,7 +85,8 @@ def plan(
         machine = measure_machine(target)
         update(1, t("measuring this machine"))
         seconds = 60 * minutes
-        shapes = _affordable(corpus, machine, family, preset)
+        full = open_start(Path(start), load_tokenizer(data)).source.config if start else None
+        shapes = _affordable(corpus, machine, _sizes(corpus, family, preset, full))
         guesses = [
             _Candidate(
                 name, shape, batch, USUAL_SHARE_OF_PEAK * machine.matrix_flops[machine.dtype] / shape.flops_per_token
@@ -95,7 +100,10 @@ def plan(
             rate = _tokens_per_second(candidate.shape, candidate.batch, machine.dtype, target)
             measured.append(replace(candidate, tokens_per_second=rate))
     best = min(measured, key=lambda candidate: candidate.expected(corpus, seconds))
-    return _settle(best, measured, corpus, machine, minutes=minutes, seed=seed, device=device)
+    settings = {"minutes": minutes, "seed": seed, "device": device}
+    if full is not None:
+        settings |= {"start": start, "window": best.shape.context}
+    return _settle(best, measured, corpus, machine, full or best.shape, settings)
 
 
 def check_choices(*, minutes: float, family: str, preset: str, device: str, seed: int, pairs: bool = False) -> None:
@@ -126,6 +134,7 @@ def stored_plan(
     minutes: float,
     family: str = "decoder",
     preset: str = "",
+    start: str = "",
     seed: int = 0,
     device: str = "auto",
     console: Console = SILENT,
@@ -134,11 +143,20 @@ def stored_plan(
 
     Measuring again would choose other steps, and an interrupted training could not go on.
     """
-    key = digest_json([Stages(data).key("tokens"), minutes, family, preset, seed, device])
+    key = digest_json([Stages(data).key("tokens"), minutes, family, preset, start, seed, device])
     if path.exists() and (facts := read_json(path)).get("key") == key:
         settings = {name: value for name, value in facts["train"].items() if name != "context"}
         return Plan(from_mapping(choose_family(family).shape, facts["model"]), TrainConfig(**settings), facts)
-    chosen = plan(data, minutes=minutes, family=family, preset=preset, seed=seed, device=device, console=console)
+    chosen = plan(
+        data,
+        minutes=minutes,
+        family=family,
+        preset=preset,
+        start=start,
+        seed=seed,
+        device=device,
+        console=console,
+    )
     write_json(path, {"key": key, **chosen.facts})
     return chosen
 
@@ -197,26 +215,34 @@ class _Candidate:
         )
 
 
-def _affordable(corpus: _Corpus, machine: Machine, family: str, preset: str) -> list[tuple[str, LanguageShape, int]]:
-    """Name, shape and batch of the sizes that fit into memory."""
-    kind = choose_family(family)
+def _sizes(corpus: _Corpus, family: str, preset: str, full: LanguageShape | None) -> dict[str, LanguageShape]:
+    """The shapes to choose from by name, of a context that suits the text; `full` is that of a model to go on with."""
+    kind = choose_family(family if full is None else family_of(full))
     context = kind.context
     while context > 32 and corpus.tokens < 40 * context:
         context //= 2
-    batch = max(1, TOKENS_PER_STEP // context)
-    shapes = [
-        (name, kind.shape(vocabulary=corpus.vocabulary, context=context, **fields), batch)
+    if full is not None:
+        return {t("the model itself"): replace(full, context=min(context, full.context))}
+    return {
+        name: kind.shape(vocabulary=corpus.vocabulary, context=context, **fields)
         for name, fields in load_presets(family).items()
         if preset in ("", name)
-    ]
-    fitting = [entry for entry in shapes if _fits(entry[1], batch, machine)]
+    }
+
+
+def _affordable(
+    corpus: _Corpus, machine: Machine, sizes: dict[str, LanguageShape]
+) -> list[tuple[str, LanguageShape, int]]:
+    """Name, shape and batch of the sizes that fit into memory."""
+    shapes = [(name, shape, max(1, TOKENS_PER_STEP // shape.context)) for name, shape in sizes.items()]
+    fitting = [entry for entry in shapes if _fits(entry[1], entry[2], machine)]
     if not fitting:
         raise UserError(
             "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. Choose a smaller "
             "--preset, or leave the choice to the plan.",
             code=NO_ROOM,
             preset=shapes[0][0],
-            needed=(PROCESS_BYTES + shapes[0][1].training_bytes(batch)) / 1e9,
+            needed=(PROCESS_BYTES + shapes[0][1].training_bytes(shapes[0][2])) / 1e9,
             memory=machine.memory_bytes / 1e9,
         )
     return fitting
@@ -253,35 +279,33 @@ def _settle(
     measured: list[_Candidate],
     corpus: _Corpus,
     machine: Machine,
-    *,
-    minutes: float,
-    seed: int,
-    device: str,
+    model: LanguageShape,
+    given: dict[str, Any],
 ) -> Plan:
-    """Turn the chosen candidate into settings and sentences."""
+    """Turn the chosen candidate into settings and sentences. `model` is its shape with all the positions it reads."""
+    minutes: float = given["minutes"]
     seconds = 60 * minutes
     tokens = best.tokens(seconds)
     shape, batch = best.shape, best.batch
     while tokens / (batch * shape.context) > MOST_STEPS and _fits(shape, 2 * batch, machine):
         batch *= 2
     epochs = tokens / corpus.tokens
-    choose = masked_recipe if isinstance(shape, EncoderConfig) else recipe
+    choose = restart_recipe if "start" in given else masked_recipe if isinstance(shape, EncoderConfig) else recipe
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),
         batch=batch,
         **choose(shape.parameters, tokens=tokens, unique=corpus.tokens),
-        minutes=minutes,
         validations=round(min(max(minutes, 4), 10)),
-        seed=seed,
-        device=device,
+        **given,
     )
     middle = best.expected(corpus, seconds)
+    usual = family_of(shape) == "decoder" and "start" not in given
     facts = {
         "minutes": minutes,
         "family": family_of(shape),
         "preset": best.name,
         "machine": machine.facts(),
-        "model": to_mapping(shape),
+        "model": to_mapping(model),
         "train": {**asdict(settings), "context": shape.context},
         "parameters": shape.parameters,
         "tokens": tokens,
@@ -293,7 +317,7 @@ def _settle(
         "memory_bytes": PROCESS_BYTES + shape.training_bytes(batch),
         "disk_bytes": 2 * 12 * shape.parameters + 4 * shape.parameters,
         # Fitted to runs of decoders; what it says of others is good for choosing a size, not for a promise.
-        "bits_per_byte": [(1 - RANGE) * middle, (1 + RANGE) * middle] if family_of(shape) == "decoder" else None,
+        "bits_per_byte": [(1 - RANGE) * middle, (1 + RANGE) * middle] if usual else None,
         "kneser_ney": corpus.kneser_ney,
         "candidates": [
             {
@@ -306,7 +330,7 @@ def _settle(
         ],
         "reasons": _reasons(best, measured, corpus, machine, epochs=epochs, seconds=seconds),
     }
-    return Plan(shape, settings, facts)
+    return Plan(model, settings, facts)
 
 
 def _reasons(

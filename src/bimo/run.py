@@ -24,6 +24,7 @@ from bimo.train.objectives import tokenizer_of
 from bimo.train.pretrain import Sampler, check_output, train
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
+from bimo.weights.opening import open_model
 
 __all__ = ["RunConfig", "choose_sampler", "claim", "run", "run_from_mapping", "sample_text", "train_settings"]
 
@@ -40,17 +41,21 @@ def run(
     seed: int = 0,
     device: str = "auto",
     settings: PrepareConfig | None = None,
+    start: str | Path = "",
     vectors: str | Path = "",
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Prepare, plan, train, evaluate and report. The same call continues what was interrupted.
 
-    `vectors` are word vectors from which the model's embedding starts.
+    `start` is a model to go on with, in whose tokens the text is prepared; `vectors` are word vectors from which the
+    model's embedding starts.
 
     Returns the facts of the evaluation. Raises UserError when the text, the disk or the folder will not do, or, with
     code INTERRUPTED, when a signal stopped it.
     """
     settings = settings or PrepareConfig()
+    if start:
+        settings = replace(settings, tokenizer=str(Path(start) / "tokenizer.json"))
     out = Path(out)
     home = out / "bimo"
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
@@ -59,6 +64,8 @@ def run(
     choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}
     if family != "decoder":
         choices["family"] = family
+    if start:
+        choices["start"] = open_model(Path(start)).digests()
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
@@ -71,6 +78,7 @@ def run(
             minutes=minutes,
             family=family,
             preset=preset,
+            start=str(start),
             seed=seed,
             device=device,
             console=console,
@@ -182,6 +190,7 @@ def train_settings(
     minutes: float,
     family: str,
     preset: str,
+    start: str,
     seed: int,
     device: str,
     config: Path | None,
@@ -202,6 +211,7 @@ def train_settings(
             minutes=minutes,
             family=family,
             preset=preset,
+            start=start,
             seed=seed,
             device=device,
             console=console,
@@ -213,11 +223,10 @@ def train_settings(
 
 def run_from_mapping(settings: dict[str, Any]) -> RunConfig:
     """Settings as a run file has them. `model.family` says which sizes a model has; a decoder need not say that."""
-    if unknown := settings.keys() - {"model", "train"}:
-        return from_mapping(RunConfig, {name: settings[name] for name in unknown})
-    if not isinstance(model := settings.get("model"), dict):
-        return from_mapping(RunConfig, settings)
-    sizes = dict(model)
+    for name, value in settings.items():
+        if name not in ("model", "train") or not isinstance(value, dict):
+            from_mapping(RunConfig, {name: value})  # which says what is wrong
+    sizes = dict(settings.get("model", {}))
     kind = choose_family(str(sizes.pop("family", "decoder"))).shape
     return RunConfig(
         from_mapping(kind, sizes, where="model."),

@@ -31,6 +31,7 @@ __all__ = [
     "Seed",
     "Source",
     "Sources",
+    "Start",
     "Stop",
     "Strict",
     "Target",
@@ -45,6 +46,9 @@ __all__ = [
 
 Source = Annotated[str, typer.Option("--source", help=t("Pairs: the column, or the language, to translate from."))]
 Target = Annotated[str, typer.Option("--target", help=t("Pairs: the column, or the language, to translate into."))]
+Start = Annotated[
+    str, typer.Option("--from", help=t("A model folder to go on with, instead of beginning with nothing."))
+]
 Sources = Annotated[
     list[Path], typer.Argument(metavar="SOURCE...", readable=False, help=t("Files and folders of text."))
 ]

@@ -31,6 +31,7 @@ from bimo.cli.options import (
     Seed,
     Source,
     Sources,
+    Start,
     Stop,
     Strict,
     Target,
@@ -87,6 +88,7 @@ def run(
     minutes: Minutes = 10.0,
     family: Family = "decoder",
     preset: Preset = "",
+    start: Start = "",
     lang: Lang = "",
     chinese: Chinese = "",
     allow: Allow = "",
@@ -129,6 +131,7 @@ def run(
         seed=seed,
         device=device,
         settings=settings,
+        start=start,
         vectors=vectors,
         console=Console(quiet=quiet),
     )
@@ -250,6 +253,7 @@ def train(
     minutes: Annotated[float | None, typer.Option("--minutes", help=t("How long training may take; 10."))] = None,
     family: Family = "decoder",
     preset: Preset = "",
+    start: Start = "",
     config: Annotated[Path | None, typer.Option("--config", help=t("A run file instead of a plan."))] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=t("Change one setting: train.batch=8."))] = None,
     source: Source = "",
@@ -266,10 +270,10 @@ def train(
     from bimo.translation import train_translator
 
     console = Console(quiet=quiet)
-    if config is not None and (minutes is not None or family not in ("decoder", PAIRED) or preset or seed):
+    if config is not None and (minutes is not None or family not in ("decoder", PAIRED) or preset or start or seed):
         raise UserError(
-            "A run file holds all settings, so --minutes, --family, --preset and --seed have no place beside --config. "
-            "Change one with --set, such as --set train.minutes=5.",
+            "A run file holds all settings, so --minutes, --family, --preset, --from and --seed have no place beside "
+            "--config. Change one with --set, such as --set train.minutes=5.",
             code=USAGE,
         )
     minutes = 10.0 if minutes is None else minutes
@@ -299,6 +303,7 @@ def train(
         minutes=minutes,
         family=family,
         preset=preset,
+        start=start,
         seed=seed,
         device=device,
         config=config,

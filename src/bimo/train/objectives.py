@@ -105,7 +105,8 @@ def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer
     """What a model of this shape is trained for."""
     if isinstance(shape, EncoderConfig):
         return MaskedWords(validation, tokenizer, context=shape.context)
-    return NextToken(validation, tokenizer, context=shape.context, noise=settings.noise, smoothing=settings.smoothing)
+    window = settings.window or shape.context
+    return NextToken(validation, tokenizer, context=window, noise=settings.noise, smoothing=settings.smoothing)
 
 
 def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:

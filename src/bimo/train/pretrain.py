@@ -22,7 +22,7 @@ from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
 from bimo.models.recurrent import require_one_direction
-from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.tokens.batches import Batches
@@ -34,6 +34,7 @@ from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective, choose_objective, tokenizer_of
 from bimo.train.optim import build_optimizers
+from bimo.train.restart import open_start, take_weights
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.huggingface import save_encoder, save_model, save_translator
@@ -84,7 +85,15 @@ def train(
     if isinstance(objective, MaskedWords):
         batches: StepSource = objective.batches(shards, batch=settings.batch, seed=settings.seed)
     else:
-        batches = Batches(shards, batch=settings.batch, context=model.context, seed=settings.seed)
+        window = settings.window or model.context
+        if window > model.context:
+            raise UserError(
+                "The setting train.window ({window}) is more than the model reads ({context}).",
+                code=USAGE,
+                window=window,
+                context=model.context,
+            )
+        batches = Batches(shards, batch=settings.batch, context=window, seed=settings.seed)
     lesson = Lesson(data, tokenizer, batches, objective, shards.fingerprint, shards.verify)
     return train_on(lesson, out=out, model=model, settings=settings, sampler=sampler, console=console)
 
@@ -105,7 +114,7 @@ def train_on(
     lesson: Lesson,
     *,
     out: Path,
-    model: Shape | Seq2SeqConfig,
+    model: Shape,
     settings: TrainConfig,
     sampler: Sampler | None = None,
     console: Console = SILENT,
@@ -128,7 +137,7 @@ class _Run:
         self,
         lesson: Lesson,
         out: Path,
-        shape: Shape | Seq2SeqConfig,
+        shape: Shape,
         settings: TrainConfig,
         sampler: Sampler | None,
         console: Console,
@@ -138,6 +147,7 @@ class _Run:
         require_one_direction(shape)
         self.tokenizer, self.objective = lesson.tokenizer, lesson.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
+        self.start = open_start(Path(settings.start), self.tokenizer) if settings.start else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
             raise UserError(
@@ -155,6 +165,7 @@ class _Run:
             "tokens": self.lesson.fingerprint,
             "tokenizer": digest_file(self.lesson.data / "tokenizer.json"),
             **({"vectors": vectors_digest(self.vectors)} if self.vectors else {}),
+            **({"start": self.start.digests()} if self.start else {}),
         }
         key = digest_json(content)
         path = self.home / "manifest.json"
@@ -199,6 +210,8 @@ class _Run:
         seed_everything(settings.seed)
         model = build(self.shape, compute_dtype=getattr(torch, dtype), dropout=settings.dropout)
         model.initialise(settings.seed)
+        if self.start:
+            take_weights(model, self.start, self.shape)
         if self.vectors:
             known = start_from_vectors(model.embedding.weight, self.tokenizer, self.vectors)
             self.console.say("Training", t("{known:,} tokens begin as the words they are", known=known))
@@ -313,9 +326,11 @@ class _Run:
         progress, health = trainer.progress, trainer.health
         if isinstance(self.model, Encoder):
             save_encoder(self.out, self.model, pad=self.tokenizer.special_id("pad_token"))
+        elif isinstance(self.model, EncoderDecoder):
+            save_translator(self.out, self.model, end=self.tokenizer.end)
         else:
-            save = save_translator if isinstance(self.model, EncoderDecoder) else save_model
-            save(self.out, self.model, end=self.tokenizer.end)
+            begin = self.tokenizer.begin[0] if self.tokenizer.begin else None
+            save_model(self.out, self.model, end=self.tokenizer.end, begin=begin)
         self.tokenizer.save(self.out, context=self.shape.context)
         rate = self._tokens(progress) / progress.seconds
         facts = {

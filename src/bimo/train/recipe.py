@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["masked_recipe", "recipe"]
+__all__ = ["masked_recipe", "recipe", "restart_recipe"]
 
+MUON_RATE = 0.02
 ADAM_RATE = 0.012
-"""Up to a pressure of ADAM_PRESSURE; beyond it falls with the square root of the excess."""
+"""Up to a pressure of ADAM_PRESSURE; beyond it that of AdamW falls with the square root of the excess."""
 
 ADAM_PRESSURE = 10.0
 FREE_PRESSURE = 25.0
@@ -16,6 +17,9 @@ FREE_PRESSURE = 25.0
 
 SHARE_PER_DOUBLING = 0.08
 MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
+
+RESTART = 0.1
+"""Of the usual rates, where weights have been learned before (docs/log.md)."""
 
 MASKED_ADAM_RATE, MASKED_WARMUP = 0.003, 0.05
 """Norms stand behind the layers of an encoder: at the rates of a decoder it stays with the frequencies of words."""
@@ -42,3 +46,12 @@ def masked_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any
     usual = recipe(parameters, tokens=tokens, unique=unique)
     rate = min(usual["adam_rate"], MASKED_ADAM_RATE)
     return {"adam_rate": rate, "warmup": MASKED_WARMUP, "dropout": usual["dropout"], "noise": 0.0}
+
+
+def restart_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
+    """The same for a model that has learned before: rates that do not undo it, and nothing against memorising.
+
+    What it knows from elsewhere keeps it from learning a text by heart so soon.
+    """
+    usual = recipe(parameters, tokens=tokens, unique=unique)
+    return {"muon_rate": RESTART * MUON_RATE, "adam_rate": RESTART * usual["adam_rate"]}

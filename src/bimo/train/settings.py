@@ -23,6 +23,7 @@ RANGES = {
     "smoothing": "from 0 to below 1",
     "minutes": "0 or more",
     "validations": "0 or more",
+    "window": "0 or more",
     "seed": "0 or more, below 2^63",
     "dtype": "auto, float32 or bfloat16",
 }
@@ -36,8 +37,9 @@ class TrainConfig:
     or all if that of Muon is 0); `batch` counts windows (of pairs: as many as have the tokens of so many windows);
     `dropout` is the share of the columns that layers leave out, `noise` that of the tokens read that are exchanged,
     both against learning a small text by heart; `smoothing` is the share of each target that is spread over all tokens;
-    `vectors` names word vectors from which the embedding starts; `dtype` is float32, bfloat16 or auto (what is
-    measurably faster here).
+    `start` names a model whose weights training goes on with; `window` is how many tokens are learned from at a time, 0
+    as many as the model reads; `vectors` names word vectors from which the embedding starts; `dtype` is float32,
+    bfloat16 or auto (what is measurably faster here).
     """
 
     steps: int
@@ -54,6 +56,8 @@ class TrainConfig:
     minutes: float = 0.0
     validations: int = 8
     seed: int = 0
+    start: str = ""
+    window: int = 0
     vectors: str = ""
     dtype: str = "auto"
     device: str = "auto"
@@ -73,6 +77,7 @@ class TrainConfig:
             "smoothing": 0 <= self.smoothing < 1,
             "minutes": 0 <= self.minutes < math.inf,
             "validations": self.validations >= 0,
+            "window": self.window >= 0,
             "seed": 0 <= self.seed < 2**63,
             "dtype": self.dtype in ("auto", "float32", "bfloat16"),
         }
