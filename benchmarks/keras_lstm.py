@@ -4,8 +4,11 @@
 
 Characters are the tokens, Adam with the same settings updates both, nothing is dropped or clipped. Contestants take
 turns, an epoch each; loss is that on the last tenth of the text. The first epoch compiles: its speed does not count.
-Keras stands in an environment of its own. `bimo` computes in float32 as Keras does, `bimo, bfloat16` as `bimo train`
-does where that is faster; --variants lets Keras try XLA and mixed precision, neither of which made it faster.
+Keras stands in an environment of its own. `bimo` computes in float32 as Keras does and starts as Keras does, with a
+small embedding; `bimo, bfloat16` is what `bimo train` does where that is faster, and starts as that does. Keras' Adam
+squares the gradients of an embedding before those of equal tokens are added up, so that its rows move too far; `keras,
+one-hot` is the same model with the embedding as a product, whose gradients are added first.
+--variants lets Keras try XLA and mixed precision, neither of which made it faster.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from bimo.models.recurrent import Recurrent, RecurrentConfig
 from bimo.runtime import keep_freed_memory, pick_device
 from bimo.train.losses import next_token_loss
 
+KERAS_EMBEDDING = 0.05
+"""Keras draws an embedding evenly from minus to plus this."""
+
 
 def bimo_worker(turns: Turns, text: str, shape: dict[str, int], batch: int, rate: float, dtype: str) -> None:
     """Our model and our loss; a task is {"seed", "epoch"}, and epoch 0 begins with a new model."""
@@ -38,6 +44,8 @@ def bimo_worker(turns: Turns, text: str, shape: dict[str, int], batch: int, rate
     for task in turns:
         if task["epoch"] == 0:
             model = Recurrent(config, compute_dtype=getattr(torch, dtype)).initialise(task["seed"])
+            if dtype == "float32":
+                torch.nn.init.uniform_(model.embedding.weight, -KERAS_EMBEDDING, KERAS_EMBEDDING)
             betas = (ADAM["beta_1"], ADAM["beta_2"])
             adam = torch.optim.Adam(model.parameters(), lr=rate, betas=betas, eps=ADAM["epsilon"], fused=True)
         windows = epoch(train, batch, task["seed"], task["epoch"])
@@ -92,20 +100,22 @@ def main() -> None:
     text = asked.text.read_text(encoding="utf-8")
     shape = {"layers": asked.layers, "width": asked.width, "context": asked.context}
     peer = {**shape, "batch": asked.batch, "rate": asked.rate, "threads": asked.threads}
+    plain = {**peer, "xla": False, "one_hot": False, "dtype": "float32"}
     ours = (text, shape, asked.batch, asked.rate)
     workers: dict[str, tuple[Any, ...]] = {
         "bimo": (bimo_worker, *ours, "float32"),
-        "keras": (keras_worker, asked.keras, asked.text, {**peer, "xla": False, "dtype": "float32"}),
+        "keras": (keras_worker, asked.keras, asked.text, plain),
+        "keras, one-hot": (keras_worker, asked.keras, asked.text, {**plain, "one_hot": True}),
         "bimo, bfloat16": (bimo_worker, *ours, "bfloat16"),
     }
     if asked.variants:
         workers |= {
-            "keras, XLA": (keras_worker, asked.keras, asked.text, {**peer, "xla": True, "dtype": "float32"}),
+            "keras, XLA": (keras_worker, asked.keras, asked.text, {**plain, "xla": True}),
             "keras, bfloat16": (
                 keras_worker,
                 asked.keras,
                 asked.text,
-                {**peer, "xla": False, "dtype": "mixed_bfloat16"},
+                {**plain, "dtype": "mixed_bfloat16"},
             ),
         }
     tasks = [{"seed": seed, "epoch": number} for seed in range(asked.seeds) for number in range(asked.epochs)]

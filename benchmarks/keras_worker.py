@@ -38,8 +38,12 @@ def epoch(windows: np.ndarray, batch: int, seed: int, number: int) -> np.ndarray
 def build(keras: Any, vocabulary: int, settings: dict[str, Any]) -> Any:
     """Keras' own layers, compiled by TensorFlow or by XLA."""
     cells = [keras.layers.LSTM(settings["width"], return_sequences=True) for _ in range(settings["layers"])]
-    embedding = keras.layers.Embedding(vocabulary, settings["width"])
-    model = keras.Sequential([keras.Input((settings["context"],)), embedding, *cells, keras.layers.Dense(vocabulary)])
+    embedding = [keras.layers.Embedding(vocabulary, settings["width"])]
+    if settings["one_hot"]:
+        evenly = keras.initializers.RandomUniform(-0.05, 0.05)  # as an Embedding starts
+        product = keras.layers.Dense(settings["width"], use_bias=False, kernel_initializer=evenly)
+        embedding = [keras.layers.Lambda(lambda ids: keras.ops.one_hot(ids, vocabulary)), product]
+    model = keras.Sequential([keras.Input((settings["context"],)), *embedding, *cells, keras.layers.Dense(vocabulary)])
     model.compile(
         optimizer=keras.optimizers.Adam(settings["rate"], **ADAM),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
