@@ -68,6 +68,14 @@ def test_repetition_makes_less_likely_once(row: list[float], data: st.DataObject
     np.testing.assert_allclose(found, [expected], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_logits_that_are_no_numbers_end_in_a_sentence(wrong: float, temperature: float) -> None:
+    logits = logits_of([0.0, 1.0, 2.0], [0.0, wrong, 2.0])
+    with pytest.raises(UserError, match="What this model computes is no number"):
+        choose(logits, [[], []], Sampling(temperature), [0.5, 0.5])
+
+
 def test_filters_look_at_each_row_alone_and_keep_what_is_hidden_hidden() -> None:
     logits = logits_of([1.0, 5.0, -math.inf, 3.0], [4.0, -2.0, 4.0, -math.inf])
     for filter_, value in ((keep_top_k, 2), (keep_top_p, 0.9), (keep_min_p, 0.1)):

@@ -14,7 +14,7 @@ from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
-from bimo.generate.sample import Sampling
+from bimo.generate.sample import Sampling, require_numbers
 from bimo.models.scoring import Score
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import DATA_REFUSED, UserError, t
@@ -100,6 +100,7 @@ def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = 
             scores += model.rolling_scores(texts[start : start + 64])
             update(len(scores), "")
     losses = np.array([score.nats for score in scores])
+    require_numbers(losses)
     tokens = sum(len(ids) + 1 for ids in model.tokenizer.encode_batch(texts))
     draws = np.random.default_rng(0).integers(0, len(texts), size=(BOOTSTRAPS, len(texts)))
     resampled = losses[draws].sum(axis=1) / bytes_[draws].sum(axis=1) / math.log(2)

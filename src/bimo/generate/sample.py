@@ -13,7 +13,7 @@ import numpy as np
 
 from bimo.runtime import USAGE, UserError, t
 
-__all__ = ["Sampling", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "penalise_repetition"]
+__all__ = ["Sampling", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "penalise_repetition", "require_numbers"]
 
 Array = np.ndarray
 
@@ -96,8 +96,20 @@ def keep_min_p(logits: Array, p: float) -> Array:
     return np.where(logits < logits.max(axis=-1, keepdims=True) + math.log(p), -np.inf, logits)
 
 
+def require_numbers(computed: Array) -> None:
+    """Raises UserError where a model has computed something that is infinite or no number."""
+    if not np.isfinite(computed).all():
+        raise UserError(
+            "What this model computes is no number: its weights are too large, or damaged. Get it anew from its source."
+        )
+
+
 def choose(logits: Array, seen: Sequence[Sequence[int]], sampling: Sampling, chance: Sequence[float]) -> list[int]:
-    """One id a row, from float32 logits [B, V], the ids that each row has seen and a number in [0, 1) a row."""
+    """One id a row, from float32 logits [B, V], the ids that each row has seen and a number in [0, 1) a row.
+
+    Raises UserError when logits are not numbers.
+    """
+    require_numbers(logits.max(axis=-1))  # which is no number where one of the logits is none
     if sampling.repetition_penalty != 1.0:
         logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0.0:
