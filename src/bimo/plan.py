@@ -290,7 +290,8 @@ def _settle(
     while tokens / (batch * shape.context) > MOST_STEPS and _fits(shape, 2 * batch, machine):
         batch *= 2
     epochs = tokens / corpus.tokens
-    choose = restart_recipe if "start" in given else masked_recipe if isinstance(shape, EncoderConfig) else recipe
+    elsewhere = "start" in given and not (Path(given["start"]) / "bimo" / "training.json").exists()
+    choose = restart_recipe if elsewhere else masked_recipe if isinstance(shape, EncoderConfig) else recipe
     settings = TrainConfig(
         steps=max(20, tokens // (batch * shape.context)),
         batch=batch,

@@ -19,7 +19,7 @@ SHARE_PER_DOUBLING = 0.08
 MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
 
 RESTART = 0.1
-"""Of the usual rates, where weights have been learned before (docs/log.md)."""
+"""Of the usual rates, for a model that has learned from far more text than it will here."""
 
 MASKED_ADAM_RATE, MASKED_WARMUP = 0.003, 0.05
 """Norms stand behind the layers of an encoder: at the rates of a decoder it stays with the frequencies of words."""
@@ -49,9 +49,9 @@ def masked_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any
 
 
 def restart_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
-    """The same for a model that has learned before: rates that do not undo it, and nothing against memorising.
+    """The same for a model from elsewhere that has learned long: rates that do not undo it, no dropout, no noise.
 
-    What it knows from elsewhere keeps it from learning a text by heart so soon.
+    What was trained here for minutes or hours goes on best with the usual recipe (docs/log.md).
     """
     usual = recipe(parameters, tokens=tokens, unique=unique)
     return {"muon_rate": RESTART * MUON_RATE, "adam_rate": RESTART * usual["adam_rate"]}
