@@ -319,7 +319,7 @@ def test_wrong_usage_is_a_sentence(model: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "mine.gguf"
     foreign.write_text("my own")
     for changes, sentence in (
-        ({"to": "onyx"}, "--to must be one of hf, gguf, but is onyx"),
+        ({"to": "onyx"}, "--to must be one of hf, gguf, ctranslate2, onnx, but is onyx"),
         ({"to": "hf", "weights": "int8"}, "For hf the weights can be f32, f16, bf16, but not int8"),
         ({"to": "gguf", "weights": "q5_k"}, "For gguf the weights can be .*q4_1, but not q5_k"),
         ({"to": "gguf", "out": foreign}, "exists and is no export of Bimo's"),

@@ -374,7 +374,7 @@ def generate(
 @verb(t("A model for other engines, opened there and compared with the trained one; kept when it is the same."))
 def export(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))],
-    to: Annotated[str, typer.Option("--to", help=t("hf: a folder for transformers; gguf: a file for llama.cpp."))],
+    to: Annotated[str, typer.Option("--to", help=t("hf, gguf; ctranslate2 for translation; onnx for encoders."))],
     out: Annotated[Path, typer.Option("--out", help=t("The folder or file to write."))],
     weights: Annotated[
         str, typer.Option("--weights", help=t("f32, f16, bf16; for gguf also int8 (q8_0) and int4 (q4_1)."))

@@ -21,7 +21,7 @@ from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
-from bimo.weights.huggingface import holds_encoder
+from bimo.weights.huggingface import family_in
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
@@ -49,7 +49,7 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
     report and the card of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
-    if holds_encoder(model):
+    if family_in(model) == "encoder":
         return evaluate_masked(model, source, console=console)
     if not (source / "manifest.json").exists():
         return predict_texts(load(model), _read_texts(source, console), console=console)

@@ -14,14 +14,17 @@ from bimo.baselines import sample_evenly
 from bimo.console import SILENT, Console
 from bimo.evaluate.suite import predict_texts
 from bimo.export.comparison import Engine, OurEngine, compare, differing_weights
+from bimo.export.encoders import compare_onnx, write_encoder
 from bimo.export.gguf import open_with_llama_cpp, round_gguf, write_gguf_file
 from bimo.export.hf import open_hf, round_hf, write_hf
 from bimo.export.source import Source, open_gguf, open_source
+from bimo.export.translators import compare_ctranslate2, write_ctranslate2
 from bimo.files import read_json, replacing, replacing_folder, require_room, write_json
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.store import read_stored
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.gguf_blocks import StoredMatrix
+from bimo.weights.huggingface import family_in
 
 __all__ = ["FORMATS", "TARGETS", "Target", "export", "export_lines"]
 
@@ -93,6 +96,26 @@ TARGETS = {
 }
 
 
+@dataclass(frozen=True)
+class OtherTarget:
+    """How a model that is no decoder is written for an engine, float32 as it is, and compared there.
+
+    Both functions take the model's folder; `compare` also takes texts, and returns what it compared and, in words, what
+    differs.
+    """
+
+    family: str
+    folder: bool
+    write: Callable[[Path, Path], None]
+    compare: Callable[[Path, Path, list[str]], tuple[dict[str, Any], list[str]]]
+
+
+OTHER_TARGETS = {
+    "ctranslate2": OtherTarget("seq2seq", True, write_ctranslate2, compare_ctranslate2),
+    "onnx": OtherTarget("encoder", False, write_encoder, compare_onnx),
+}
+
+
 def export(
     model: str | Path,
     *,
@@ -103,7 +126,7 @@ def export(
     check: bool = False,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """Write `model`, a folder or a GGUF file, to `out` for the engines of `to`, a key of TARGETS.
+    """Write `model`, a folder or a GGUF file, to `out` for the engines of `to`, a key of TARGETS or OTHER_TARGETS.
 
     What was written is opened again, by such an engine where one is installed, and compared with the model on prompts
     from the held-out part of `data` (by default what `bimo run` left beside the model). Returns the comparison, which
@@ -112,7 +135,10 @@ def export(
     Raises UserError, and leaves `out` as it was, when the two differ by more than the format allows.
     """
     model, out = Path(model), Path(out)
-    target = _target(to)
+    _require_known_to(to, family_in(model) or "decoder")
+    if to in OTHER_TARGETS:
+        return _export_other(OTHER_TARGETS[to], model, to, out, weights, None if data is None else Path(data), check)
+    target = TARGETS[to]
     kept = out / "bimo" / "export.json" if target.folder else out.with_name(out.name + ".export.json")
     if check and not weights:
         weights = _kept_format(kept)
@@ -164,10 +190,57 @@ def export(
     return facts
 
 
-def _target(name: str) -> Target:
-    if name not in TARGETS:
-        raise UserError("--to must be one of {known}, but is {name}.", code=USAGE, known=", ".join(TARGETS), name=name)
-    return TARGETS[name]
+def _export_other(
+    target: OtherTarget, model: Path, to: str, out: Path, weights: str, data: Path | None, check: bool
+) -> dict[str, Any]:
+    """As `export`, for a model that is no decoder."""
+    if weights not in ("", "f32"):
+        raise UserError(
+            "For {to} the weights can be {known}, but not {name}.", code=USAGE, to=to, known="f32", name=weights
+        )
+    kept = out / "bimo" / "export.json" if target.folder else out.with_name(out.name + ".export.json")
+    _require_place(out, kept, check=check)
+    texts, _, where = _held_out(model, data)
+    facts: dict[str, Any] = {"bimo": bimo.__version__, "model": model.name, "to": to, "weights": "F32"}
+    facts["prompts_from"] = where or "sentences"
+    if check:
+        facts["comparison"], faults = target.compare(model, out, texts)
+        if faults:
+            raise UserError(
+                "{out} is not {model} as {form}: {faults}.", out=out, model=model, form=to, faults=t("; ").join(faults)
+            )
+    else:
+        with replacing_folder(out) if target.folder else replacing(out) as part:
+            target.write(part, model)
+            facts["comparison"], faults = target.compare(model, part, texts)
+            if faults:
+                raise UserError(
+                    "What was written for {engine} is not what was trained: {faults}. It is not kept.",
+                    engine=facts["comparison"]["engine"],
+                    faults=t("; ").join(faults),
+                )
+            if target.folder:
+                write_json(part / "bimo" / "export.json", facts)
+        if not target.folder:
+            write_json(kept, facts)
+    return {**facts, "path": str(out), "bytes": _size(out)}
+
+
+def _require_known_to(name: str, family: str) -> None:
+    """Raises UserError when there is no such target, or none for models of this family."""
+    others = {name: target.family for name, target in OTHER_TARGETS.items()}
+    families = {**dict.fromkeys(TARGETS, "decoder"), **others}
+    if name not in families:
+        raise UserError("--to must be one of {known}, but is {name}.", code=USAGE, known=", ".join(families), name=name)
+    known = [target for target, kind in families.items() if kind == family]
+    if name not in known:
+        raise UserError(
+            "A model of the family {family} cannot become {name}. What it can become: {known}.",
+            code=USAGE,
+            family=family,
+            name=name,
+            known=", ".join(known) or "-",
+        )
 
 
 def _format(wanted: str, to: str, target: Target) -> Format:
@@ -200,6 +273,11 @@ def _require_place(out: Path, kept: Path, *, check: bool) -> None:
 def _held_out(model: Path, data: Path | None) -> tuple[list[str], list[str], str | None]:
     """(Prompts, texts to measure the loss on, the folder they are from or None when they are our own sentences)."""
     folder = data or model / "bimo" / "data"
+    pairs = folder / "pairs" / "validation.tsv"
+    if pairs.is_file():
+        lines = pairs.read_text(encoding="utf-8").splitlines()[:PROMPTS]
+        sources = [line.split("\t")[0] for line in lines]
+        return sources, sources, str(folder)
     if not (folder / "documents").is_dir():
         if data is not None:
             raise UserError("{path} is not prepared data. It is made by: bimo prepare SOURCE --out DATA.", path=data)
@@ -279,10 +357,30 @@ def _size(path: Path) -> int:
 
 def export_lines(facts: dict[str, Any]) -> list[str]:
     """An export as lines for people."""
-    found, bits = facts["comparison"], facts["bits_per_byte"]
+    found = facts["comparison"]
     return [
         t("{path}: {weights}, {size:.1f} MB", path=facts["path"], weights=facts["weights"], size=facts["bytes"] / 1e6),
         t("opened again with {engine}", engine=found["engine"]),
+        *(_lines_of_decoder(facts) if "bits_per_byte" in facts else [_line_of_other(found)]),
+    ]
+
+
+def _line_of_other(found: dict[str, Any]) -> str:
+    if "equal_translations" in found:
+        return t(
+            "{equal} of {texts} texts are translated alike", equal=found["equal_translations"], texts=found["prompts"]
+        )
+    return t(
+        "{texts} texts: predictions differ by at most {largest:.2g} ({tolerance:.2g} allowed)",
+        texts=found["prompts"],
+        largest=found["largest_difference"],
+        tolerance=found["tolerance"],
+    )
+
+
+def _lines_of_decoder(facts: dict[str, Any]) -> list[str]:
+    found, bits = facts["comparison"], facts["bits_per_byte"]
+    return [
         t(
             "{prompts} prompts: ids, special tokens and chat template are equal; predictions differ by at most "
             "{largest:.2g} ({tolerance:.2g} allowed); {equal} prompts go on with the same {tokens} tokens",

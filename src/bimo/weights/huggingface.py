@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.encoder import Encoder, EncoderConfig
-from bimo.models.families import LanguageModule, LanguageShape, Model, Shape
+from bimo.models.families import LanguageModule, LanguageShape, Model, Shape, family_of
 from bimo.models.perceptron import PerceptronConfig
 from bimo.models.recurrent import RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
@@ -26,8 +26,8 @@ from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
     "end_ids",
+    "family_in",
     "from_hf",
-    "holds_encoder",
     "load_encoder",
     "load_model",
     "load_translator",
@@ -201,10 +201,10 @@ def load_encoder(
     return model
 
 
-def holds_encoder(folder: Path) -> bool:
-    """Whether a folder's `config.json` describes an encoder."""
-    settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return isinstance(settings, dict) and settings.get("model_type") == "bert"
+def family_in(folder: Path) -> str:
+    """The family, as --family names it, of the model that a folder's `config.json` describes; "" if it is none."""
+    path = folder / "config.json"
+    return family_of(model_config_from_hf(read_settings(path), where=path)) if path.is_file() else ""
 
 
 def load_translator(
