@@ -139,7 +139,7 @@ def export(
     if to in OTHER_TARGETS:
         return _export_other(OTHER_TARGETS[to], model, to, out, weights, None if data is None else Path(data), check)
     target = TARGETS[to]
-    kept = out / "bimo" / "export.json" if target.folder else out.with_name(out.name + ".export.json")
+    kept = _kept(out, folder=target.folder)
     if check and not weights:
         weights = _kept_format(kept)
     form = _format(weights or target.formats[0], to, target)
@@ -160,32 +160,16 @@ def export(
         )
     facts: dict[str, Any] = {"bimo": bimo.__version__, "model": source.name, "to": to, "weights": form.name}
     facts |= {"prompts_from": where or "sentences", **_loss(source, rounded, texts, form, console)}
-    if check:
-        facts["comparison"], faults = _compared(rounded, out, target, form, prompts, console)
-        if faults:
-            raise UserError(
-                "{out} is not {model} as {form}: {faults}.",
-                out=out,
-                model=model,
-                form=form.name,
-                faults=t("; ").join(faults),
-            )
-    else:
+
+    def write(part: Path) -> None:
         size = sum(matrix.data.nbytes for matrix in rounded.weights.values())
         require_room(out.parent, size + (16 << 20))
-        with replacing_folder(out) if target.folder else replacing(out) as part:
-            target.write(part, source, form.name)
-            facts["comparison"], faults = _compared(rounded, part, target, form, prompts, console)
-            if faults:
-                raise UserError(
-                    "What was written for {engine} is not what was trained: {faults}. It is not kept.",
-                    engine=facts["comparison"]["engine"],
-                    faults=t("; ").join(faults),
-                )
-            if target.folder:
-                write_json(part / "bimo" / "export.json", facts)
-        if not target.folder:
-            write_json(kept, facts)
+        target.write(part, source, form.name)
+
+    def compare_there(part: Path) -> tuple[dict[str, Any], list[str]]:
+        return _compared(rounded, part, target, form, prompts, console)
+
+    _keep(out, facts, model, folder=target.folder, write=None if check else write, compare=compare_there)
     facts |= {"path": str(out), "bytes": _size(out)}
     return facts
 
@@ -198,32 +182,64 @@ def _export_other(
         raise UserError(
             "For {to} the weights can be {known}, but not {name}.", code=USAGE, to=to, known="f32", name=weights
         )
-    kept = out / "bimo" / "export.json" if target.folder else out.with_name(out.name + ".export.json")
+    kept = _kept(out, folder=target.folder)
     _require_place(out, kept, check=check)
     texts, _, where = _held_out(model, data)
     facts: dict[str, Any] = {"bimo": bimo.__version__, "model": model.name, "to": to, "weights": "F32"}
     facts["prompts_from"] = where or "sentences"
-    if check:
-        facts["comparison"], faults = target.compare(model, out, texts)
+    _keep(
+        out,
+        facts,
+        model,
+        folder=target.folder,
+        write=None if check else lambda part: target.write(part, model),
+        compare=lambda part: target.compare(model, part, texts),
+    )
+    return {**facts, "path": str(out), "bytes": _size(out)}
+
+
+def _kept(out: Path, *, folder: bool) -> Path:
+    """Where the comparison stands: in the folder, or beside the file."""
+    return out / "bimo" / "export.json" if folder else out.with_name(out.name + ".export.json")
+
+
+def _keep(
+    out: Path,
+    facts: dict[str, Any],
+    model: Path,
+    *,
+    folder: bool,
+    write: Callable[[Path], None] | None,
+    compare: Callable[[Path], tuple[dict[str, Any], list[str]]],
+) -> None:
+    """Write, compare, and keep with the comparison; without `write`, compare what stands at `out`.
+
+    Raises UserError, and leaves `out` as it was, when `compare` finds faults.
+    """
+    if write is None:
+        facts["comparison"], faults = compare(out)
         if faults:
             raise UserError(
-                "{out} is not {model} as {form}: {faults}.", out=out, model=model, form=to, faults=t("; ").join(faults)
+                "{out} is not {model} as {form}: {faults}.",
+                out=out,
+                model=model,
+                form=facts["weights"],
+                faults=t("; ").join(faults),
             )
-    else:
-        with replacing_folder(out) if target.folder else replacing(out) as part:
-            target.write(part, model)
-            facts["comparison"], faults = target.compare(model, part, texts)
-            if faults:
-                raise UserError(
-                    "What was written for {engine} is not what was trained: {faults}. It is not kept.",
-                    engine=facts["comparison"]["engine"],
-                    faults=t("; ").join(faults),
-                )
-            if target.folder:
-                write_json(part / "bimo" / "export.json", facts)
-        if not target.folder:
-            write_json(kept, facts)
-    return {**facts, "path": str(out), "bytes": _size(out)}
+        return
+    with replacing_folder(out) if folder else replacing(out) as part:
+        write(part)
+        facts["comparison"], faults = compare(part)
+        if faults:
+            raise UserError(
+                "What was written for {engine} is not what was trained: {faults}. It is not kept.",
+                engine=facts["comparison"]["engine"],
+                faults=t("; ").join(faults),
+            )
+        if folder:
+            write_json(_kept(part, folder=True), facts)
+    if not folder:
+        write_json(_kept(out, folder=False), facts)
 
 
 def _require_known_to(name: str, family: str) -> None:
