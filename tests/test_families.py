@@ -59,7 +59,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModule:
     return random_model(SHAPES[request.param])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["decoder", "lstm", "mlp"])
 def test_every_preset_is_a_shape_and_they_grow(family: str) -> None:
     shapes = [FAMILIES[family].shape(vocabulary=8000, context=64, **sizes) for sizes in load_presets(family).values()]
     assert [family_of(shape) for shape in shapes] == [family] * len(shapes)
@@ -204,7 +204,7 @@ def test_the_doctor_knows_what_it_is_good_for(name: str, tmp_path: Path, tiny_to
 def test_only_decoders_take_adapters(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     save_model(tmp_path, random_model(SHAPES["mlp"].with_vocabulary(tiny_tokenizer.vocabulary)), end=tiny_tokenizer.end)
     tiny_tokenizer.save(tmp_path, context=16)
-    with pytest.raises(UserError, match="only those are tuned or take adapters"):
+    with pytest.raises(UserError, match="only those are tuned, take adapters or are exported"):
         load(tmp_path, adapter=tmp_path)
 
 

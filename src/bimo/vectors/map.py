@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def draw_map(words: Sequence[str], vectors: np.ndarray, path: Path, *, seed: int
     places = lay_out(vectors, seed=seed)
     # In a drawing words stay words: they can be searched for, and the reader's fonts show them.
     style: Any = {"font.family": ["DejaVu Sans", *chinese], "svg.fonttype": "none", "svg.hashsalt": "bimo"}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # Where this machine has no font for a word, its width is a guess, and the reader's font shows it all the same.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(INCHES, INCHES), dpi=DOTS_PER_INCH, layout="constrained")
         axes = figure.add_subplot()
         axes.set_axis_off()
