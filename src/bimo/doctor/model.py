@@ -45,10 +45,11 @@ TALK = [
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
 ABILITIES = {
-    "decoder": ("generate", "chat", "evaluate", "tune"),
+    "decoder": ("generate", "chat", "evaluate", "tune", "export"),
     "lstm": ("generate", "chat", "evaluate"),
     "mlp": ("generate", "chat", "evaluate"),
-    "seq2seq": ("translate",),
+    "encoder": ("evaluate", "export"),
+    "seq2seq": ("translate", "export"),
 }
 """What `bimo` can do with a model, by its family."""
 LONGEST_SHOWN = 200
@@ -243,10 +244,18 @@ def _describe_use(
         outside = sorted(id_ for id_ in ends if not 0 <= id_ < config.vocabulary)
         if outside:
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
+        if not report.problems:
+            report.facts["can"] = _abilities(config)
         if not report.problems and not isinstance(config, EncoderConfig):
             fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
-            in_kernel = fits and best_instructions() is not None
-            report.facts |= {"can": [*ABILITIES[family_of(config)]], "writes_in": "kernel" if in_kernel else "torch"}
+            report.facts["writes_in"] = "kernel" if fits and best_instructions() is not None else "torch"
+
+
+def _abilities(config: Shape) -> list[str]:
+    """What can be done with a model of a shape; an encoder is evaluated by the words that it guesses."""
+    can = ABILITIES[family_of(config)]
+    guesses = not isinstance(config, EncoderConfig) or config.head.kind == "words"
+    return [verb for verb in can if guesses or verb != "evaluate"]
 
 
 def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Report) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -167,10 +167,6 @@ class ModelConfig:
         scores = 2 * self.heads * self.context
         per_token = self.layers * 2 * (14 * self.width + 5 * self.hidden + 2 * scores) + 8 * self.vocabulary
         return weights + batch * self.context * per_token
-
-    def with_vocabulary(self, vocabulary: int) -> ModelConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 def load_presets(family: str = "decoder") -> dict[str, dict[str, Any]]:

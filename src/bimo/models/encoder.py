@@ -5,7 +5,7 @@ B batch, T time (positions), D width, V vocabulary, N numbers that a head gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -97,10 +97,6 @@ class EncoderConfig:
     def training_bytes(self, batch: int) -> int:
         """Memory of one training step in bytes, as ModelConfig estimates it."""
         return self.stack.training_bytes(batch)
-
-    def with_vocabulary(self, vocabulary: int) -> EncoderConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 class Encoder(nn.Module):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -105,10 +105,6 @@ class PerceptronConfig:
         """Memory of one training step in bytes: weights, gradients and optimizer state, and what backward needs."""
         per_token = 4 * (3 * self.window_width + 3 * self.layers * self.width + 2 * self.head_inputs)
         return 16 * self.parameters + batch * self.context * (per_token + 8 * self.vocabulary)
-
-    def with_vocabulary(self, vocabulary: int) -> PerceptronConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 class WindowCache(Protocol):

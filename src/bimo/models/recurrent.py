@@ -5,7 +5,7 @@ B batch, T time (positions), I width of what comes in, D width (cells of a layer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -102,10 +102,6 @@ class RecurrentConfig:
         """
         per_token = 4 * 14 * self.width * self.layers * self.directions + 8 * self.vocabulary
         return 16 * self.parameters + batch * self.context * per_token
-
-    def with_vocabulary(self, vocabulary: int) -> RecurrentConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 class StateCache(Protocol):
