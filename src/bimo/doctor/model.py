@@ -23,7 +23,7 @@ from bimo.models.families import Shape, family_of
 from bimo.runtime import UserError, t
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
+from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
@@ -135,7 +135,7 @@ def _look_at_gguf(path: Path, report: Report) -> None:
         path, report, stored.config, tokenizer, stored.ends, formats={m.format for m in stored.weights.values()}
     )
     if tokenizer is not None:
-        has = "tokenizer.chat_template" in stored.metadata
+        has = TEMPLATE_KEY in stored.metadata
         _try_template(lambda: gguf_chat_format(stored.metadata, tokenizer), has, report)
 
 
@@ -269,7 +269,7 @@ def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Re
 
 def _has_template(folder: Path) -> bool:
     settings = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").is_file():
+    if (folder / TEMPLATE_FILE).is_file():
         return True
     try:
         return settings.is_file() and bool(read_settings(settings).get("chat_template"))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimo.models.config import require_counts
 from bimo.models.layers import Linear, drop_columns
 from bimo.runtime import USAGE, UserError
 
@@ -51,14 +52,7 @@ class RecurrentConfig:
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "layers", "width", "context"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    "The model's {name} must be at least 1, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    value=getattr(self, name),
-                )
+        require_counts(self, "vocabulary", "layers", "width", "context")
 
     @property
     def directions(self) -> int:
