@@ -245,7 +245,7 @@ def main() -> int:
     page = [
         "# The same numbers elsewhere",
         "",
-        f"Made by `python benchmarks/parity.py` with transformers {transformers.__version__}, torch {torch.__version__}:",
+        f"Made by `benchmarks/parity.py` with transformers {transformers.__version__}, torch {torch.__version__}:"
         "what is compared, and how, stands at its top.",
         "",
         *table(["family", "direction", "largest difference of logits", "same 64 greedy tokens"], rows),

@@ -218,9 +218,10 @@ def test_a_model_in_use_writes_with_an_adapter(kind, make_model, tiny_tokenizer,
         path = write_model(path.with_suffix(".gguf"), model, "llama", **tokenizer_metadata(tiny_tokenizer))
     greedy = Sampling(temperature=0.0)
     plain = "".join(load(path).generate("The", max_tokens=20, sampling=greedy))
-    text = "".join(load(path, adapter=tmp_path / "adapter").generate("The", max_tokens=20, sampling=greedy))
+    adapted = load(path, adapter=tmp_path / "adapter")
+    text = "".join(adapted.generate("The", max_tokens=20, sampling=greedy))
     attach_adapter(model, adapter)
-    ids = [*load(path).tokenizer.begin, *tiny_tokenizer.encode("The")]
+    ids = [*adapted.tokenizer.begin, *tiny_tokenizer.encode("The")]
     start = len(ids)
     for _ in range(20):
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))

@@ -18,15 +18,16 @@ from safetensors.torch import save_file
 
 from bimo.doctor.lines import model_lines
 from bimo.doctor.model import examine_model
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import UserError
 from bimo.tokens import tokenizer_file
 from bimo.tokens.patterns import is_explosive, is_tame
-from bimo.tokens.tokenizer import QWEN2_PATTERN, Tokenizer
+from bimo.tokens.tokenizer import QWEN2_PATTERN, Tokenizer, with_padding
 from bimo.tokens.tokenizer_file import require_harmless
 from bimo.weights.finite import require_finite, require_finite_blocks
 from bimo.weights.gguf_blocks import FORMATS, StoredMatrix, dequantise
 from bimo.weights.gguf_tokenizer import GPT2_PATTERN, LLAMA3_PATTERN
-from bimo.weights.huggingface import save_model
+from bimo.weights.huggingface import save_model, save_translator
 from bimo.weights.safetensors_files import read_header
 
 HERE = Path("here")
@@ -148,7 +149,7 @@ def test_all_problems_are_named_and_sizes_are_right(tmp_path: Path, make_model: 
     assert facts["bytes_by_format"] == {"F32": 4 * facts["parameters"]}
     assert all(sample["same"] for sample in facts["tokenizer"]["samples"].values())
     assert set(facts["sha256"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
-    assert any("Bimo can: generate, chat, evaluate, tune" in line for line in model_lines(facts))
+    assert any("Bimo can: generate, chat, evaluate, tune, export; it writes in " in line for line in model_lines(facts))
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "config.json").write_text("[]")
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -158,6 +159,18 @@ def test_all_problems_are_named_and_sizes_are_right(tmp_path: Path, make_model: 
     assert sum(line.startswith("Problem: ") for line in model_lines(facts)) == 3
     assert "old.bin" in facts["notes"][0]
     json.dumps(facts)
+
+
+def test_a_translator_is_described(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    tokenizer = with_padding(tiny_tokenizer)
+    shape = Seq2SeqConfig(tokenizer.vocabulary, layers=1, decoder_layers=2, width=24, heads=3, hidden=40, context=64)
+    save_translator(tmp_path, EncoderDecoder(shape).initialise(0), end=tokenizer.end)
+    tokenizer.save(tmp_path, context=64)
+    facts = examine_model(tmp_path)
+    assert facts["usable"], facts["problems"]
+    lines = model_lines(facts)
+    assert any(f"{shape.parameters:,} parameters: 1 layers that read and 2 that write, " in line for line in lines)
+    assert "Bimo can: translate, export; it writes in torch" in lines
 
 
 def test_an_adapter_is_described(tmp_path: Path) -> None:

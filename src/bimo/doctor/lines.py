@@ -27,11 +27,20 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
             family="".join(f", {facts[key]}" for key in ("family", "class", "name") if facts.get(key)),
         )
     ]
-    if "heads" in facts.get("sizes", {}):
+    if "kv_heads" in facts.get("sizes", {}):
         lines.append(
             t(
                 "{parameters:,} parameters: {layers} layers, width {width}, {heads} heads ({kv_heads} for keys and "
                 "values) of {head_width}, inner width {hidden}, vocabulary {vocabulary:,}, context {context:,}",
+                parameters=facts["parameters"],
+                **facts["sizes"],
+            )
+        )
+    elif "decoder_layers" in facts.get("sizes", {}):
+        lines.append(
+            t(
+                "{parameters:,} parameters: {layers} layers that read and {decoder_layers} that write, width {width}, "
+                "{heads} heads, inner width {hidden}, vocabulary {vocabulary:,}, context {context:,}",
                 parameters=facts["parameters"],
                 **facts["sizes"],
             )
@@ -70,11 +79,9 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
     if "head" in facts:
         lines.append(t("An encoder: it reads from both sides and writes nothing. Its head: {kind}", **facts["head"]))
     if facts.get("can"):
-        lines.append(
-            t("Bimo can: {can}; it writes in the kernel", can=", ".join(facts["can"]))
-            if facts["writes_in"] == "kernel"
-            else t("Bimo can: {can}; it writes in torch", can=", ".join(facts["can"]))
-        )
+        can = t("Bimo can: {can}", can=", ".join(facts["can"]))
+        where = {"kernel": t("; it writes in the kernel"), "torch": t("; it writes in torch")}
+        lines.append(can + where.get(facts.get("writes_in", ""), ""))
     lines += [f"SHA-256   {digest}  {name}" for name, digest in facts.get("sha256", {}).items()]
     lines += [t("Note: {note}", note=note) for note in facts["notes"]]
     lines += [t("Problem: {problem}", problem=problem) for problem in facts["problems"]]

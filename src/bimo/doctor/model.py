@@ -23,7 +23,7 @@ from bimo.models.families import Shape, family_of
 from bimo.runtime import UserError, t
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
+from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
@@ -45,10 +45,11 @@ TALK = [
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
 ABILITIES = {
-    "decoder": ("generate", "chat", "evaluate", "tune"),
+    "decoder": ("generate", "chat", "evaluate", "tune", "export"),
     "lstm": ("generate", "chat", "evaluate"),
     "mlp": ("generate", "chat", "evaluate"),
-    "seq2seq": ("translate",),
+    "encoder": ("evaluate", "export"),
+    "seq2seq": ("translate", "export"),
 }
 """What `bimo` can do with a model, by its family."""
 LONGEST_SHOWN = 200
@@ -134,7 +135,7 @@ def _look_at_gguf(path: Path, report: Report) -> None:
         path, report, stored.config, tokenizer, stored.ends, formats={m.format for m in stored.weights.values()}
     )
     if tokenizer is not None:
-        has = "tokenizer.chat_template" in stored.metadata
+        has = TEMPLATE_KEY in stored.metadata
         _try_template(lambda: gguf_chat_format(stored.metadata, tokenizer), has, report)
 
 
@@ -243,10 +244,18 @@ def _describe_use(
         outside = sorted(id_ for id_ in ends if not 0 <= id_ < config.vocabulary)
         if outside:
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
+        if not report.problems:
+            report.facts["can"] = _abilities(config)
         if not report.problems and not isinstance(config, EncoderConfig):
             fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
-            in_kernel = fits and best_instructions() is not None
-            report.facts |= {"can": [*ABILITIES[family_of(config)]], "writes_in": "kernel" if in_kernel else "torch"}
+            report.facts["writes_in"] = "kernel" if fits and best_instructions() is not None else "torch"
+
+
+def _abilities(config: Shape) -> list[str]:
+    """What can be done with a model of a shape; an encoder is evaluated by the words that it guesses."""
+    can = ABILITIES[family_of(config)]
+    guesses = not isinstance(config, EncoderConfig) or config.head.kind == "words"
+    return [verb for verb in can if guesses or verb != "evaluate"]
 
 
 def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Report) -> None:
@@ -260,7 +269,7 @@ def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Re
 
 def _has_template(folder: Path) -> bool:
     settings = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").is_file():
+    if (folder / TEMPLATE_FILE).is_file():
         return True
     try:
         return settings.is_file() and bool(read_settings(settings).get("chat_template"))

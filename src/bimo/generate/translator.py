@@ -12,6 +12,7 @@ from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError, pick_device
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
+from bimo.weights.names import require_fitting
 
 __all__ = ["Translation", "Translator", "load", "translate"]
 
@@ -69,13 +70,7 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
     if not path.is_dir():
         raise UserError("There is no model folder {folder}.", folder=path)
     model, tokenizer = load_translator(path, device=pick_device(device)), load_tokenizer(path)
-    if tokenizer.vocabulary > model.config.vocabulary:
-        raise UserError(
-            "The tokenizer in {folder} has {tokens} tokens, but the model knows {vocabulary}: they do not fit.",
-            folder=path,
-            tokens=tokenizer.vocabulary,
-            vocabulary=model.config.vocabulary,
-        )
+    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
     return Translator(model, tokenizer)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["ModelConfig", "RotaryScaling", "load_presets"]
+__all__ = ["ModelConfig", "RotaryScaling", "load_presets", "require_choice", "require_counts"]
 
 CHOICES = {
     "positions": ("rotary", "learned", "sinusoidal"),
@@ -78,23 +79,9 @@ class ModelConfig:
     segments: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "layers", "width", "heads", "kv_heads", "head_width", "hidden", "context"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    "The model's {name} must be at least 1, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    value=getattr(self, name),
-                )
+        require_counts(self, "vocabulary", "layers", "width", "heads", "kv_heads", "head_width", "hidden", "context")
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(
-                    "The model's {name} must be one of {allowed}, but is {value!r}.",
-                    code=USAGE,
-                    name=name,
-                    allowed=", ".join(allowed),
-                    value=getattr(self, name),
-                )
+            require_choice(name, getattr(self, name), allowed)
         if self.heads % self.kv_heads:
             raise UserError(
                 "The model's heads ({heads}) must be a multiple of its kv_heads ({kv_heads}).",
@@ -168,9 +155,29 @@ class ModelConfig:
         per_token = self.layers * 2 * (14 * self.width + 5 * self.hidden + 2 * scores) + 8 * self.vocabulary
         return weights + batch * self.context * per_token
 
-    def with_vocabulary(self, vocabulary: int) -> ModelConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
+
+def require_counts(shape: object, *names: str) -> None:
+    """Raises UserError when one of these sizes of a shape is below 1."""
+    for name in names:
+        if getattr(shape, name) < 1:
+            raise UserError(
+                "The model's {name} must be at least 1, but is {value}.",
+                code=USAGE,
+                name=name,
+                value=getattr(shape, name),
+            )
+
+
+def require_choice(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raises UserError when a word in the description of a shape is none of those that it may be."""
+    if value not in allowed:
+        raise UserError(
+            "The model's {name} must be one of {allowed}, but is {value!r}.",
+            code=USAGE,
+            name=name,
+            allowed=", ".join(allowed),
+            value=value,
+        )
 
 
 def load_presets(family: str = "decoder") -> dict[str, dict[str, Any]]:

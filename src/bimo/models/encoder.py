@@ -5,13 +5,13 @@ B batch, T time (positions), D width, V vocabulary, N numbers that a head gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimo.models.config import ModelConfig
+from bimo.models.config import ModelConfig, require_counts
 from bimo.models.heads import Head, Pooler, Words, build_head
 from bimo.models.layers import sinusoids
 from bimo.models.transformer import Layer, initialise, norm
@@ -44,13 +44,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _ = self.stack
-        if self.segments < 1:
-            raise UserError(
-                "The model's {name} must be at least 1, but is {value}.",
-                code=USAGE,
-                name="segments",
-                value=self.segments,
-            )
+        require_counts(self, "segments")
         if self.width % self.heads:
             raise UserError(
                 "The model's width ({width}) must be a multiple of its heads ({heads}).",
@@ -97,10 +91,6 @@ class EncoderConfig:
     def training_bytes(self, batch: int) -> int:
         """Memory of one training step in bytes, as ModelConfig estimates it."""
         return self.stack.training_bytes(batch)
-
-    def with_vocabulary(self, vocabulary: int) -> EncoderConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 class Encoder(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bimo.models.config import ModelConfig
+from bimo.models.config import ModelConfig, require_choice
 from bimo.models.layers import ACTIVATIONS, LayerNorm, Linear
 from bimo.runtime import USAGE, UserError
 
@@ -33,14 +33,7 @@ class Head:
     pooler: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in HEADS:
-            raise UserError(
-                "The model's {name} must be one of {allowed}, but is {value!r}.",
-                code=USAGE,
-                name="head.kind",
-                allowed=", ".join(HEADS),
-                value=self.kind,
-            )
+        require_choice("head.kind", self.kind, HEADS)
         if (self.kind in ("classes", "tokens")) != bool(self.labels) or (self.kind == "classes" and not self.pooler):
             raise UserError(
                 "A head of {kind} and {labels} labels, pooler {pooler}, is none: classes and tokens need labels, "

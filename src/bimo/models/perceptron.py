@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimo.models.config import require_choice, require_counts
 from bimo.models.layers import Linear, drop_columns
-from bimo.runtime import USAGE, UserError
 
 __all__ = ["NOTHING", "MultiLayerPerceptron", "Perceptron", "PerceptronConfig", "WindowCache"]
 
@@ -48,22 +48,8 @@ class PerceptronConfig:
     direct: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "layers", "width", "embedding_width", "window", "context"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    "The model's {name} must be at least 1, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    value=getattr(self, name),
-                )
-        if self.activation not in ACTIVATIONS:
-            raise UserError(
-                "The model's {name} must be one of {allowed}, but is {value!r}.",
-                code=USAGE,
-                name="activation",
-                allowed=", ".join(ACTIVATIONS),
-                value=self.activation,
-            )
+        require_counts(self, "vocabulary", "layers", "width", "embedding_width", "window", "context")
+        require_choice("activation", self.activation, ACTIVATIONS)
 
     @property
     def reach(self) -> int:
@@ -105,10 +91,6 @@ class PerceptronConfig:
         """Memory of one training step in bytes: weights, gradients and optimizer state, and what backward needs."""
         per_token = 4 * (3 * self.window_width + 3 * self.layers * self.width + 2 * self.head_inputs)
         return 16 * self.parameters + batch * self.context * (per_token + 8 * self.vocabulary)
-
-    def with_vocabulary(self, vocabulary: int) -> PerceptronConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 class WindowCache(Protocol):

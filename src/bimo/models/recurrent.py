@@ -5,13 +5,14 @@ B batch, T time (positions), I width of what comes in, D width (cells of a layer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimo.models.config import require_counts
 from bimo.models.layers import Linear, drop_columns
 from bimo.runtime import USAGE, UserError
 
@@ -51,14 +52,7 @@ class RecurrentConfig:
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "layers", "width", "context"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    "The model's {name} must be at least 1, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    value=getattr(self, name),
-                )
+        require_counts(self, "vocabulary", "layers", "width", "context")
 
     @property
     def directions(self) -> int:
@@ -102,10 +96,6 @@ class RecurrentConfig:
         """
         per_token = 4 * 14 * self.width * self.layers * self.directions + 8 * self.vocabulary
         return 16 * self.parameters + batch * self.context * per_token
-
-    def with_vocabulary(self, vocabulary: int) -> RecurrentConfig:
-        """The same shape for another tokenizer."""
-        return replace(self, vocabulary=vocabulary)
 
 
 class StateCache(Protocol):

@@ -6,15 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.encoder import EncoderConfig
 from bimo.models.heads import Head
-from bimo.runtime import UserError
-from bimo.weights.names import ACTIVATIONS, NamePairs, count, renamed
+from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
 
-__all__ = ["build", "config_from_hf", "config_to_hf", "from_hf", "names_of_head", "to_hf", "with_pooler_as_found"]
+__all__ = ["config_from_hf", "config_to_hf", "from_hf", "names_of", "to_hf", "with_pooler_as_found"]
 
 BODY = (
     ("embedding", "bert.embeddings.word_embeddings"),
@@ -64,7 +62,7 @@ OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 def to_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Our state dict under Hugging Face's names; tensors are shared, not copied."""
-    theirs = renamed(weights, names_of_head(config.head).to_theirs)
+    theirs = renamed(weights, names_of(config).to_theirs)
     if config.head.kind == "none":
         return {name.removeprefix("bert."): tensor for name, tensor in theirs.items()}
     return theirs
@@ -75,7 +73,7 @@ def from_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tens
     if "embeddings.word_embeddings.weight" in weights:
         heads = ("cls.", "classifier.", "qa_outputs.")
         weights = {name if name.startswith(heads) else f"bert.{name}": weights[name] for name in weights}
-    names = names_of_head(config.head).to_ours
+    names = names_of(config).to_ours
     kept = {}
     for name, tensor in weights.items():
         for old, new in OLD_NAMES.items():
@@ -91,11 +89,6 @@ def with_pooler_as_found(config: EncoderConfig, weights: dict[str, Tensor]) -> E
     return replace(config, head=replace(config.head, pooler="pooler.dense.weight" in weights))
 
 
-def build(config: EncoderConfig, *, compute_dtype: torch.dtype) -> Encoder:
-    """The model, its weights still to come."""
-    return Encoder(config, compute_dtype=compute_dtype)
-
-
 def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
     """`config.json` of a BERT with the head of the shape."""
     labels = dict(enumerate(config.head.labels))
@@ -109,7 +102,7 @@ def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
         "intermediate_size": config.hidden,
         "max_position_embeddings": config.context,
         "type_vocab_size": config.segments,
-        "hidden_act": next(theirs for theirs, ours in ACTIVATIONS.items() if ours == config.feed_forward),
+        "hidden_act": their_activation(config.feed_forward),
         "layer_norm_eps": config.norm_epsilon,
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
@@ -134,12 +127,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
         "position_embedding_type": settings.get("position_embedding_type", "absolute") != "absolute",
         "tie_word_embeddings": not settings.get("tie_word_embeddings", True) and kinds.get(architecture) == "words",
     }
-    if any(unusual.values()):
-        raise UserError(
-            "{where} uses {features}, which Bimo does not compute.",
-            where=where,
-            features=", ".join(name for name, used in unusual.items() if used),
-        )
+    refuse_features(unusual, where=where)
     kind = kinds[architecture]
     return EncoderConfig(
         vocabulary=count(settings["vocab_size"]),
@@ -159,9 +147,9 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
     )
 
 
-def names_of_head(head: Head) -> NamePairs:
-    """Our modules beside Hugging Face's, for an encoder with a head."""
-    return NamePairs((*BODY, *(POOLER if head.pooler else ()), *HEADS[head.kind]))
+def names_of(config: EncoderConfig) -> NamePairs:
+    """Our modules beside Hugging Face's, those of the head included."""
+    return NamePairs((*BODY, *(POOLER if config.head.pooler else ()), *HEADS[config.head.kind]))
 
 
 def _architecture(settings: dict[str, Any]) -> str:

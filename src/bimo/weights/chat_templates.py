@@ -9,16 +9,13 @@ from bimo.files import read_json
 from bimo.tokens.chat import ChatFormat, own_template
 from bimo.tokens.template import LONGEST_TEMPLATE
 from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.gguf_tokenizer import ROLES
 
-__all__ = ["TEMPLATE_FILE", "folder_chat_format", "gguf_chat_format"]
+__all__ = ["TEMPLATE_FILE", "TEMPLATE_KEY", "folder_chat_format", "gguf_chat_format"]
 
 TEMPLATE_FILE = "chat_template.jinja"
-GGUF_NAMES = {
-    "bos_token": "tokenizer.ggml.bos_token_id",
-    "eos_token": "tokenizer.ggml.eos_token_id",
-    "pad_token": "tokenizer.ggml.padding_token_id",
-    "unk_token": "tokenizer.ggml.unknown_token_id",
-}
+TEMPLATE_KEY = "tokenizer.chat_template"
+"""Where a template stands: in a folder a file, in a GGUF file a key."""
 
 
 def folder_chat_format(folder: Path, tokenizer: Tokenizer) -> ChatFormat:
@@ -43,8 +40,8 @@ def _folder_template(folder: Path, settings: dict[str, Any]) -> str | None:
 
 def gguf_chat_format(metadata: dict[str, Any], tokenizer: Tokenizer) -> ChatFormat:
     """The format that a GGUF file describes; our own where it describes none."""
-    template = metadata.get("tokenizer.chat_template")
-    numbers = {name: metadata.get(key) for name, key in GGUF_NAMES.items()}
+    template = metadata.get(TEMPLATE_KEY)
+    numbers = {name: metadata.get(key) for name, key in ROLES.items()}
     tokens = {name: tokenizer.inner.id_to_token(number) for name, number in numbers.items() if type(number) is int}
     names = {name: token for name, token in tokens.items() if token is not None}
     return ChatFormat(tokenizer, template if isinstance(template, str) else own_template(tokenizer), names=names)

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from bimo.runtime import UserError, t
 from bimo.tokens.tokenizer import END_OF_TEXT, QWEN2_PATTERN, Tokenizer
 
-__all__ = ["gguf_tokenizer", "tokenizer_to_gguf"]
+__all__ = ["ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
 
 ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 """Types of tokens; further ones are treated as ordinary, and merges do not lead to them."""

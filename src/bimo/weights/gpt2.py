@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from bimo.models.config import ModelConfig
-from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
-from bimo.weights.names import ACTIVATIONS, NamePairs, count, renamed
+from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
 
-__all__ = ["NAMES", "build", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
+__all__ = ["NAMES", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
 NAMES = NamePairs(
     (
@@ -70,11 +69,6 @@ def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor
     return ours
 
 
-def build(config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
-    """The model, its weights still to come."""
-    return Decoder(config, compute_dtype=compute_dtype)
-
-
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """`config.json` of a GPT-2."""
     return {
@@ -86,7 +80,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
         "n_head": config.heads,
         "n_inner": config.hidden,
         "n_positions": config.context,
-        "activation_function": next(theirs for theirs, ours in ACTIVATIONS.items() if ours == config.feed_forward),
+        "activation_function": their_activation(config.feed_forward),
         "layer_norm_epsilon": config.norm_epsilon,
         "tie_word_embeddings": config.tied,
         "initializer_range": 0.02,
@@ -104,12 +98,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfig:
         "scale_attn_weights": not settings.get("scale_attn_weights", True),
         "scale_attn_by_inverse_layer_idx": bool(settings.get("scale_attn_by_inverse_layer_idx")),
     }
-    if any(unusual.values()):
-        raise UserError(
-            "{where} uses {features}, which Bimo does not compute.",
-            where=where,
-            features=", ".join(name for name, used in unusual.items() if used),
-        )
+    refuse_features(unusual, where=where)
     heads, width = count(settings["n_head"]), count(settings["n_embd"])
     return ModelConfig(
         vocabulary=count(settings["vocab_size"]),

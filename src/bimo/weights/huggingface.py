@@ -1,6 +1,6 @@
 """Hugging Face folders: `config.json`, `model.safetensors` (in one piece or several) and company.
 
-What a family calls its weights and settings stands in a module of its own, each with the same five functions.
+What a family calls its weights and settings stands in a module of its own, each with the same four functions.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bimo.files import read_json, read_settings, replacing, write_json
+from bimo.models.config import ModelConfig
 from bimo.models.encoder import Encoder, EncoderConfig
-from bimo.models.families import LanguageModule, LanguageShape, Model, Shape, family_of
+from bimo.models.families import LanguageModule, LanguageShape, Model, Shape, build, family_of
 from bimo.models.perceptron import PerceptronConfig
 from bimo.models.recurrent import RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import USAGE, UserError
 from bimo.weights import bert, gpt2, llama, marian, perceptron, recurrent
 from bimo.weights.finite import require_finite
-from bimo.weights.names import NamePairs, require_buildable
+from bimo.weights.names import NamePairs, refuse_features, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class Family(Protocol):
+class Layout(Protocol):
     """What the module of a family offers."""
 
     def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
@@ -57,11 +58,8 @@ class Family(Protocol):
     def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
         """Our state dict as theirs."""
 
-    def build(self, config: Any, *, compute_dtype: torch.dtype) -> Any:
-        """The model, its weights still to come."""
 
-
-FAMILIES: dict[str, Family] = {
+LAYOUTS: dict[str, Layout] = {
     "bert": bert,
     "gpt2": gpt2,
     "llama": llama,
@@ -74,7 +72,7 @@ FAMILIES: dict[str, Family] = {
 """By `model_type`."""
 
 
-def _family_of(config: Shape) -> Family:
+def _layout_of(config: Shape) -> Layout:
     if isinstance(config, RecurrentConfig):
         return recurrent
     if isinstance(config, PerceptronConfig):
@@ -93,29 +91,25 @@ def _stacks(config: Shape) -> tuple[LanguageShape, ...]:
     return (config.stack if isinstance(config, EncoderConfig) else config,)
 
 
-def names_of(config: Shape) -> NamePairs:
-    """Our modules beside Hugging Face's, for a shape."""
-    if isinstance(config, EncoderConfig):
-        return bert.names_of_head(config.head)
-    if isinstance(config, Seq2SeqConfig):
-        return marian.NAMES
-    return gpt2.NAMES if _family_of(config) is gpt2 else llama.NAMES
+def names_of(config: ModelConfig) -> NamePairs:
+    """Our modules beside Hugging Face's, for a decoder."""
+    return gpt2.NAMES if _layout_of(config) is gpt2 else llama.NAMES
 
 
 def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
-    return _family_of(config).to_hf(weights, config)
+    return _layout_of(config).to_hf(weights, config)
 
 
 def from_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
     """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
-    return _family_of(config).from_hf(weights, config)
+    return _layout_of(config).from_hf(weights, config)
 
 
 def model_config_to_hf(config: Shape, *, end: int, begin: int | None = None) -> dict[str, Any]:
     """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
-    return {**_family_of(config).config_to_hf(config), **ids}
+    return {**_layout_of(config).config_to_hf(config), **ids}
 
 
 def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
@@ -123,19 +117,16 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
     family = settings.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
+    if not isinstance(family, str) or family not in LAYOUTS:
         raise UserError(
             "{where} is a model of type {family!r:.40}; Bimo reads models of type {known}.",
             where=where,
             family=family,
-            known=", ".join(FAMILIES),
+            known=", ".join(LAYOUTS),
         )
-    if settings.get("quantization_config"):
-        raise UserError(
-            "{where} uses {features}, which Bimo does not compute.", where=where, features="quantization_config"
-        )
+    refuse_features({"quantization_config": bool(settings.get("quantization_config"))}, where=where)
     try:
-        config = FAMILIES[family].config_from_hf(settings, where=where)
+        config = LAYOUTS[family].config_from_hf(settings, where=where)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError("{where} is not complete: {error}.", where=where, error=str(error)[:200]) from None
     for stack in _stacks(config):
@@ -224,7 +215,7 @@ def load_translator(
 def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype) -> Model:
     """Build the model that a folder describes, with its weights. Raises UserError when the folder holds none."""
     config, weights = read_model(folder)
-    model = _family_of(config).build(config, compute_dtype=compute_dtype)
+    model = build(config, compute_dtype=compute_dtype)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(weights[name])
@@ -263,7 +254,7 @@ def read_model(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
             expected=config.parameters,
         )
     with torch.device("meta"):
-        model = _family_of(config).build(config, compute_dtype=torch.float32)
+        model = build(config)
     expected = {name: weight.shape for name, weight in model.named_parameters()}
     if {name: weight.shape for name, weight in weights.items()} != expected:
         wrong = sorted(name for name in expected.keys() | weights.keys() if _shape(weights, name) != expected.get(name))

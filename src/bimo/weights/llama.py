@@ -6,15 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bimo.models.config import ModelConfig, RotaryScaling
-from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
-from bimo.weights.names import NamePairs, count, renamed
+from bimo.weights.names import NamePairs, count, refuse_features, renamed
 
-__all__ = ["NAMES", "build", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
+__all__ = ["NAMES", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
 NAMES = NamePairs(
     (
@@ -50,11 +48,6 @@ def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor
     if config.tied:
         ours.pop("head.weight", None)
     return ours
-
-
-def build(config: ModelConfig, *, compute_dtype: torch.dtype) -> Decoder:
-    """The model, its weights still to come."""
-    return Decoder(config, compute_dtype=compute_dtype)
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -102,12 +95,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfig:
         "hidden_act": settings.get("hidden_act", "silu") != "silu",
         "use_sliding_window": bool(settings.get("use_sliding_window")),
     }
-    if any(unusual.values()):
-        raise UserError(
-            "{where} uses {features}, which Bimo does not compute.",
-            where=where,
-            features=", ".join(name for name, used in unusual.items() if used),
-        )
+    refuse_features(unusual, where=where)
     heads, width = count(settings["num_attention_heads"]), count(settings["hidden_size"])
     context = count(settings["max_position_embeddings"])
     biases = {(False, False): "none", (True, False): "attention", (True, True): "all"}[biased]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bimo.models.layers import sinusoids
-from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
+from bimo.models.seq2seq import Seq2SeqConfig
 from bimo.runtime import UserError
-from bimo.weights.names import NamePairs, count, renamed
+from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
 
-__all__ = ["NAMES", "build", "config_from_hf", "config_to_hf", "from_hf", "generation_to_hf", "to_hf"]
+__all__ = ["NAMES", "config_from_hf", "config_to_hf", "from_hf", "generation_to_hf", "to_hf"]
 
 
 def _attention(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
@@ -52,8 +52,6 @@ SHARED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.
 MOST_POSITIONS = 65_536
 """Their sines and cosines are made anew, so that a file is no measure of them."""
 
-ACTIVATIONS = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh"}
-
 
 def to_hf(weights: dict[str, Tensor], config: Seq2SeqConfig) -> dict[str, Tensor]:
     """Our state dict under Hugging Face's names; tensors are shared, not copied."""
@@ -81,11 +79,6 @@ def _are_sinusoids(places: Tensor) -> bool:
     return places.ndim == 2 and torch.allclose(places.float(), sinusoids(*places.shape), atol=1e-3)
 
 
-def build(config: Seq2SeqConfig, *, compute_dtype: torch.dtype) -> EncoderDecoder:
-    """The model, its weights still to come."""
-    return EncoderDecoder(config, compute_dtype=compute_dtype)
-
-
 def config_to_hf(config: Seq2SeqConfig) -> dict[str, Any]:
     """`config.json` of a MarianMTModel."""
     return {
@@ -102,7 +95,7 @@ def config_to_hf(config: Seq2SeqConfig) -> dict[str, Any]:
         "encoder_ffn_dim": config.hidden,
         "decoder_ffn_dim": config.hidden,
         "max_position_embeddings": config.context,
-        "activation_function": config.feed_forward if config.feed_forward != "gelu_tanh" else "gelu_new",
+        "activation_function": their_activation(config.feed_forward),
         "scale_embedding": config.scaled,
         "share_encoder_decoder_embeddings": True,
         "tie_word_embeddings": True,
@@ -148,12 +141,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> Seq2SeqConfig:
         "max_position_embeddings": count(settings["max_position_embeddings"]) > MOST_POSITIONS,
         "decoder_start_token_id": settings.get("decoder_start_token_id") != settings.get("pad_token_id"),
     }
-    if any(unusual.values()):
-        raise UserError(
-            "{where} uses {features}, which Bimo does not compute.",
-            where=where,
-            features=", ".join(name for name, used in unusual.items() if used),
-        )
+    refuse_features(unusual, where=where)
     return Seq2SeqConfig(
         vocabulary=vocabulary,
         layers=count(settings["encoder_layers"]),

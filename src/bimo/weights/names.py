@@ -12,7 +12,16 @@ from bimo.models.config import ModelConfig
 from bimo.models.families import Shape
 from bimo.runtime import UserError
 
-__all__ = ["ACTIVATIONS", "NamePairs", "count", "renamed", "require_buildable", "require_fitting"]
+__all__ = [
+    "ACTIVATIONS",
+    "NamePairs",
+    "count",
+    "refuse_features",
+    "renamed",
+    "require_buildable",
+    "require_fitting",
+    "their_activation",
+]
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
@@ -65,6 +74,21 @@ def renamed(weights: dict[str, Weight], names: dict[str, str]) -> dict[str, Weig
             raise UserError("The weights hold {name}, which a model of this type does not have.", name=name)
         found[f"{names[pattern].format(number[0] if number else '')}.{last}"] = tensor
     return found
+
+
+def their_activation(ours: str) -> str:
+    """What Hugging Face calls one of our activations."""
+    return next(theirs for theirs, known in ACTIVATIONS.items() if known == ours)
+
+
+def refuse_features(found: dict[str, bool], *, where: Path) -> None:
+    """Raises UserError when a description has one of these features, which we do not compute, by their names."""
+    if any(found.values()):
+        raise UserError(
+            "{where} uses {features}, which Bimo does not compute.",
+            where=where,
+            features=", ".join(name for name, present in found.items() if present),
+        )
 
 
 def count(value: Any) -> int:

@@ -6,16 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bimo.models.perceptron import Perceptron, PerceptronConfig
-from bimo.weights.names import NamePairs, count
+from bimo.models.perceptron import PerceptronConfig
+from bimo.weights.names import count
 
-__all__ = ["NAMES", "build", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
-
-NAMES = NamePairs((("embedding", "embedding"), ("layers.{}", "layers.{}"), ("head", "head")))
-"""Of modules, the same on both sides."""
+__all__ = ["config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
 
 def to_hf(weights: dict[str, Tensor], config: PerceptronConfig) -> dict[str, Tensor]:
@@ -26,11 +22,6 @@ def to_hf(weights: dict[str, Tensor], config: PerceptronConfig) -> dict[str, Ten
 def from_hf(weights: dict[str, Tensor], config: PerceptronConfig) -> dict[str, Tensor]:
     """The state dict as it is."""
     return weights
-
-
-def build(config: PerceptronConfig, *, compute_dtype: torch.dtype) -> Perceptron:
-    """The model, its weights still to come."""
-    return Perceptron(config, compute_dtype=compute_dtype)
 
 
 def config_to_hf(config: PerceptronConfig) -> dict[str, Any]:

@@ -6,16 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bimo.models.recurrent import Recurrent, RecurrentConfig
-from bimo.weights.names import NamePairs, count
+from bimo.models.recurrent import RecurrentConfig
+from bimo.weights.names import count
 
-__all__ = ["NAMES", "build", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
-
-NAMES = NamePairs((("embedding", "embedding"), ("head", "head")))
-"""Of modules, the same on both sides."""
+__all__ = ["config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
 
 def to_hf(weights: dict[str, Tensor], config: RecurrentConfig) -> dict[str, Tensor]:
@@ -26,11 +22,6 @@ def to_hf(weights: dict[str, Tensor], config: RecurrentConfig) -> dict[str, Tens
 def from_hf(weights: dict[str, Tensor], config: RecurrentConfig) -> dict[str, Tensor]:
     """The state dict as it is; an output matrix beside an embedding that is used as one is left out."""
     return {name: tensor for name, tensor in weights.items() if not (config.tied and name == "head.weight")}
-
-
-def build(config: RecurrentConfig, *, compute_dtype: torch.dtype) -> Recurrent:
-    """The model, its weights still to come."""
-    return Recurrent(config, compute_dtype=compute_dtype)
 
 
 def config_to_hf(config: RecurrentConfig) -> dict[str, Any]:
