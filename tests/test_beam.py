@@ -121,3 +121,12 @@ def test_padding_is_never_written_and_hypotheses_come_best_first(make_translator
 def test_searches_that_cannot_be_are_refused(settings, sentence) -> None:
     with pytest.raises(UserError, match=sentence):
         Beams(**settings)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_scores_that_are_no_numbers_end_in_a_sentence(make_translator, early: bool) -> None:
+    model = make_translator()
+    with torch.no_grad():
+        model.head.bias.fill_(torch.inf)
+    with pytest.raises(UserError, match="What this model computes is no number"):
+        search(model, sources(3, 24), end=END, beams=Beams(2, early=early))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from stories import write_stories
 
 from bimo.config import from_mapping, to_mapping
@@ -365,3 +367,12 @@ def test_the_model_has_the_head_that_its_shape_names() -> None:
 def test_its_trial_step_is_that_of_training(make_model: Callable[..., Any]) -> None:
     shape = EncoderConfig(**SIZES)
     assert objectives.trial_loss(Encoder(shape).initialise(0), shape, 2).item() == pytest.approx(np.log(97), abs=0.5)
+
+
+def test_an_encoder_that_computes_no_numbers_is_no_figure(data: Path, whole: Path, tmp_path: Path) -> None:
+    """Its weights are finite, and too large."""
+    shutil.copytree(whole, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    save_file({name: weight * 1e30 for name, weight in load_file(path).items()}, path)
+    with pytest.raises(UserError, match="What this model computes is no number"):
+        evaluate(tmp_path / "model", data)

@@ -27,12 +27,27 @@ from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from bimo.weights.huggingface import save_model
 
 sys.path.append(str(Path(__file__).parent / "end_to_end"))
-from command import sentence_of, warm_bimo
+from command import Done, inner_bimo, sentence_of, warm_bimo
 
 MEMORY = 1 << 30
 """Bytes that a command may take beyond its libraries."""
 SECONDS = 2
 """Of processor time, in which a model is to be refused once the libraries are there."""
+
+ALONE = [
+    "weights that were cut short",
+    "weights that never end (a link to a device)",
+    "pickled weights alone",
+    "a billion layers",
+    "a program of the model's own (auto_map)",
+    "an expression that takes for ever",
+    "a table that asks for eight gigabytes",
+    "a prefix that the library stumbles over",
+    "a template that goes round for ever",
+    "a GGUF file of 2^64 keys",
+    "a pickled adapter",
+]
+"""Of each kind of file one, and those that could bring the process down: a command of their own is run on them."""
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +106,30 @@ def test_hostile_models_are_refused_in_time(name: str, sound: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_that_would_use_it_says_so(name: str, sound: Path, tmp_path: Path) -> None:
-    path = spoiled(name, sound, tmp_path / "model").relative_to(tmp_path)
-    command = ("doctor", path) if CASES[name].writes else ("generate", path, "a")
-    done = warm_bimo(*command, cwd=tmp_path, more_memory=MEMORY)
+    command = command_on(name, sound, tmp_path)
+    says_so(name, inner_bimo(*command, cwd=tmp_path, more_memory=MEMORY), tmp_path)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_process_of_its_own_ends_in_the_same_way(name: str, sound: Path, tmp_path: Path) -> None:
+    command = command_on(name, sound, tmp_path)
+    says_so(name, warm_bimo(*command, cwd=tmp_path, more_memory=MEMORY), tmp_path)
+
+
+def command_on(name: str, sound: Path, folder: Path) -> tuple[str | Path, ...]:
+    """What would use the case, made in the folder."""
+    path = spoiled(name, sound, folder / "model").relative_to(folder)
+    return ("doctor", path) if CASES[name].writes else ("generate", path, "a")
+
+
+def says_so(name: str, done: Done, folder: Path) -> None:
+    """It failed with the sentence, and nothing was run."""
     assert done.code in (FAILED, USAGE), (done.out, done.err)
     if CASES[name].writes:
         assert re.search(f"^Problem: .*{CASES[name].sentence}", done.out, re.MULTILINE), done.out
     sentence = sentence_of(dataclasses.replace(done, out=""))
     assert CASES[name].writes or done.out == "", sentence
-    assert not [*tmp_path.rglob(CANARY)]
+    assert not [*folder.rglob(CANARY)]
 
 
 def test_pickles_and_programs_would_have_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

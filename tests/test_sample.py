@@ -76,6 +76,12 @@ def test_logits_that_are_no_numbers_end_in_a_sentence(wrong: float, temperature:
         choose(logits, [[], []], Sampling(temperature), [0.5, 0.5])
 
 
+@pytest.mark.parametrize(("row", "penalty"), [([3e38, -3e38, 0.0], 0.5), ([-3e38, -2e38, -3e38], 2.0)])
+def test_penalties_that_leave_no_number_end_in_a_sentence(row: list[float], penalty: float) -> None:
+    with pytest.raises(UserError, match="What this model computes is no number"):
+        choose(logits_of(row), [[0, 1, 2]], Sampling(repetition_penalty=penalty), [0.5])
+
+
 def test_filters_look_at_each_row_alone_and_keep_what_is_hidden_hidden() -> None:
     logits = logits_of([1.0, 5.0, -math.inf, 3.0], [4.0, -2.0, 4.0, -math.inf])
     for filter_, value in ((keep_top_k, 2), (keep_top_p, 0.9), (keep_min_p, 0.1)):
@@ -163,7 +169,7 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
         ("top_k", -1),
         *(("top_p", value) for value in (0.0, 1.01, -1.0, math.nan)),
         *(("min_p", value) for value in (-0.1, 1.0, math.nan)),
-        *(("repetition_penalty", value) for value in (0.0, -1.0, math.inf, math.nan)),
+        *(("repetition_penalty", value) for value in (0.0, 1e-38, -1.0, 1001.0, math.inf, math.nan)),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:

@@ -1,24 +1,28 @@
 """Calling `bimo` as a person does: a process of its own, its exit code, what it printed on either stream.
 
 `start` and `bimo` begin from nothing. `warm_bimo` forks a process that has loaded the heavy libraries already, which
-spares two seconds a call; from `main()` on it is the same.
+spares two seconds a call; from `main()` on it is the same. `inner_bimo` runs the command in this very process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import bimo as package
 
-__all__ = ["ENTRY", "ENVIRONMENT", "Done", "bimo", "sentence_of", "start", "warm_bimo"]
+__all__ = ["ENTRY", "ENVIRONMENT", "Done", "bimo", "inner_bimo", "sentence_of", "start", "warm_bimo"]
 
 ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
 
@@ -132,6 +136,41 @@ def warm_bimo(
     return Done(code, *texts)
 
 
+def inner_bimo(*arguments: str | Path, cwd: Path, more_memory: int) -> Done:
+    """The same command in this process, which may take `more_memory` bytes beyond what it has now, on Linux."""
+    from bimo.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", ["bimo", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        _less_memory(more_memory),
+    ):
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+    assert isinstance(code, int)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _less_memory(more_bytes: int) -> Iterator[None]:
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    _limit_memory(more_bytes)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def _child(
     arguments: list[str],
     cwd: str,
@@ -164,7 +203,7 @@ def _limit_memory(more_bytes: int) -> None:
 
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + more_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _give_up_powers() -> None:

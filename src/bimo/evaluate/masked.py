@@ -13,6 +13,7 @@ import numpy as np
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.blanks import Blank, blanks_in
+from bimo.generate.sample import require_numbers
 from bimo.models.encoder import Encoder
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
@@ -81,6 +82,7 @@ def _measure(folder: Path, data: Path, console: Console) -> dict[str, Any]:
     windows = held_out_windows(held_out, masking, context=encoder.config.context, tokens=MOST_TOKENS)
     with console.progress("Evaluate", 1.0):
         measures = masked_measures(encoder, masking, windows)
+    require_numbers(np.array([measures["masked_loss"]]))
     return {
         "masked_loss": measures["masked_loss"],
         "masked_accuracy": measures["masked_accuracy"],

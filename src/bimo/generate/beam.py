@@ -9,9 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bimo.generate.sample import require_numbers
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import USAGE, UserError, t
 
@@ -108,6 +110,7 @@ def search(
     """The best targets of each source, at most `beams.width` of them, best first. Sources close with the end token.
 
     What is found for a source does not depend on those beside it. A sentence that is finished leaves the batch.
+    Raises UserError when scores are not numbers.
     """
     device = model.embedding.weight.device
     source, real = (x.to(device) for x in padded(sources, model.config.pad))
@@ -165,6 +168,7 @@ def _rows(x: Tensor, order: Tensor) -> Tensor:
 
 def _hypotheses(texts: list[list[int]], scores: list[float], end: int) -> list[Hypothesis]:
     """Texts are filled up with end tokens, of which the first is their own."""
+    require_numbers(np.array([score for score in scores if score != -math.inf]))
     return [
         Hypothesis(ids[: ids.index(end) + 1] if end in ids else ids, score)
         for ids, score in zip(texts, scores, strict=True)

@@ -25,7 +25,7 @@ RANGES = {
     "top_k": "0 or more",
     "top_p": "above 0 and at most 1",
     "min_p": "at least 0 and below 1",
-    "repetition_penalty": "above 0",
+    "repetition_penalty": "between 0.001 and 1000",
 }
 
 
@@ -45,7 +45,7 @@ class Sampling:
             "top_k": self.top_k >= 0,
             "top_p": 0.0 < self.top_p <= 1.0,
             "min_p": 0.0 <= self.min_p < 1.0,
-            "repetition_penalty": 0.0 < self.repetition_penalty < math.inf,
+            "repetition_penalty": 0.001 <= self.repetition_penalty <= 1000.0,
         }
         for name, allowed in fits.items():
             if not allowed:
@@ -64,7 +64,8 @@ def penalise_repetition(logits: Array, seen: Sequence[Sequence[int]], penalty: f
     for row, ids in zip(logits, seen, strict=True):
         met = np.unique(np.asarray(ids, dtype=np.int64))
         scores = row[met]
-        row[met] = np.where(scores > 0, scores / penalty, scores * penalty)
+        with np.errstate(over="ignore"):  # `choose` finds out
+            row[met] = np.where(scores > 0, scores / penalty, scores * penalty)
     return logits
 
 
@@ -109,9 +110,9 @@ def choose(logits: Array, seen: Sequence[Sequence[int]], sampling: Sampling, cha
 
     Raises UserError when logits are not numbers.
     """
-    require_numbers(logits.max(axis=-1))  # which is no number where one of the logits is none
     if sampling.repetition_penalty != 1.0:
         logits = penalise_repetition(logits, seen, sampling.repetition_penalty)
+    require_numbers(logits.max(axis=-1))  # which is no number where one of the logits is none
     if sampling.temperature == 0.0:
         return logits.argmax(axis=-1).tolist()
     # With 0 for the likeliest, no temperature is so low that the quotient is no number.
