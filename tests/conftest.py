@@ -41,7 +41,7 @@ def tiny_tokenizer(tiny_texts: list[str]) -> Tokenizer:
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Decoder]:
     """make_model(vocabulary=..., seed=..., **fields): a small decoder whose every weight is random, none silent."""
-    import torch
+    from random_models import randomised
 
     from bimo.models.config import ModelConfig
     from bimo.models.transformer import Decoder
@@ -49,13 +49,7 @@ def make_model() -> Callable[..., Decoder]:
     usual = {"vocabulary": 97, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_width": 8, "hidden": 40}
 
     def make(*, seed: int = 0, **fields: Any) -> Decoder:
-        model = Decoder(ModelConfig(**{**usual, "context": 32, **fields}))
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for weight in model.parameters():
-                noise = torch.randn(weight.shape, generator=generator)
-                weight.copy_(noise * 0.3 if weight.ndim == 2 else 1 + 0.2 * noise)
-        return model.eval()
+        return randomised(Decoder(ModelConfig(**{**usual, "context": 32, **fields})), seed=seed)
 
     return make
 

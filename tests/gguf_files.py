@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 KINDS = {"u32": (4, "<I"), "i32": (5, "<i"), "f32": (6, "<f"), "bool": (7, "<?"), "u64": (10, "<Q")}
 F32, F16, Q8_0 = 0, 1, 8
 
+SHAPE = {"width": 32, "hidden": 64, "heads": 4, "kv_heads": 2, "head_width": 16, "context": 48}
+"""Of a small decoder whose rows are whole blocks."""
+
+MODELS = [("llama", True), ("llama", False), ("qwen3", True), ("qwen3", False)]
+"""Architectures, and whether the embedding is the output matrix as well."""
+
 TENSORS = {
     "embedding": "token_embd",
     "norm": "output_norm",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from random_models import randomised
 from safetensors.torch import load_file, save_file
 from stories import write_stories
 
@@ -123,13 +124,7 @@ def test_presets_grow() -> None:
 
 
 def random_encoder(**fields: Any) -> Encoder:
-    model = Encoder(EncoderConfig(**{**SIZES, **fields}))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise * 0.3 if weight.ndim == 2 else 1 + 0.2 * noise)
-    return model.eval()
+    return randomised(Encoder(EncoderConfig(**{**SIZES, **fields})))
 
 
 def ids(*shape: int) -> torch.Tensor:

@@ -15,7 +15,9 @@ import torch
 from gguf_files import (
     F16,
     F32,
+    MODELS,
     Q8_0,
+    SHAPE,
     gguf_bytes,
     model_metadata,
     model_tensors,
@@ -34,10 +36,6 @@ from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_blocks import COLUMNS_AT_ONCE, FORMATS, OTHER_FORMATS, dequantise
 from bimo.weights.gguf_tokenizer import CUTTINGS, gguf_tokenizer
-
-SHAPE = {"width": 32, "hidden": 64, "heads": 4, "kv_heads": 2, "head_width": 16, "context": 48}
-MODELS = [("llama", True), ("llama", False), ("qwen3", True), ("qwen3", False)]
-
 
 # ------------------------------------------------------------------------------------------------ number formats
 

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from gguf_files import F32, Q8_0, gguf_bytes, model_metadata, model_tensors
+from gguf_files import F32, MODELS, Q8_0, SHAPE, gguf_bytes, model_metadata, model_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_gguf import MODELS, SHAPE
 from tokenizers import AddedToken, pre_tokenizers
 
 from bimo.models.config import RotaryScaling

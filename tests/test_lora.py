@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gguf_files import Q8_0, tokenizer_metadata, write_model
+from random_models import GPT2_FIELDS
 from safetensors.torch import load_file, save_file
 
 from bimo.files import read_json, write_json
@@ -33,15 +34,7 @@ from bimo.weights.huggingface import save_model
 SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3": {},
     "Qwen2": {"qk_norm": False, "biases": "qkv"},
-    "GPT-2": {
-        "kv_heads": 4,
-        "head_width": 6,
-        "qk_norm": False,
-        "positions": "learned",
-        "norm": "layer",
-        "feed_forward": "gelu_tanh",
-        "biases": "all",
-    },
+    "GPT-2": GPT2_FIELDS,
 }
 IDS = torch.randint(1, 97, (2, 20), generator=torch.Generator().manual_seed(0))
 

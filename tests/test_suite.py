@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf_files import SHAPE, tokenizer_metadata, write_model
 from stories import stories, write_stories
 
 from bimo.evaluate import suite
@@ -137,6 +138,15 @@ def test_prepared_data_are_judged_by_their_held_out_part(model_folder, data):
     assert read_json(model_folder / "bimo" / "evaluation.json") == facts
     json.dumps(facts, allow_nan=False)
     assert facts["context"] == 64
+
+
+def test_a_gguf_file_is_judged_and_nothing_is_kept_beside_it(data, make_model, tmp_path):
+    tokenizer = load_tokenizer(data)
+    model = make_model(**SHAPE, vocabulary=tokenizer.vocabulary, qk_norm=False)
+    path = write_model(tmp_path / "model.gguf", model, "llama", **tokenizer_metadata(tokenizer))
+    facts = evaluate(path, data)
+    assert set(facts) >= {"bits_per_byte", "baselines", "copying"}
+    assert [file.name for file in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_an_evaluation_is_kept_until_weights_or_text_change(model_folder, data, make_model, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from random_models import THEIR_SHAPE, randomised
 from safetensors.torch import load_file, save_file
 
 from bimo.models.encoder import Encoder
@@ -21,14 +22,8 @@ transformers = pytest.importorskip("transformers")
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 
-SHAPE = {
-    "vocab_size": 131,
-    "hidden_size": 72,
-    "intermediate_size": 100,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "max_position_embeddings": 96,
-}
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+SHAPE = {**{name: THEIR_SHAPE[name] for name in SIZES}, "max_position_embeddings": 96}
 LABELS = {"id2label": {0: "好", 1: "neutral", 2: "坏"}}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("BertModel", {}),
@@ -43,14 +38,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def their_model(kind: str, **changes: Any) -> Any:
     """A model of transformers whose every weight is random: norms and biases too."""
-    model = getattr(transformers, kind)(transformers.BertConfig(**{**SHAPE, **changes})).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            centre = 0 if weight.ndim == 2 or name.endswith("bias") else 1
-            weight.copy_(centre + noise * (0.15 if weight.ndim == 2 else 0.2))
-    return model
+    return randomised(getattr(transformers, kind)(transformers.BertConfig(**{**SHAPE, **changes})), size=0.15)
 
 
 def batch(segments: int = 2, vocabulary: int = 131) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

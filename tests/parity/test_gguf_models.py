@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gguf_files import F32, TENSORS, gguf_bytes, paired_rows
+from random_models import THEIR_SHAPE, randomised
 
 from bimo.export.comparison import OurEngine, compare
 from bimo.export.gguf import round_gguf, write_gguf_file
@@ -29,31 +30,13 @@ from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.names import renamed
 from bimo.weights.quantize import stored_weights
 
-SHAPE = {
-    "vocab_size": 131,
-    "hidden_size": 72,
-    "intermediate_size": 100,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0},
-    "rms_norm_eps": 1e-5,
-}
-
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
 def test_a_converted_model_computes_the_same_here(family: str, tied: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    config = getattr(transformers, family + "Config")(**SHAPE, tie_word_embeddings=tied)
-    theirs = getattr(transformers, family + "ForCausalLM")(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in theirs.parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(noise * 0.15 if weight.ndim == 2 else 1 + 0.2 * noise)
+    config = getattr(transformers, family + "Config")(**THEIR_SHAPE, tie_word_embeddings=tied)
+    theirs = randomised(getattr(transformers, family + "ForCausalLM")(config), size=0.15)
     path = tmp_path / "model.gguf"
     path.write_bytes(converted(theirs, family.lower()))
     ours = read_gguf(path).decoder()
@@ -67,16 +50,16 @@ def test_a_converted_model_computes_the_same_here(family: str, tied: bool, tmp_p
 def converted(theirs: Any, architecture: str) -> bytes:
     """A model of transformers as llama.cpp's conversion writes it."""
     settings = {
-        "block_count": SHAPE["num_hidden_layers"],
-        "context_length": SHAPE["max_position_embeddings"],
-        "embedding_length": SHAPE["hidden_size"],
-        "feed_forward_length": SHAPE["intermediate_size"],
-        "attention.head_count": SHAPE["num_attention_heads"],
-        "attention.head_count_kv": SHAPE["num_key_value_heads"],
-        "attention.key_length": SHAPE["head_dim"],
-        "attention.value_length": SHAPE["head_dim"],
-        "attention.layer_norm_rms_epsilon": SHAPE["rms_norm_eps"],
-        "rope.freq_base": SHAPE["rope_parameters"]["rope_theta"],
+        "block_count": THEIR_SHAPE["num_hidden_layers"],
+        "context_length": THEIR_SHAPE["max_position_embeddings"],
+        "embedding_length": THEIR_SHAPE["hidden_size"],
+        "feed_forward_length": THEIR_SHAPE["intermediate_size"],
+        "attention.head_count": THEIR_SHAPE["num_attention_heads"],
+        "attention.head_count_kv": THEIR_SHAPE["num_key_value_heads"],
+        "attention.key_length": THEIR_SHAPE["head_dim"],
+        "attention.value_length": THEIR_SHAPE["head_dim"],
+        "attention.layer_norm_rms_epsilon": THEIR_SHAPE["rms_norm_eps"],
+        "rope.freq_base": THEIR_SHAPE["rope_parameters"]["rope_theta"],
     }
     tensors = {}
     for full_name, weight in renamed(dict(theirs.named_parameters()), llama.NAMES.to_ours).items():
@@ -86,7 +69,7 @@ def converted(theirs: Any, architecture: str) -> bytes:
             layer = f"blk.{number}."
         matrix = weight.detach().numpy()
         if architecture == "llama" and name in ("attention.query", "attention.key"):
-            matrix = paired_rows(matrix, len(matrix) // SHAPE["head_dim"])
+            matrix = paired_rows(matrix, len(matrix) // THEIR_SHAPE["head_dim"])
         tensors[f"{layer}{TENSORS[name]}.weight"] = (F32, matrix.shape[::-1], matrix.tobytes())
     metadata = {f"{architecture}.{key}": entry for key, entry in settings.items()}
     return gguf_bytes({"general.architecture": architecture} | metadata, tensors)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from random_models import GPT2_FIELDS
 
 from bimo.files import read_json, write_json
 from bimo.models.lora import LoRAConfig, adapter_of, attach_adapter, detach_adapter, new_adapter
@@ -20,15 +21,11 @@ transformers = pytest.importorskip("transformers")
 # PEFT asks transformers by a name that transformers is about to give up.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
-FAMILIES = {"Llama": {"qk_norm": False}, "Qwen2": {"qk_norm": False, "biases": "qkv"}, "Qwen3": {"qk_norm": True}}
-FAMILIES["GPT-2"] = {
-    "kv_heads": 4,
-    "head_width": 6,
-    "qk_norm": False,
-    "positions": "learned",
-    "norm": "layer",
-    "feed_forward": "gelu_tanh",
-    "biases": "all",
+FAMILIES = {
+    "Llama": {"qk_norm": False},
+    "Qwen2": {"qk_norm": False, "biases": "qkv"},
+    "Qwen3": {"qk_norm": True},
+    "GPT-2": GPT2_FIELDS,
 }
 
 

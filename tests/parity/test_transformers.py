@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from random_models import THEIR_SHAPE, randomised
 from safetensors.torch import save_file
 from writing import write
 
@@ -25,22 +26,7 @@ transformers = pytest.importorskip("transformers")
 GREEDY = Sampling(0.0)
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 
-# head_dim is nowhere hidden_size / num_attention_heads = 12, and 6 query heads share 2 or 3 key/value heads.
-SHAPE = {
-    "vocab_size": 131,
-    "hidden_size": 72,
-    "intermediate_size": 100,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0},
-    "rms_norm_eps": 1e-5,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
+SHAPE = {**THEIR_SHAPE, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 VARIANTS = {
     "tied": {"tie_word_embeddings": True},
     "untied": {"tie_word_embeddings": False},
@@ -90,28 +76,17 @@ FEATURES = {
 """What published configs ask for beyond the plain shape."""
 
 
-def randomised(model: Any) -> Any:
-    """The model with every weight random: norms and biases too."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            centre = 0 if weight.ndim == 2 or name.endswith("bias") else 1
-            weight.copy_(centre + noise * (0.15 if weight.ndim == 2 else 0.2))
-    return model.eval()
-
-
 def their_model(family: str, **changes: Any) -> Any:
     """A model of transformers whose every weight is random, norms too."""
     config = getattr(transformers, FAMILIES[family] + "Config")(**{**SHAPE, **changes})
-    return randomised(getattr(transformers, FAMILIES[family] + "ForCausalLM")(config))
+    return randomised(getattr(transformers, FAMILIES[family] + "ForCausalLM")(config), size=0.15)
 
 
 def their_gpt2(**changes: Any) -> Any:
     """A GPT-2 of transformers whose every weight is random."""
     sizes = {"vocab_size": 131, "n_embd": 72, "n_layer": 3, "n_head": 6, "n_positions": 128}
     ids_ = {"bos_token_id": 0, "eos_token_id": 0}
-    return randomised(transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**sizes, **ids_, **changes})))
+    return randomised(transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**sizes, **ids_, **changes})), size=0.15)
 
 
 def check_same(theirs: Any, folder: Path) -> None:

@@ -45,8 +45,8 @@ BOOTSTRAPS = 1000
 def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT) -> dict[str, Any]:
     """Measure a model on prepared data (its held-out part) or on any files of text. Returns facts as JSON.
 
-    On prepared data baselines and copying are measured too; everything is kept as `bimo/evaluation.json`, and the
-    report and the card of a model of ours are written anew.
+    On prepared data baselines and copying are measured too; of a folder everything is kept as `bimo/evaluation.json`,
+    and the report and the card of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
     if family_in(model) == "encoder":
@@ -68,8 +68,9 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
         "baselines": measure_baselines(source, key=stages.key("documents"), console=console),
         **_free_writing(language_model, source, texts, console),
     }
-    write_json(stored, facts)
-    _write_pages(model)
+    if model.is_dir():
+        write_json(stored, facts)
+        _write_pages(model)
     return facts
 
 

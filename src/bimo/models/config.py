@@ -43,7 +43,7 @@ class RotaryScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a stack of Transformer layers. What it is by default is what Bimo trains (DESIGN, decision 1).
+    """The shape of a stack of Transformer layers. What it is by default is what Bimo trains (docs/decisions.md).
 
     `hidden` is the inner width of the feed-forward block; `kv_heads` divides `heads` (grouped-query attention);
     `qk_norm` normalises queries and keys per head as Qwen3 does, without it the shape is Llama's;

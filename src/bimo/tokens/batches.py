@@ -1,4 +1,4 @@
-"""Which tokens a training step sees: a function of (seed, step, content) alone (DESIGN, decision 3).
+"""Which tokens a training step sees: a function of (seed, step, content) alone (docs/decisions.md).
 
 The tokens are cut into windows; each epoch cuts them elsewhere and visits them in another order. Nothing is kept
 between steps, so a run that resumes at step s sees what it would have seen, on any number of workers.

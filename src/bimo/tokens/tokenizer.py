@@ -1,4 +1,4 @@
-"""Text <-> token ids: byte-level BPE whose merges are learned inside words (DESIGN, decision 2)."""
+"""Text <-> token ids: byte-level BPE whose merges are learned inside words (docs/decisions.md)."""
 
 from __future__ import annotations
 

@@ -66,8 +66,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 """By `general.architecture`: in what its shape differs from ModelConfig's usual one."""
 
-YARN_BETAS = {"slow": 1.0, "fast": 32.0}
-
 LLAMA_3 = RotaryScaling("llama3", 8.0, original=8192, low=1.0, high=4.0)
 """How published models of Llama 3.1 and later stretch their positions, but for the factor; files hold what follows."""
 
