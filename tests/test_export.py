@@ -16,8 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 from bimo.console import SILENT
 from bimo.export.comparison import CHATS, OurEngine, compare, render
+from bimo.export.lines import export_lines
 from bimo.export.source import Source, open_source
-from bimo.export.verb import FORMATS, SENTENCES, TARGETS, export, export_lines
+from bimo.export.targets import FORMATS, TARGETS
+from bimo.export.verb import SENTENCES, export
 from bimo.files import read_json
 from bimo.generate.engine import load
 from bimo.models.transformer import Decoder

@@ -374,7 +374,9 @@ def generate(
 @verb(t("A model for other engines, opened there and compared with the trained one; kept when it is the same."))
 def export(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))],
-    to: Annotated[str, typer.Option("--to", help=t("hf, gguf; ctranslate2 for translation; onnx for encoders."))],
+    to: Annotated[
+        str, typer.Option("--to", help=t("hf; for decoders also gguf, for translation ctranslate2, for encoders onnx."))
+    ],
     out: Annotated[Path, typer.Option("--out", help=t("The folder or file to write."))],
     weights: Annotated[
         str, typer.Option("--weights", help=t("f32, f16, bf16; for gguf also int8 (q8_0) and int4 (q4_1)."))
@@ -386,8 +388,8 @@ def export(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.export.lines import export_lines
     from bimo.export.verb import export as write_and_compare
-    from bimo.export.verb import export_lines
 
     facts = write_and_compare(
         model, to=to, out=out, weights=weights, data=data, check=check, console=Console(quiet=quiet)

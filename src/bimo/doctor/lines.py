@@ -82,6 +82,8 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
         can = t("Bimo can: {can}", can=", ".join(facts["can"]))
         where = {"kernel": t("; it writes in the kernel"), "torch": t("; it writes in torch")}
         lines.append(can + where.get(facts.get("writes_in", ""), ""))
+    if facts.get("exports"):
+        lines.append(t("Bimo exports it to: {targets}", targets=", ".join(facts["exports"])))
     lines += [f"SHA-256   {digest}  {name}" for name, digest in facts.get("sha256", {}).items()]
     lines += [t("Note: {note}", note=note) for note in facts["notes"]]
     lines += [t("Problem: {problem}", problem=problem) for problem in facts["problems"]]

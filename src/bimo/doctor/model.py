@@ -52,6 +52,8 @@ ABILITIES = {
     "seq2seq": ("translate", "export"),
 }
 """What `bimo` can do with a model, by its family."""
+EXPORTS = {"decoder": ("hf", "gguf"), "seq2seq": ("hf", "ctranslate2"), "encoder": ("hf", "onnx")}
+"""What `bimo export` makes of a model, by its family; other engines compute no other."""
 LONGEST_SHOWN = 200
 
 
@@ -246,6 +248,7 @@ def _describe_use(
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
         if not report.problems:
             report.facts["can"] = _abilities(config)
+            report.facts["exports"] = [*EXPORTS.get(family_of(config), ())]
         if not report.problems and not isinstance(config, EncoderConfig):
             fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
             report.facts["writes_in"] = "kernel" if fits and best_instructions() is not None else "torch"

@@ -16,11 +16,22 @@ from bimo.console import SILENT, Console
 from bimo.export.source import Source
 from bimo.generate.batching import Request
 from bimo.generate.sample import Sampling
+from bimo.models.families import Model
 from bimo.runtime import UserError, t
 from bimo.tokens.template import ChatTemplate
 from bimo.weights.gguf_blocks import StoredMatrix
 
-__all__ = ["CHATS", "Engine", "OurEngine", "compare", "differing_weights", "render"]
+__all__ = [
+    "CHATS",
+    "Engine",
+    "OurEngine",
+    "compare",
+    "differing_weights",
+    "other_ids",
+    "other_model",
+    "other_predictions",
+    "render",
+]
 
 NEW_TOKENS = 64
 LIKELIEST = 1000
@@ -117,6 +128,39 @@ def differing_weights(written: Source, expected: Mapping[str, StoredMatrix]) -> 
     return names
 
 
+def other_model(expected: Model, written: Model) -> list[str]:
+    """In words, what about a model that was opened again is not as it was to be written, to the bit."""
+    if written.config != expected.config:
+        return [t("the shape is {found}", found=written.config)]
+    weights = dict(written.named_parameters())
+    if names := [name for name, weight in expected.named_parameters() if not torch.equal(weight, weights[name])]:
+        return [t("{count} tensors hold other numbers, first {name}", count=len(names), name=names[0])]
+    return []
+
+
+def other_ids(prompts: list[str], same: list[bool]) -> list[str]:
+    """In words, of which prompts the ids are not the same."""
+    if all(same):
+        return []
+    prompt = prompts[same.index(False)]
+    return [
+        t(
+            "{count} of {prompts} prompts get other ids, first “{prompt}”",
+            count=same.count(False),
+            prompts=len(same),
+            prompt=prompt,
+        )
+    ]
+
+
+def other_predictions(largest: float, tolerance: float) -> list[str]:
+    """In words, that the largest difference is too large; one that is no number is."""
+    if largest <= tolerance:
+        return []
+    sentence = "predictions differ by {largest:.2g}, where {tolerance:.2g} is allowed"
+    return [t(sentence, largest=largest, tolerance=tolerance)]
+
+
 @dataclass
 class _Findings:
     """What was compared, as it will be kept, and in words what differs."""
@@ -152,14 +196,7 @@ def compare(
         theirs = written.write(ids, count)
     largest = float(np.max(differences))
     found.facts["largest_difference"] = largest
-    if not largest <= tolerance:
-        found.faults.append(
-            t(
-                "predictions differ by {largest:.2g}, where {tolerance:.2g} is allowed",
-                largest=largest,
-                tolerance=tolerance,
-            )
-        )
+    found.faults += other_predictions(largest, tolerance)
     _compare_greedy(trained, ids, ours, theirs, found)
     return found.facts, found.faults
 
@@ -167,16 +204,7 @@ def compare(
 def _compare_text(trained: Engine, written: Engine, prompts: list[str], found: _Findings) -> None:
     same = [trained.tokens(prompt) == written.tokens(prompt) for prompt in prompts]
     found.facts["equal_ids"] = sum(same)
-    if not all(same):
-        prompt = prompts[same.index(False)]
-        found.faults.append(
-            t(
-                "{count} of {prompts} prompts get other ids, first “{prompt}”",
-                count=same.count(False),
-                prompts=len(same),
-                prompt=prompt,
-            )
-        )
+    found.faults += other_ids(prompts, same)
     expected, special = trained.special(), written.special()
     found.facts["special"] = special
     # An engine may have an id of its own for a token that the model does not have.

@@ -1,64 +1,124 @@
-"""Encoders as ONNX, and whether onnxruntime computes with them what we do."""
+"""Encoders as ONNX and as BERT's folders, and whether onnxruntime and transformers compute with them what we do.
+
+B texts, T tokens.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from bimo.export.comparison import other_ids, other_model, other_predictions
+from bimo.export.hf import load_there
 from bimo.generate.beam import padded
 from bimo.models.encoder import Encoder
-from bimo.runtime import t
-from bimo.tokens.tokenizer import load_tokenizer
-from bimo.weights.huggingface import load_encoder
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.weights.bert import CLASSES
+from bimo.weights.huggingface import load_encoder, save_encoder
 from bimo.weights.onnx import open_onnx, write_onnx
 
-__all__ = ["compare_onnx", "write_encoder"]
+__all__ = ["compare_bert", "compare_onnx", "write_encoder", "write_encoder_as_onnx"]
 
 TOLERANCE = 1e-3
 """By how much a number of the head may differ: both compute in float32, in another order."""
 
+POOLED = "pooler_output"
 
-def write_encoder(path: Path, folder: Path) -> None:
+Outputs = dict[str, np.ndarray]
+"""By the names that ONNX files and transformers have for them."""
+
+
+def write_encoder_as_onnx(path: Path, folder: Path) -> None:
     """The encoder in a model folder, with its head, as one file."""
     write_onnx(path, load_encoder(folder))
 
 
+def write_encoder(path: Path, folder: Path) -> None:
+    """The encoder in a model folder, with its head and its tokenizer, as a folder of BERT's."""
+    model, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    save_encoder(path, model, pad=tokenizer.special_id("pad_token"))
+    tokenizer.save(path, context=model.config.context)
+
+
 def compare_onnx(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, Any], list[str]]:
     """(What was compared, in words what differs): what the head says of texts of several lengths side by side."""
+    run = open_onnx(path)
+    return _compared(folder, texts, "onnxruntime", lambda ids, real: run(ids.numpy(), real=real.numpy()))
+
+
+def compare_bert(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """As compare_onnx, with the ids of the texts; by our own reader alone where transformers is not installed."""
     model, tokenizer = load_encoder(folder), load_tokenizer(folder)
-    context = model.config.context
-    inner = context - len(tokenizer.begin) - 1
-    rows = [[*tokenizer.begin, *ids[:inner], tokenizer.end] for ids in tokenizer.encode_batch(texts)]
+    written, again = load_encoder(path), load_tokenizer(path)
+    faults = other_model(model, written)
+    same = [_framed(tokenizer, text) == _framed(again, text) for text in texts]
+    try:
+        engine, theirs, their_tokenizer = load_there(path, CLASSES[model.config.head.kind])
+    except ImportError:
+        facts, more = _compared(folder, texts, "bimo", lambda ids, real: _outputs(written, ids, real))
+    else:
+        facts, more = _compared(folder, texts, engine, lambda ids, real: _asked(theirs, ids, real))
+        same = [
+            equal and _framed(tokenizer, text) == their_tokenizer(text).input_ids
+            for equal, text in zip(same, texts, strict=True)
+        ]
+    return facts | {"equal_ids": sum(same)}, faults + more + other_ids(texts, same)
+
+
+def _compared(
+    folder: Path, texts: list[str], engine: str, run: Callable[[torch.Tensor, torch.Tensor], Outputs]
+) -> tuple[dict[str, Any], list[str]]:
+    """The model in a folder beside what `run` makes of ids [B, T] and of where they are no padding [B, T]."""
+    model, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    inner = model.config.context - len(tokenizer.begin) - 1
+    # All of them at once are a text as long as the model reads, beside which the others are padded.
+    found = tokenizer.encode_batch([*texts, "\n".join(texts)])
+    rows = [[*tokenizer.begin, *ids[:inner], tokenizer.end] for ids in found]
     ids, real = padded(rows, pad=tokenizer.special_id("pad_token"))
-    found = open_onnx(path)(ids.numpy(), real=real.numpy())
-    expected = _outputs(model, ids, real)
-    largest = max((_difference(expected[name], found[name], real.numpy()) for name in expected), default=0.0)
-    facts = {"engine": "onnxruntime", "prompts": len(texts), "tolerance": TOLERANCE, "largest_difference": largest}
-    if largest <= TOLERANCE:
-        return facts, []
-    return facts, [
-        t("predictions differ by {largest:.2g}, where {tolerance:.2g} is allowed", largest=largest, tolerance=TOLERANCE)
-    ]
+    expected, written = _outputs(model, ids, real), run(ids, real)
+    by_token = model.config.head.kind != "classes"
+    largest = float(
+        np.max(
+            [
+                _difference(numbers, written.get(name), real.numpy() if by_token and name != POOLED else None)
+                for name, numbers in expected.items()
+            ]
+        )
+    )
+    facts = {"engine": engine, "prompts": len(texts), "tolerance": TOLERANCE, "largest_difference": largest}
+    return facts, other_predictions(largest, TOLERANCE)
+
+
+def _framed(tokenizer: Tokenizer, text: str) -> list[int]:
+    return [*tokenizer.begin, *tokenizer.encode(text), tokenizer.end]
 
 
 @torch.inference_mode()
-def _outputs(model: Encoder, ids: torch.Tensor, real: torch.Tensor) -> dict[str, np.ndarray]:
-    """What the file's outputs of the same names should be."""
+def _outputs(model: Encoder, ids: torch.Tensor, real: torch.Tensor) -> Outputs:
+    """What the outputs should be."""
     hidden = model.hidden_states(ids, real=real)
     kind = model.config.head.kind
     if kind == "none":
-        pooled = {} if model.pooler is None else {"pooler_output": model.pooler(hidden).numpy()}
+        pooled = {} if model.pooler is None else {POOLED: model.pooler(hidden).numpy()}
         return {"last_hidden_state": hidden.numpy(), **pooled}
     said = model(ids, real=real).numpy()
     return {"start_logits": said[..., 0], "end_logits": said[..., 1]} if kind == "span" else {"logits": said}
 
 
-def _difference(expected: np.ndarray, found: np.ndarray, real: np.ndarray) -> float:
-    """The largest one where there is no padding; NaN for another shape."""
-    if expected.shape != found.shape:
+@torch.inference_mode()
+def _asked(model: Any, ids: torch.Tensor, real: torch.Tensor) -> Outputs:
+    """What a model of transformers says."""
+    said = model(input_ids=ids, attention_mask=real.long())
+    return {name: numbers.numpy() for name, numbers in said.items() if isinstance(numbers, torch.Tensor)}
+
+
+def _difference(expected: np.ndarray, found: np.ndarray | None, real: np.ndarray | None) -> float:
+    """The largest one, of tokens where they are `real`; NaN for another shape, for nothing, and where either is NaN."""
+    if found is None or expected.shape != found.shape:
         return float("nan")
     apart = np.abs(expected - found)
-    return float((apart[real] if apart.shape[:2] == real.shape else apart).max())
+    return float((apart if real is None else apart[real]).max())

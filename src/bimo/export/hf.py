@@ -17,7 +17,7 @@ from bimo.tokens.tokenizer import ROLES
 from bimo.weights.gguf_blocks import StoredMatrix, quantise
 from bimo.weights.huggingface import model_config_to_hf, to_hf
 
-__all__ = ["open_hf", "round_hf", "write_hf"]
+__all__ = ["load_there", "open_hf", "round_hf", "write_hf"]
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -57,23 +57,30 @@ def open_hf(folder: Path) -> Engine:
         return _Transformers(folder)
     except ImportError:
         return OurEngine(open_source(folder))
+
+
+def load_there(folder: Path, kind: str) -> tuple[str, Any, Any]:
+    """(transformers and its version, the model of such a class in float32, the tokenizer).
+
+    Raises ImportError where transformers is not installed, and UserError when it cannot load the folder.
+    """
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError("{engine} cannot load what was written: {error}.", engine="transformers", error=error) from None
+    return f"transformers {transformers.__version__}", model, tokenizer
 
 
 class _Transformers:
     """A folder in transformers, in float32."""
 
     def __init__(self, folder: Path) -> None:
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        self.name = f"transformers {transformers.__version__}"
-        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
-        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.name, self._model, self._tokenizer = load_there(folder, "AutoModelForCausalLM")
 
     def tokens(self, text: str) -> list[int]:
         """As in Engine."""

@@ -14,7 +14,9 @@ from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 
-__all__ = ["beam_outputs", "write_ctranslate2"]
+__all__ = ["VOCABULARY", "beam_outputs", "names_of_ids", "token_scores", "write_ctranslate2"]
+
+VOCABULARY = "shared_vocabulary.json"
 
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu_tanh": "GELUTanh", "silu": "SWISH"}
 """Ours and theirs."""
@@ -44,7 +46,7 @@ def write_ctranslate2(folder: Path, model_folder: Path) -> None:
         activation=getattr(library.specs.Activation, ACTIVATIONS[config.feed_forward]),
     )
     _fill(spec, model)
-    words = _words(tokenizer, config.pad)
+    words = names_of_ids(tokenizer, config.pad)
     spec.register_source_vocabulary(words)
     spec.register_target_vocabulary(words)
     end = words[tokenizer.end]
@@ -56,7 +58,7 @@ def write_ctranslate2(folder: Path, model_folder: Path) -> None:
         spec.save(str(part))
 
 
-def _words(tokenizer: Tokenizer, count: int) -> list[str]:
+def names_of_ids(tokenizer: Tokenizer, count: int) -> list[str]:
     """The names of the ids below `count`; those that the tokenizer does not use get one of their own."""
     return [tokenizer.inner.id_to_token(number) or f"<unused{number}>" for number in range(count)]
 
@@ -117,9 +119,8 @@ def beam_outputs(
     The end token is returned and counts for the length, as in generate.beam with `early`. Without a length penalty
     CTranslate2 may stop sooner: the best is the same, the others need not be.
     """
-    words = read_json(folder / "shared_vocabulary.json")
+    translator, words = _open(folder)
     numbers = {word: number for number, word in enumerate(words)}
-    translator = _library().Translator(str(folder), device="cpu", compute_type="float32")
     results = translator.translate_batch(
         [[words[number] for number in source] for source in sources],
         beam_size=width,
@@ -131,3 +132,22 @@ def beam_outputs(
         return_end_token=True,
     )
     return [[[numbers[word] for word in target] for target in result.hypotheses] for result in results]
+
+
+def token_scores(folder: Path, sources: list[list[int]], targets: list[list[int]]) -> list[list[float]]:
+    """The log-probabilities that CTranslate2 gives the tokens of each target, without an end; then that of the end."""
+    translator, words = _open(folder)
+    results = translator.score_batch(
+        *([[words[number] for number in ids] for ids in rows] for rows in (sources, targets)), max_input_length=0
+    )
+    return [result.log_probs for result in results]
+
+
+def _open(folder: Path) -> tuple[Any, list[str]]:
+    """The engine with a model, and its names of ids. Raises UserError when it cannot read the folder."""
+    library = _library()
+    try:
+        translator = library.Translator(str(folder), device="cpu", compute_type="float32")
+    except (RuntimeError, ValueError) as error:
+        raise UserError("{path} cannot be read: {error}.", path=folder, error=str(error).split("\n")[0]) from None
+    return translator, read_json(folder / VOCABULARY)
