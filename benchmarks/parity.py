@@ -32,10 +32,10 @@ import transformers
 from bimo.export.hf import write_hf
 from bimo.export.llama_cpp import XLlamaCpp
 from bimo.export.source import open_source
-from bimo.generate.batching import Request
+from bimo.generate.batching import Batch, Request
 from bimo.generate.beam import Beams, padded, search
-from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import Sampling
+from bimo.generate.stepping import open_steps
 from bimo.tokens.tokenizer import load_tokenizer, train_tokenizer
 from bimo.weights.huggingface import (
     load_encoder,
@@ -132,13 +132,13 @@ def decoder_row(theirs: Any, ours: Any, ids: torch.Tensor | None = None) -> tupl
     largest = (ours(ids) - theirs(ids).logits).abs().max().item()
     theirs.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=0)
     expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW)[:, ids.shape[1] :].tolist()
-
-    class Ids:
-        end, begin, special = -1, (), {}
-
-    writer = LanguageModel(ours, Ids())  # type: ignore[arg-type]
-    found = writer.answers([Request(row, NEW, Sampling(0.0)) for row in ids.tolist()])
-    return largest, sum(a == b for a, b in zip(found, expected, strict=True))
+    batch = Batch(open_steps(ours))
+    batch.reserve(len(ids), ids.shape[1] + NEW)
+    found: dict[int, list[int]] = {batch.add(Request(row, NEW, Sampling(0.0))): [] for row in ids.tolist()}
+    while batch.busy:
+        for written in batch.step():
+            found[written.ticket].append(written.token)
+    return largest, sum(a == b for a, b in zip(found.values(), expected, strict=True))
 
 
 @torch.no_grad()

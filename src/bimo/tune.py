@@ -119,7 +119,7 @@ class _Lessons:
 def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> _Lessons:
     """Which conversations are held out depends on what they say and on the seed alone."""
     lessons = _Lessons(opened.chat())
-    lessons.format.closing  # noqa: B018  a template that cannot be used is told once, not for each conversation
+    lessons.format.require_usable()
     length = min(settings.context, opened.source.config.context) + 1
     usable: dict[str, tuple[Conversation, list[Lesson]]] = {}
     for conversation in found.kept:

@@ -185,7 +185,7 @@ def _child(
     os.chdir(cwd)
     for target, handle in enumerate(handles):
         os.dup2(handle.detach(), target)
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8", errors="surrogateescape")
     sys.argv = ["bimo", *arguments]
     from bimo.cli import main
 

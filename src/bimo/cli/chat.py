@@ -110,7 +110,7 @@ def chat(
         told = messages[1:] if messages and messages[0]["role"] == "system" else messages
         messages = [{"role": "system", "content": _text(system)}, *told]
     language_model = load(model, device=device, adapter=adapter)
-    language_model.chat.closing  # noqa: B018  a template that cannot be used is told before anybody has typed anything
+    language_model.chat.require_usable()  # before anybody has typed anything
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     for line in _lines(quiet=quiet):
         for piece in conversation.ask(_text(line)):

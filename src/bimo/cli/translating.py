@@ -59,5 +59,4 @@ def translate(
 
 def _lines() -> Iterator[str]:
     """What is piped in; bytes that are no text become U+FFFD."""
-    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    return (line.rstrip("\n") for line in sys.stdin)
+    return (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)

@@ -57,6 +57,10 @@ class _Control:
     eats_right: bool
 
 
+QUESTION_AND_ANSWER: tuple[Message, ...] = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+"""The shortest conversation."""
+
+
 class ChatFormat:
     """How messages are laid out for one model; `names` are special tokens by role, above the tokenizer's."""
 
@@ -73,10 +77,14 @@ class ChatFormat:
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._seam = _seams(longest_first)
 
+    def require_usable(self) -> None:
+        """Raises UserError when the template cannot lay out a question and its answer, so that it is said but once."""
+        self.lessons(QUESTION_AND_ANSWER)
+
     @functools.cached_property
     def closing(self) -> int | None:
         """The control token that ends an answer, which a model is taught to write and stopped at."""
-        lesson = self.lessons([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])[0]
+        lesson = self.lessons(QUESTION_AND_ANSWER)[0]
         last = [id for id, counted in zip(lesson.ids, lesson.counted, strict=True) if counted][-1]
         return last if last in self._control_ids else None
 

@@ -197,7 +197,9 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
 class _GenerationBlock(ext.Extension):
     """`{% generation %}` marks answers for transformers; here it changes nothing."""
 
-    tags = {"generation"}  # noqa: RUF012  as the class above declares it
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
 
     def parse(self, parser: Any) -> list[nodes.Node]:
         """What stands inside."""
