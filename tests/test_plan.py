@@ -16,8 +16,9 @@ from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.scaling import expected_ratio
 from bimo.models.transformer import Decoder
-from bimo.plan import PROCESS_BYTES, plan, plan_lines, stored_plan
+from bimo.plan import PROCESS_BYTES, plan, stored_plan
 from bimo.prepare import PrepareConfig, prepare
+from bimo.report.planned import plan_lines
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.recipe import recipe

@@ -19,6 +19,7 @@ from bimo.models.config import load_presets
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import PAIRED, LanguageShape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
+from bimo.report.planned import plan_reasons
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
 from bimo.stages import Stages
 from bimo.tokens.tokenizer import load_tokenizer
@@ -28,7 +29,7 @@ from bimo.train.recipe import masked_recipe, recipe, restart_recipe
 from bimo.train.restart import open_start
 from bimo.train.settings import TrainConfig
 
-__all__ = ["Plan", "check_choices", "plan", "plan_lines", "stored_plan"]
+__all__ = ["Plan", "check_choices", "plan", "stored_plan"]
 
 LEAST_MINUTES = 0.001
 
@@ -329,105 +330,6 @@ def _settle(
             }
             for candidate in measured
         ],
-        "reasons": _reasons(best, measured, corpus, machine, epochs=epochs, seconds=seconds),
     }
+    facts["reasons"] = plan_reasons(facts)
     return Plan(model, settings, facts)
-
-
-def _reasons(
-    best: _Candidate, measured: list[_Candidate], corpus: _Corpus, machine: Machine, *, epochs: float, seconds: float
-) -> list[str]:
-    """Why this plan, in sentences."""
-    rates = machine.matrix_flops
-    reasons = [
-        t(
-            "This machine multiplies matrices at {bf16:,.0f} GFLOP/s in bfloat16 and {fp32:,.0f} in float32, so "
-            "training computes in {dtype}.",
-            bf16=rates["bfloat16"] / 1e9,
-            fp32=rates["float32"] / 1e9,
-            dtype=machine.dtype,
-        )
-    ]
-    others = [
-        t(
-            "“{name}” ({parameters:.1f} M parameters, {rate:,.0f} tokens/s): {expected:.2f}",
-            name=candidate.name,
-            parameters=candidate.shape.parameters / 1e6,
-            rate=candidate.tokens_per_second,
-            expected=candidate.expected(corpus, seconds),
-        )
-        for candidate in measured
-    ]
-    if len(measured) > 1:
-        sizes = "; ".join(others)
-        reasons.append(t("Bits per byte expected of the sizes that were timed: {sizes}.", sizes=sizes))
-    if epochs > 20:
-        reasons.append(
-            t(
-                "The text is small for this much time: it would be read {epochs:.0f} times. More text will help more "
-                "than more minutes; {enough:.1f} minutes are enough for this one.",
-                epochs=epochs,
-                enough=seconds / 60 * 20 / epochs,
-            )
-        )
-    elif epochs < 1:
-        reasons.append(
-            t(
-                "The text is large for this much time: {share:.0%} of it will be read. With {minutes:.0f} minutes all "
-                "of it would be.",
-                share=epochs,
-                minutes=seconds / 60 / epochs,
-            )
-        )
-    return reasons
-
-
-def plan_lines(facts: dict[str, Any]) -> list[str]:
-    """A plan as lines for people."""
-    model, settings = facts["model"], facts["train"]
-    return [
-        t(
-            "Model     “{preset}”: {layers} layers of width {width}, {parameters:.1f} M parameters, context {context}",
-            preset=facts["preset"],
-            layers=model["layers"],
-            width=model["width"],
-            parameters=facts["parameters"] / 1e6,
-            context=model["context"],
-        ),
-        t(
-            "Training  {minutes:g} min at {rate:,.0f} tokens/s ({share:.0%} of this machine): {steps:,} steps of "
-            "{batch} windows, {tokens:.1f} M tokens",
-            minutes=facts["minutes"],
-            rate=facts["tokens_per_second"],
-            share=facts["share_of_peak"],
-            steps=settings["steps"],
-            batch=settings["batch"],
-            tokens=facts["tokens"] / 1e6,
-        ),
-        t(
-            "Text      read {epochs:.1f} times; {ratio:.2f} tokens a parameter",
-            epochs=facts["epochs"],
-            ratio=facts["tokens_per_parameter"],
-        ),
-        t(
-            "Needs     {memory:,.2f} GB memory, {disk:,.2f} GB disk",
-            memory=facts["memory_bytes"] / 1e9,
-            disk=facts["disk_bytes"] / 1e9,
-        ),
-        *_expectation(facts),
-        *facts["reasons"],
-    ]
-
-
-def _expectation(facts: dict[str, Any]) -> list[str]:
-    if facts["bits_per_byte"] is None:
-        return []
-    low, high = facts["bits_per_byte"]
-    return [
-        t(
-            "Expect    {low:.2f}-{high:.2f} bits per byte on unseen text (Kneser-Ney: {baseline:.2f})",
-            low=low,
-            high=high,
-            baseline=facts["kneser_ney"],
-        )
-    ]

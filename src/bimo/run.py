@@ -16,6 +16,7 @@ from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.families import LanguageModule, Shape, choose_family
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
+from bimo.report.planned import plan_summary
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import file_digests, find_sources, source_digest
 from bimo.tokens.shards import TokenShards
@@ -105,25 +106,8 @@ def claim(home: Path, key: str) -> None:
 
 
 def _say_plan(chosen: Plan, console: Console) -> None:
-    facts = chosen.facts
-    sizes = t(
-        "{parameters:.1f} M parameters, context {context}, {tokens:.1f} M tokens in {minutes:g} min",
-        parameters=facts["parameters"] / 1e6,
-        context=chosen.model.context,
-        tokens=facts["tokens"] / 1e6,
-        minutes=facts["minutes"],
-    )
-    expected = ""
-    if facts["bits_per_byte"] is not None:
-        low, high = facts["bits_per_byte"]
-        expected = t(
-            "; expect {low:.2f}-{high:.2f} bits per byte (Kneser-Ney: {baseline:.2f})",
-            low=low,
-            high=high,
-            baseline=facts["kneser_ney"],
-        )
-    console.say("Plan", sizes + expected)
-    for reason in facts["reasons"][2:]:
+    console.say("Plan", plan_summary(chosen.facts))
+    for reason in chosen.facts["reasons"][2:]:
         console.show(reason)
 
 

@@ -186,9 +186,10 @@ def plan(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    from bimo.plan import check_choices, plan_lines
+    from bimo.plan import check_choices
     from bimo.plan import plan as make_plan
     from bimo.prepare import prepare as prepare_data
+    from bimo.report.planned import plan_lines
 
     console = Console(quiet=quiet)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
