@@ -1,9 +1,10 @@
 """The command line of Bimo. `main` is what `bimo` runs."""
 
-from bimo.cli import chat, translating, verbs, words
+# Help lists commands in the order of these imports: what makes models, then what uses them.
+from bimo.cli import making, talking, translating, using, words
 from bimo.cli.app import app
 
-__all__ = ["app", "chat", "main", "translating", "verbs", "words"]
+__all__ = ["app", "main", "making", "talking", "translating", "using", "words"]
 
 
 def main() -> None:

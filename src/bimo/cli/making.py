@@ -1,4 +1,4 @@
-"""The command line: one thin command per verb. Results go to stdout, everything else to stderr."""
+"""Commands that make models: one thin command per verb. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bimo.cli.app import is_text, require_least, show, verb
+from bimo.cli.app import show, verb
 from bimo.cli.options import (
-    AdapterFolder,
     Allow,
     Chinese,
     Device,
@@ -18,28 +17,20 @@ from bimo.cli.options import (
     Json,
     KeepBest,
     Lang,
-    MaxTokens,
-    MinP,
     Minutes,
-    ModelPath,
     Out,
     Preset,
     Quiet,
     Redact,
     Reference,
-    RepetitionPenalty,
     Seed,
     Source,
     Sources,
     Start,
-    Stop,
     Strict,
     Target,
-    Temperature,
     TextColumn,
     TokenizerPath,
-    TopK,
-    TopP,
     Vocabulary,
 )
 from bimo.console import Console
@@ -150,29 +141,6 @@ def demo(
     facts = run_demo(out=out, minutes=minutes, console=Console(quiet=quiet))
     samples = [sample["text"].strip() for sample in facts["samples"]]
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])
-
-
-@verb(t("What this machine can do and what is missing; or what a model is and what is wrong with it."))
-def doctor(
-    model: Annotated[
-        Path | None,
-        typer.Argument(readable=False, help=t("A model folder, a GGUF or safetensors file, or an adapter folder.")),
-    ] = None,
-    json: Json = False,
-) -> None:
-    if model is None:
-        from bimo.doctor.machine import examine_machine, machine_lines
-
-        facts = examine_machine()
-        show(facts, as_json=json, lines=lambda: machine_lines(facts))
-        return
-    from bimo.doctor.lines import model_lines
-    from bimo.doctor.model import examine_model
-
-    facts = examine_model(model)
-    show(facts, as_json=json, lines=lambda: model_lines(facts))
-    if not facts["usable"]:
-        raise UserError("{path} cannot be used as it is: the problems are named above.", path=model)
 
 
 @verb(t("Before spending the time: size, speed, memory and expected quality of a training."))
@@ -314,98 +282,3 @@ def train(
     sampler = choose_sampler(settings.model, data)
     facts = train_model(data, out=out, model=settings.model, settings=settings.train, sampler=sampler, console=console)
     return show(facts, as_json=json)
-
-
-@verb(t("Bits per byte of a model on text, beside simple methods, and how much it copies."))
-def evaluate(
-    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
-    source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, or a file or folder of text."))],
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    from bimo.evaluate.suite import evaluate as measure
-    from bimo.evaluate.suite import evaluation_lines
-
-    facts = measure(model, source, console=Console(quiet=quiet))
-    show(facts, as_json=json, lines=lambda: evaluation_lines(facts))
-
-
-@verb(t("Let a model write what follows a prompt."))
-def generate(
-    model: ModelPath,
-    prompt: Annotated[str, typer.Argument(help=t("Where to begin; nothing begins a new document."))] = "",
-    adapter: AdapterFolder = None,
-    max_tokens: MaxTokens = 200,
-    temperature: Temperature = 0.8,
-    top_k: TopK = 0,
-    top_p: TopP = 0.95,
-    min_p: MinP = 0.0,
-    repetition_penalty: RepetitionPenalty = 1.0,
-    stop: Stop = None,
-    samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    from bimo.generate.engine import load
-    from bimo.generate.sample import Sampling
-
-    require_least({"max-tokens": (max_tokens, 1), "samples": (samples, 1), "seed": (seed, 0)})
-    if not is_text(prompt):
-        raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    language_model = load(model, device=device, adapter=adapter)
-    texts = []
-    for number in range(samples):
-        pieces = language_model.generate(
-            prompt, max_tokens=max_tokens, sampling=sampling, seed=seed + number, stop=tuple(stop or ())
-        )
-        if json:
-            texts.append("".join(pieces))
-            continue
-        print(prompt, end="")
-        for piece in pieces:
-            print(piece, end="", flush=True)
-        print("\n" if number + 1 < samples else "")
-    if json:
-        show({"prompt": prompt, "texts": texts}, as_json=True)
-
-
-@verb(t("A model for other engines, opened there and compared with the trained one; kept when it is the same."))
-def export(
-    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder, or a GGUF file."))],
-    to: Annotated[
-        str, typer.Option("--to", help=t("hf; for decoders also gguf, for translation ctranslate2, for encoders onnx."))
-    ],
-    out: Annotated[Path, typer.Option("--out", help=t("The folder or file to write."))],
-    weights: Annotated[
-        str, typer.Option("--weights", help=t("f32, f16, bf16; for gguf also int8 (q8_0) and int4 (q4_1)."))
-    ] = "",
-    data: Annotated[
-        Path | None, typer.Option("--data", readable=False, help=t("Prepared data whose held-out text is compared on."))
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help=t("Write nothing: compare what stands at --out."))] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    from bimo.export.lines import export_lines
-    from bimo.export.verb import export as write_and_compare
-
-    facts = write_and_compare(
-        model, to=to, out=out, weights=weights, data=data, check=check, console=Console(quiet=quiet)
-    )
-    show(facts, as_json=json, lines=lambda: export_lines(facts))
-
-
-@verb(t("The models below a folder; with several names, these side by side."))
-def runs(
-    models: Annotated[
-        list[Path] | None, typer.Argument(readable=False, help=t("A folder to search, or models to compare."))
-    ] = None,
-    json: Json = False,
-) -> None:
-    from bimo.runs import list_runs, run_lines
-
-    facts = list_runs(models or [Path()])
-    show(facts, as_json=json, lines=lambda: run_lines(facts))
