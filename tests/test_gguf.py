@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from changing import change
 from gguf_files import (
     F16,
     F32,
@@ -571,16 +572,7 @@ def test_changed_files_are_refused_or_sound(
     changed = bytearray(small_file)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.one_of(st.sampled_from(fields), st.integers(0, len(small_file) - 1)))
-        patch = data.draw(PATCHES)
-        how = data.draw(st.sampled_from(["overwrite", "overwrite", "insert", "remove", "cut"]))
-        if how == "overwrite":
-            changed[place : place + len(patch)] = patch
-        elif how == "insert":
-            changed[place:place] = patch
-        elif how == "remove":
-            del changed[place : place + len(patch)]
-        else:
-            del changed[place:]
+        change(changed, place, PATCHES, data)
     path = tmp_path_factory.getbasetemp() / "changed.gguf"
     path.unlink(missing_ok=True)  # the old one may still be mapped
     path.write_bytes(changed)

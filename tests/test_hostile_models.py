@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+from changing import change
 from hostile_models import CANARY, CASES, PROGRAM, Bomb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,16 +177,7 @@ def test_changed_files_are_refused_or_sound(
     described = min(len(changed) - 1, 3000)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.one_of(st.integers(0, described), st.integers(0, len(changed))))
-        patch = data.draw(PATCHES)
-        how = data.draw(st.sampled_from(["overwrite", "overwrite", "insert", "remove", "cut"]))
-        if how == "overwrite":
-            changed[place : place + len(patch)] = patch
-        elif how == "insert":
-            changed[place:place] = patch
-        elif how == "remove":
-            del changed[place : place + len(patch)]
-        else:
-            del changed[place:]
+        change(changed, place, PATCHES, data)
     (folder / name).unlink()  # what is mapped of the old one stays as it was
     (folder / name).write_bytes(changed)
     with contextlib.suppress(UserError):

@@ -100,6 +100,11 @@ def test_a_model_to_go_on_with_fixes_the_size(data, machine, tmp_path):
     assert onward.facts["bits_per_byte"] is None
 
 
+@pytest.mark.parametrize("beside", [{"preset": "dust"}, {"family": "lstm"}])
+def test_a_model_to_go_on_with_leaves_no_choice_of_size(data, machine, tmp_path, beside):
+    assert "have no place beside it" in refused(USAGE, data, minutes=1, start=str(tmp_path), **beside)
+
+
 def test_more_time_promises_no_worse(data, machine):
     expectations = [plan(data, minutes=minutes).facts["bits_per_byte"][0] for minutes in (0.1, 1, 10, 100)]
     assert expectations == sorted(expectations, reverse=True)

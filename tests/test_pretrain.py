@@ -20,6 +20,7 @@ from bimo.machine import Machine
 from bimo.models.config import ModelConfig
 from bimo.models.scoring import Score
 from bimo.prepare import PrepareConfig, prepare
+from bimo.run import run as run_all
 from bimo.run import run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
 from bimo.train import loop, objectives, pretrain
@@ -146,6 +147,12 @@ def test_training_goes_on_with_a_model_that_exists(whole, data, tmp_path):
     assert on["validation_bits_per_byte"] < read_json(whole / "bimo" / "training.json")["validation_bits_per_byte"]
     manifest = strictly(tmp_path / "on" / "bimo" / "manifest.json")
     assert manifest["key"] != strictly(whole / "bimo" / "manifest.json")["key"]
+
+
+def test_a_file_with_its_tokenizer_inside_is_no_start_for_a_text(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"export .* --to hf"):
+        run_all([write_stories(tmp_path / "a.txt", 60)], out=tmp_path / "model", start=tmp_path / "x.gguf")
 
 
 def test_going_on_asks_for_the_same_shape_and_tokenizer(whole, data, tmp_path):

@@ -7,16 +7,38 @@ import difflib
 import tomllib
 import types
 import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["SCHEMA_VERSION", "apply_settings", "from_mapping", "read_toml", "to_mapping", "write_toml"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "apply_settings",
+    "from_mapping",
+    "read_toml",
+    "require_ranges",
+    "to_mapping",
+    "write_toml",
+]
 
 SCHEMA_VERSION = 1
 
 Config = TypeVar("Config")
+
+
+def require_ranges(settings: Any, fits: Mapping[str, bool], say_range: Callable[[str], str]) -> None:
+    """Raises UserError for the first field of `settings` that does not fit; `say_range` says what it must be."""
+    for name, fitting in fits.items():
+        if not fitting:
+            raise UserError(
+                "{name} must be {range}, but is {value}.",
+                code=USAGE,
+                name=name,
+                range=say_range(name),
+                value=getattr(settings, name),
+            )
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

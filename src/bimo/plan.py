@@ -79,7 +79,7 @@ def plan(
     nothing fits this machine's memory.
     """
     data = Path(data)
-    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
+    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=start)
     corpus = _Corpus.read(data, family, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
@@ -107,7 +107,9 @@ def plan(
     return _settle(best, measured, corpus, machine, full or best.shape, settings)
 
 
-def check_choices(*, minutes: float, family: str, preset: str, device: str, seed: int, pairs: bool = False) -> None:
+def check_choices(
+    *, minutes: float, family: str, preset: str, device: str, seed: int, start: str = "", pairs: bool = False
+) -> None:
     """Raises UserError for a time, family, size, device or seed that cannot be, before any work is done.
 
     `pairs` says that there are pairs of texts to learn from.
@@ -119,6 +121,12 @@ def check_choices(*, minutes: float, family: str, preset: str, device: str, seed
         sentence = "--{option} must be at least {least}, but is {value}."
         raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
     choose_family(family, preset=preset)
+    if start and (preset or family != "decoder"):
+        raise UserError(
+            "--from takes family and size from the model that it names, so --family and --preset have no place beside "
+            "it.",
+            code=USAGE,
+        )
     if family == PAIRED and not pairs:
         raise UserError(
             "The family {family} learns from pairs of texts: bimo train PAIRS --out MODEL --family {family}.",

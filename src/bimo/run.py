@@ -23,6 +23,7 @@ from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.objectives import tokenizer_of
 from bimo.train.pretrain import Sampler, check_output, train
+from bimo.train.restart import tokenizer_file
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.opening import open_model
@@ -55,11 +56,11 @@ def run(
     code INTERRUPTED, when a signal stopped it.
     """
     settings = settings or PrepareConfig()
-    if start:
-        settings = replace(settings, tokenizer=str(Path(start) / "tokenizer.json"))
     out = Path(out)
     home = out / "bimo"
-    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
+    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=str(start))
+    if start:
+        settings = replace(settings, tokenizer=str(tokenizer_file(Path(start))))
     check_output(out)
     files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
     choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}

@@ -234,6 +234,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     from bimo.models.families import PAIRED
+    from bimo.plan import check_choices
     from bimo.run import choose_sampler, train_settings
     from bimo.train.pretrain import train as train_model
     from bimo.translation import train_translator
@@ -247,6 +248,7 @@ def train(
         )
     minutes = 10.0 if minutes is None else minutes
     if family == PAIRED:
+        check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=start, pairs=True)
         facts = train_translator(
             data,
             out=out,

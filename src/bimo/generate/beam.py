@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bimo.config import require_ranges
 from bimo.generate.sample import require_numbers
 from bimo.models.seq2seq import EncoderDecoder
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import t
 
 __all__ = ["BeamCache", "Beams", "Hypothesis", "padded", "search", "search_reference"]
 
@@ -42,15 +43,7 @@ class Beams:
             "length_penalty": math.isfinite(self.length_penalty),
             "max_tokens": self.max_tokens >= 1,
         }
-        for name, fine in fits.items():
-            if not fine:
-                raise UserError(
-                    "{name} must be {range}, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    range=t(RANGES[name]),
-                    value=getattr(self, name),
-                )
+        require_ranges(self, fits, lambda name: t(RANGES[name]))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bimo.runtime import USAGE, UserError, t
+from bimo.config import require_ranges
+from bimo.runtime import UserError, t
 
 __all__ = ["Sampling", "choose", "keep_min_p", "keep_top_k", "keep_top_p", "penalise_repetition", "require_numbers"]
 
@@ -47,15 +48,7 @@ class Sampling:
             "min_p": 0.0 <= self.min_p < 1.0,
             "repetition_penalty": 0.001 <= self.repetition_penalty <= 1000.0,
         }
-        for name, allowed in fits.items():
-            if not allowed:
-                raise UserError(
-                    "{name} must be {range}, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    range=t(RANGES[name]),
-                    value=getattr(self, name),
-                )
+        require_ranges(self, fits, lambda name: t(RANGES[name]))
 
 
 def penalise_repetition(logits: Array, seen: Sequence[Sequence[int]], penalty: float) -> Array:

@@ -12,7 +12,7 @@ from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.opening import OpenedModel, open_model
 
-__all__ = ["open_start", "take_weights"]
+__all__ = ["open_start", "take_weights", "tokenizer_file"]
 
 
 def open_start(path: Path, tokenizer: Tokenizer) -> OpenedModel:
@@ -21,11 +21,24 @@ def open_start(path: Path, tokenizer: Tokenizer) -> OpenedModel:
     if opened.tokenizer.inner.get_vocab() != tokenizer.inner.get_vocab():
         raise UserError(
             "The text was prepared with another tokenizer than that of {path}. Prepare it again: "
-            "bimo prepare SOURCE --out DATA --tokenizer {path}/tokenizer.json.",
+            "bimo prepare SOURCE --out DATA --tokenizer {file}.",
+            code=USAGE,
+            path=path,
+            file=tokenizer_file(path),
+        )
+    return opened
+
+
+def tokenizer_file(path: Path) -> Path:
+    """Where the tokenizer of a model folder stands. Raises UserError for a GGUF file, which has it inside."""
+    if path.is_file():
+        raise UserError(
+            "{path} has its tokenizer inside. Write it as a folder first, and go on with that: "
+            "bimo export {path} --to hf --out FOLDER.",
             code=USAGE,
             path=path,
         )
-    return opened
+    return path / "tokenizer.json"
 
 
 @torch.no_grad()

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from bimo.config import require_ranges
 from bimo.console import Console
 from bimo.machine import peak_memory_bytes
 from bimo.models.lora import Adapter, LoRAConfig, adapter_of, attach_adapter, new_adapter
 from bimo.models.transformer import Decoder
-from bimo.runtime import USAGE, UserError, seed_everything, t
+from bimo.runtime import seed_everything, t
 from bimo.tokens.chat import Lesson
 from bimo.train.lessons import LessonBatches
 from bimo.train.loop import StepFacts, Trainer, keep_to_time
@@ -68,15 +69,7 @@ class TuneConfig:
             "validations": self.validations >= 0,
             "seed": 0 <= self.seed < 2**63,
         }
-        for name, fitting in fits.items():
-            if not fitting:
-                raise UserError(
-                    "{name} must be {range}, but is {value}.",
-                    code=USAGE,
-                    name=name,
-                    range=t(RANGES[name]),
-                    value=getattr(self, name),
-                )
+        require_ranges(self, fits, lambda name: t(RANGES[name]))
 
 
 @torch.no_grad()
