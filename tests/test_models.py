@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from bimo.generate.cache import KeyValueCache
-from bimo.models.config import ModelConfig, load_presets
+from bimo.models.config import ModelConfig, RotaryScaling, load_presets
 from bimo.models.layers import (
     QUERIES_AT_ONCE,
     WRITTEN_OUT_CONTEXT,
@@ -109,6 +109,11 @@ def test_presets_grow_and_stand_on_their_own() -> None:
 def test_shapes_that_do_not_fit_are_refused(changes: dict[str, int], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         ModelConfig(**{**SHAPE, **changes})
+
+
+def test_positions_are_stretched_in_ways_that_there_are() -> None:
+    with pytest.raises(UserError, match=r"rope_scaling\.kind must be one of linear, llama3, yarn, but is 'ntk'"):
+        RotaryScaling("ntk", 2.0)
 
 
 def test_memory_grows_with_what_it_holds() -> None:

@@ -20,6 +20,7 @@ CHOICES = {
 }
 """What the fields of ModelConfig that are words may be."""
 
+SCALINGS = ("linear", "llama3", "yarn")
 GATED = "swiglu"
 
 
@@ -39,6 +40,9 @@ class RotaryScaling:
     high: float = 32.0
     attention: float = 1.0
     truncate: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("rope_scaling.kind", self.kind, SCALINGS)
 
 
 @dataclass(frozen=True)
