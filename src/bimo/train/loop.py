@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -23,9 +24,11 @@ __all__ = [
     "Hook",
     "Objective",
     "Progress",
+    "Saving",
     "StepFacts",
     "StepSource",
     "Trainer",
+    "is_due",
     "keep_to_time",
     "momentum_at",
     "rate_at",
@@ -34,6 +37,9 @@ __all__ = [
 MOMENTUM_RISE = 0.1
 MOMENTUM_WARMUP = 300
 """Steps, whatever the length of the run."""
+
+
+SAVE_SECONDS = 60.0
 
 
 class StepSource(Protocol):
@@ -70,6 +76,29 @@ class StepFacts:
 
 Hook = Callable[["Trainer", StepFacts | None], None]
 """Sees every finished step, and the last one even if it was skipped: then there are no facts."""
+
+
+class Saving:
+    """A hook that saves every SAVE_SECONDS, and sooner when asked to."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def now(self) -> None:
+        """Save when this step is over."""
+        self._last = -math.inf
+
+    def __call__(self, trainer: Trainer, facts: StepFacts | None) -> None:
+        """See Hook."""
+        if trainer.progress.seconds - self._last >= SAVE_SECONDS:
+            trainer.save()
+            self._last = trainer.progress.seconds
+
+
+def is_due(progress: Progress, times: int) -> bool:
+    """Whether a step is the last, or one of `times` that are spread evenly over the run."""
+    parts = (int((progress.step - back) / progress.steps * times) for back in (0, 1))
+    return progress.step == progress.steps or next(parts) != next(parts)
 
 
 def keep_to_time(minutes: float, note: Callable[[dict[str, Any]], None], *, most: int | None = None) -> list[Hook]:

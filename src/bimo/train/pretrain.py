@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import platform
 import shutil
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.embedding import start_from_vectors
-from bimo.train.loop import Progress, StepFacts, StepSource, Trainer, keep_to_time
+from bimo.train.loop import Progress, Saving, StepFacts, StepSource, Trainer, is_due, keep_to_time
 from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective, choose_objective, tokenizer_of
@@ -40,8 +39,6 @@ from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.huggingface import save_encoder, save_model, save_translator
 
 __all__ = ["Lesson", "Sampler", "check_output", "is_finished", "train", "train_on"]
-
-SAVE_SECONDS = 60.0
 
 Sampler = Callable[[Any, Tokenizer], str]
 """Shows in a few words what a model that is being trained can do."""
@@ -148,7 +145,7 @@ class _Run:
         self.tokenizer, self.objective = lesson.tokenizer, lesson.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.start = open_start(Path(settings.start), self.tokenizer) if settings.start else None
-        self.metrics = Metrics(self.home / "metrics.jsonl")
+        self.metrics, self.saving = Metrics(self.home / "metrics.jsonl"), Saving()
         if shape.vocabulary < self.tokenizer.vocabulary:
             raise UserError(
                 "The model's vocabulary ({model}) is smaller than the tokenizer's ({tokenizer}).",
@@ -233,11 +230,10 @@ class _Run:
             warmup=settings.warmup,
             decay=settings.decay,
             clip=settings.clip,
-            on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), self.validate, self.save],
+            on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), self.validate, self.saving],
             on_event=self._note,
         )
         with self.console.progress("Training", 1.0) as self.update:
-            self._last_saved = 0.0
             trainer.run()
         kept = trainer.take_best()
         if kept != trainer.progress.step:
@@ -277,9 +273,8 @@ class _Run:
 
     def validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Now and then, and at the end: how it does on text that is not trained on, and a sample."""
-        progress, times = trainer.progress, self.settings.validations
-        share = progress.step / progress.steps
-        if int(share * times) == int((progress.step - 1) / progress.steps * times) and progress.step != progress.steps:
+        progress = trainer.progress
+        if not is_due(progress, self.settings.validations):
             return
         found = self.objective.validate(self.model)
         where = {"step": progress.step, "tokens": self._tokens(progress), "seconds": round(progress.seconds, 3)}
@@ -295,13 +290,7 @@ class _Run:
             self.console.warn(sentence)
             self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})
             trainer.stop_early()
-        self._last_saved = -math.inf
-
-    def save(self, trainer: Trainer, facts: StepFacts | None) -> None:
-        """Save after a validation and every minute."""
-        if trainer.progress.seconds - self._last_saved >= SAVE_SECONDS:
-            trainer.save()
-            self._last_saved = trainer.progress.seconds
+        self.saving.now()
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["event"] == "started":

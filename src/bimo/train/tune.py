@@ -17,7 +17,7 @@ from bimo.models.transformer import Decoder
 from bimo.runtime import seed_everything, t
 from bimo.tokens.chat import Lesson
 from bimo.train.lessons import LessonBatches
-from bimo.train.loop import StepFacts, Trainer, keep_to_time
+from bimo.train.loop import Saving, StepFacts, Trainer, is_due, keep_to_time
 from bimo.train.losses import answer_loss
 from bimo.train.metrics import Metrics
 
@@ -27,7 +27,6 @@ LORA_RATE, FULL_RATE = 1e-3, 5e-5
 """Learning rates of AdamW. The first lowered the held-out loss of a real model (docs/log.md); the second is untried."""
 
 WARMUP, DECAY, CLIP = 0.05, 0.9, 1.0
-SAVE_SECONDS = 60.0
 MOST_WORSE = -0.5
 """A model that can speak already has little to gain, but its loss must not grow by half either."""
 
@@ -99,13 +98,12 @@ class Tuning:
         self.model, self.held_out, self.settings, self.console = model, held_out, settings, console
         self.home, self.answer_bytes = home, answer_bytes
         self.batches = LessonBatches(lessons, batch=settings.batch, seed=settings.seed)
-        self.metrics = Metrics(home / "metrics.jsonl")
+        self.metrics, self._saving = Metrics(home / "metrics.jsonl"), Saving()
         self.lora: LoRAConfig | None = None
         if settings.lora is not None:
             adapter = new_adapter(model, settings.lora, seed=settings.seed)
             self.lora = adapter.config
             attach_adapter(model, adapter)
-        self._last_saved = -math.inf
 
     @property
     def adapter(self) -> Adapter | None:
@@ -135,7 +133,7 @@ class Tuning:
                 self._log,
                 *keep_to_time(settings.minutes, self.metrics.write, most=steps),
                 self._validate,
-                self._save,
+                self._saving,
             ],
             on_event=self._note,
             least_progress=MOST_WORSE,
@@ -190,9 +188,8 @@ class Tuning:
         self._update(progress.step / progress.steps, line)
 
     def _validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
-        progress, times = trainer.progress, self.settings.validations
-        share, last = progress.step / progress.steps, (progress.step - 1) / progress.steps
-        if int(share * times) == int(last * times) and progress.step != progress.steps:
+        progress = trainer.progress
+        if not is_due(progress, self.settings.validations):
             return
         loss = self._loss()
         where = {"step": progress.step, "seconds": round(progress.seconds, 3)}
@@ -203,12 +200,7 @@ class Tuning:
             self.console.warn(sentence)
             self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})
             trainer.stop_early()
-        self._last_saved = -math.inf
-
-    def _save(self, trainer: Trainer, facts: StepFacts | None) -> None:
-        if trainer.progress.seconds - self._last_saved >= SAVE_SECONDS:
-            trainer.save()
-            self._last_saved = trainer.progress.seconds
+        self._saving.now()
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["event"] in ("started", "resumed"):
