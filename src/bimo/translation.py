@@ -39,7 +39,7 @@ from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, load_tokenizer, 
 from bimo.train.losses import translation_loss
 from bimo.train.objectives import Translate
 from bimo.train.optim import build_optimizers
-from bimo.train.pretrain import Lesson, check_output, train_on
+from bimo.train.pretrain import Course, check_output, train_on
 from bimo.train.recipe import recipe
 
 __all__ = ["prepare_pairs", "read_split", "train_translator"]
@@ -113,8 +113,8 @@ def train_translator(
         else:
             settings = read_toml(config)
         chosen = run_from_mapping(apply_settings(settings, changes or []))
-        lesson, sampler = _lesson(data, chosen)
-        return train_on(lesson, out=out, model=chosen.model, settings=chosen.train, sampler=sampler, console=console)
+        course, sampler = _course(data, chosen)
+        return train_on(course, out=out, model=chosen.model, settings=chosen.train, sampler=sampler, console=console)
 
 
 def prepare_pairs(
@@ -303,7 +303,7 @@ def _say_plan(plan: dict[str, Any], console: Console) -> None:
     console.say("Plan", text)
 
 
-def _lesson(data: Path, chosen: RunConfig) -> tuple[Lesson, Any]:
+def _course(data: Path, chosen: RunConfig) -> tuple[Course, Any]:
     """What is learned from, and a sampler that translates a few sentences which are not."""
     shape, settings = chosen.model, chosen.train
     if not isinstance(shape, Seq2SeqConfig):
@@ -333,4 +333,4 @@ def _lesson(data: Path, chosen: RunConfig) -> tuple[Lesson, Any]:
         model.train()
         return "\n".join(lines)
 
-    return Lesson(data, tokenizer, batches, objective, train.fingerprint, train.verify), sample
+    return Course(data, tokenizer, batches, objective, train.fingerprint, train.verify), sample

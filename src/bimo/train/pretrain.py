@@ -38,7 +38,7 @@ from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.huggingface import save_encoder, save_model, save_translator
 
-__all__ = ["Lesson", "Sampler", "check_output", "is_finished", "train", "train_on"]
+__all__ = ["Course", "Sampler", "check_output", "is_finished", "train", "train_on"]
 
 Sampler = Callable[[Any, Tokenizer], str]
 """Shows in a few words what a model that is being trained can do."""
@@ -91,12 +91,12 @@ def train(
                 context=model.context,
             )
         batches = Batches(shards, batch=settings.batch, context=window, seed=settings.seed)
-    lesson = Lesson(data, tokenizer, batches, objective, shards.fingerprint, shards.verify)
-    return train_on(lesson, out=out, model=model, settings=settings, sampler=sampler, console=console)
+    course = Course(data, tokenizer, batches, objective, shards.fingerprint, shards.verify)
+    return train_on(course, out=out, model=model, settings=settings, sampler=sampler, console=console)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Course:
     """What is learned, and from what: `fingerprint` names the tokens in `data`, `verify` reads and checks them."""
 
     data: Path
@@ -108,7 +108,7 @@ class Lesson:
 
 
 def train_on(
-    lesson: Lesson,
+    course: Course,
     *,
     out: Path,
     model: Shape,
@@ -116,10 +116,10 @@ def train_on(
     sampler: Sampler | None = None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """As `train`, on any lesson."""
+    """As `train`, on any course."""
     check_output(out)
     with locked(out / "bimo"):
-        run = _Run(lesson, out, model, settings, sampler, console)
+        run = _Run(course, out, model, settings, sampler, console)
         run.claim()
         if is_finished(out):
             console.say("Training", t("was finished before; nothing to do"))
@@ -132,17 +132,17 @@ class _Run:
 
     def __init__(
         self,
-        lesson: Lesson,
+        course: Course,
         out: Path,
         shape: Shape,
         settings: TrainConfig,
         sampler: Sampler | None,
         console: Console,
     ) -> None:
-        self.lesson, self.out, self.home = lesson, out, out / "bimo"
+        self.course, self.out, self.home = course, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
         require_one_direction(shape)
-        self.tokenizer, self.objective = lesson.tokenizer, lesson.objective
+        self.tokenizer, self.objective = course.tokenizer, course.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.start = open_start(Path(settings.start), self.tokenizer) if settings.start else None
         self.metrics, self.saving = Metrics(self.home / "metrics.jsonl"), Saving()
@@ -159,8 +159,8 @@ class _Run:
         content = {
             "model": asdict(self.shape),
             "train": asdict(self.settings),
-            "tokens": self.lesson.fingerprint,
-            "tokenizer": digest_file(self.lesson.data / "tokenizer.json"),
+            "tokens": self.course.fingerprint,
+            "tokenizer": digest_file(self.course.data / "tokenizer.json"),
             **({"vectors": vectors_digest(self.vectors)} if self.vectors else {}),
             **({"start": self.start.digests()} if self.start else {}),
         }
@@ -176,7 +176,7 @@ class _Run:
                 )
             return
         require_room(self.out, 40 * self.shape.parameters)
-        place = self.lesson.data.resolve()
+        place = self.course.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
         model = {"family": family_of(self.shape), **to_mapping(self.shape)}
         write_toml(self.home / "run.toml", {"model": model, "train": to_mapping(self.settings)})
@@ -199,7 +199,7 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         """Run the loop to its end and write the model."""
-        self.lesson.verify()
+        self.course.verify()
         settings = self.settings
         device = pick_device(settings.device)
         self.machine = measure_machine(device, seconds=0.2)
@@ -223,7 +223,7 @@ class _Run:
         trainer = Trainer(
             model,
             optimizers,
-            self.lesson.batches,
+            self.course.batches,
             objective=self.objective.loss,
             folder=self.home / "checkpoints",
             steps=settings.steps,
