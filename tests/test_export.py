@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -61,6 +62,18 @@ def model(
         for text in texts:
             writer.write(Document(text, "a.txt", 0, "zh"))
     return folder
+
+
+@pytest.mark.usefixtures("alone")
+def test_of_several_templates_the_one_called_default_goes_along(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").unlink()
+    settings = read_json(folder / "tokenizer_config.json")
+    settings["chat_template"] = [{"name": "tools", "template": "x"}, {"name": "default", "template": TEMPLATE}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    export(folder, to="hf", out=tmp_path / "out")
+    assert (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8") == TEMPLATE
 
 
 def there(to: str, folder: Path) -> Path:

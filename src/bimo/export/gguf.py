@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bimo.export.comparison import Engine, OurEngine
 from bimo.export.llama_cpp import LlamaCpp, XLlamaCpp
-from bimo.export.source import TEMPLATE_KEY, Source, open_gguf
+from bimo.export.source import Source, open_gguf
+from bimo.weights.chat_templates import TEMPLATE_KEY
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.gguf_tokenizer import tokenizer_to_gguf
 from bimo.weights.gguf_writer import write_gguf

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from bimo.export.comparison import Engine, OurEngine
-from bimo.export.source import TEMPLATE_FILE, Source, open_source
+from bimo.export.source import Source, open_source
 from bimo.files import replacing, write_json
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import ROLES
+from bimo.weights.chat_templates import TEMPLATE_FILE
 from bimo.weights.gguf_blocks import StoredMatrix, quantise
 from bimo.weights.huggingface import model_config_to_hf, to_hf
 

@@ -10,18 +10,15 @@ from typing import Any
 from bimo.files import read_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.config import ModelConfig
-from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.chat_templates import TEMPLATE_KEY, folder_template
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.gguf_tokenizer import ROLES, gguf_tokenizer
 from bimo.weights.opening import open_model
 from bimo.weights.quantize import stored_weights
 
-__all__ = ["TEMPLATE_FILE", "TEMPLATE_KEY", "Source", "open_gguf", "open_source"]
-
-TEMPLATE_FILE = "chat_template.jinja"
-TEMPLATE_KEY = "tokenizer.chat_template"
+__all__ = ["Source", "open_gguf", "open_source"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ def open_source(path: Path) -> Source:
         decoder.config,
         stored_weights(decoder),
         model.tokenizer,
-        _template(path),
+        folder_template(path),
         read_json(generation) if generation.is_file() else {},
     )
 
@@ -83,16 +80,3 @@ def open_gguf(path: Path) -> Source:
         template if isinstance(template, str) else None,
         {f"{role}_id": number for role, number in ids.items()},
     )
-
-
-def _template(folder: Path) -> str | None:
-    """From a file of its own, or the settings of the tokenizer."""
-    path = folder / TEMPLATE_FILE
-    if path.is_file():
-        try:
-            return path.read_bytes().decode()
-        except UnicodeDecodeError:
-            raise UserError("{path} is not UTF-8.", path=path) from None
-    path = folder / "tokenizer_config.json"
-    template = read_json(path).get("chat_template") if path.is_file() else None
-    return template if isinstance(template, str) else None

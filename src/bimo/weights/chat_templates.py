@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bimo.files import read_json
+from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat, own_template
 from bimo.tokens.template import LONGEST_TEMPLATE
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.gguf_tokenizer import ROLES
 
-__all__ = ["TEMPLATE_FILE", "TEMPLATE_KEY", "folder_chat_format", "gguf_chat_format"]
+__all__ = ["TEMPLATE_FILE", "TEMPLATE_KEY", "folder_chat_format", "folder_template", "gguf_chat_format"]
 
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_KEY = "tokenizer.chat_template"
@@ -20,19 +21,24 @@ TEMPLATE_KEY = "tokenizer.chat_template"
 
 def folder_chat_format(folder: Path, tokenizer: Tokenizer) -> ChatFormat:
     """The format of the model in a folder; our own where it has none. Raises UserError for one that cannot be used."""
-    path = folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
-    template = _folder_template(folder, settings if isinstance(settings, dict) else {})
-    return ChatFormat(tokenizer, template or own_template(tokenizer))
+    return ChatFormat(tokenizer, folder_template(folder) or own_template(tokenizer))
 
 
-def _folder_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    path = folder / TEMPLATE_FILE
+def folder_template(folder: Path) -> str | None:
+    """A folder's template: its own file, or one in the settings of the tokenizer, of several that called default."""
+    path, settings_path = folder / TEMPLATE_FILE, folder / "tokenizer_config.json"
     if path.is_file():
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            return file.read(LONGEST_TEMPLATE + 1)
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several by name, of which one is for plain conversations
+        with path.open("rb") as file:
+            content = file.read(4 * LONGEST_TEMPLATE + 1)
+        if len(content) > 4 * LONGEST_TEMPLATE:
+            raise UserError("{path} is longer than {most:,} characters.", path=path, most=LONGEST_TEMPLATE)
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            raise UserError("{path} is not UTF-8.", path=path) from None
+    settings = read_json(settings_path) if settings_path.is_file() else {}
+    template = settings.get("chat_template") if isinstance(settings, dict) else None
+    if isinstance(template, list):
         byname = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = byname.get("default")
     return template if isinstance(template, str) else None
