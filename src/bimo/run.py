@@ -31,6 +31,7 @@ from bimo.weights.opening import open_model
 __all__ = ["RunConfig", "choose_sampler", "claim", "run", "run_from_mapping", "sample_text", "train_settings"]
 
 SAMPLE_TOKENS = 60
+BLANKS_TRIED = 8
 
 
 def run(
@@ -146,7 +147,8 @@ def choose_sampler(shape: Shape, data: Path) -> Sampler:
     validation = TokenShards(data / "tokens", "validation")
 
     def fill_blank(model: Encoder, tokenizer: Tokenizer) -> str:
-        blanks = held_out_blanks(model, tokenizer, validation, count=1)
+        # The first places may have no word that is a single token: addresses, or code.
+        blanks = held_out_blanks(model, tokenizer, validation, count=BLANKS_TRIED)
         return blank_line(blanks[0].facts()) if blanks else ""
 
     return fill_blank
