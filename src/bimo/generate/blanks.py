@@ -15,14 +15,11 @@ from bimo.models.encoder import Encoder
 from bimo.tokens.masking import Masking
 from bimo.tokens.tokenizer import Tokenizer
 
-__all__ = ["Blank", "blanks_in", "guess_blanks"]
+__all__ = ["Blank", "blanks_in"]
 
 GUESSES = 3
 AROUND = 6
 """Tokens that are shown on both sides of a blank."""
-
-BLANK = "[MASK]"
-"""How a text spells a blank."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,6 @@ class Blank:
     def facts(self) -> dict[str, Any]:
         """As JSON."""
         return {**asdict(self), "guesses": [list(guess) for guess in self.guesses]}
-
-
-def guess_blanks(model: Encoder, tokenizer: Tokenizer, text: str) -> list[tuple[tuple[str, float], ...]]:
-    """For each [MASK] in a text, the likeliest tokens and their shares."""
-    masking = Masking(tokenizer)
-    ids: list[int] = [masking.first]
-    for number, piece in enumerate(text.split(BLANK)):
-        # A token of English begins with the blank that stands before it.
-        ids += [masking.mask_id] * (number > 0) + tokenizer.encode(piece.rstrip(" "))
-    read = np.array([[*ids, masking.last]])
-    return _guesses(model, tokenizer, read, read == masking.mask_id)
 
 
 def blanks_in(model: Encoder, tokenizer: Tokenizer, windows: np.ndarray, *, seed: int = 0) -> list[Blank]:
