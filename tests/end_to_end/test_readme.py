@@ -35,7 +35,9 @@ def shortened(script: str) -> str:
     lines = [line for line in script.splitlines() if not line.strip().startswith(tuple(NOT_RUN))]
     script = re.sub(r"(--minutes[ =])[\d.]+", r"\g<1>0.05", "\n".join(lines))
     script = re.sub(r"\bminutes=[\d.]+", "minutes=0.05", script)
-    return re.sub(r"^bimo (run|demo)\b(?!.*--preset)(.*)$", r"bimo \1 --preset dust\2", script, flags=re.MULTILINE)
+    return re.sub(
+        r"^bimo (run|demo)\b(?!.*--(?:preset|from))(.*)$", r"bimo \1 --preset dust\2", script, flags=re.MULTILINE
+    )
 
 
 @pytest.fixture(scope="module")
