@@ -22,9 +22,9 @@ from bimo.console import Console
 from bimo.generate.engine import load
 from bimo.machine import measure_machine
 from bimo.models.lora import LoRAConfig
+from bimo.tasks.tune import tune, tune_lines
 from bimo.text.conversations import read_conversations
 from bimo.train.tune import TuneConfig
-from bimo.tune import tune, tune_lines
 from bimo.weights.huggingface import save_model
 from bimo.weights.opening import open_model
 
@@ -52,7 +52,7 @@ def main() -> None:
             settings = TuneConfig(lora=LoRAConfig(rank=8, alpha=16.0), epochs=chosen.epochs, rate=rate)
             facts[rate] = tune(base, rows, out=work / f"adapter-{rate}", settings=settings, console=Console())
             print("\n".join(tune_lines(facts[rate])), flush=True)
-        best = min(facts, key=lambda rate: facts[rate]["held_out_loss"]["after"])
+        best = min(facts, key=lambda rate: facts[rate]["held_out"]["after"]["loss"])
         difference = largest_difference(base, work / f"adapter-{best}", work / "base")
     report(chosen, facts, difference)
 
@@ -85,9 +85,9 @@ def largest_difference(base: Path, adapter: Path, folder: Path) -> float:
 
 def report(chosen: argparse.Namespace, facts: dict[float, dict[str, Any]], difference: float) -> None:
     """The table and the line of results. Exits with a sentence when a promise was not kept."""
-    after = {f"after, rate {one['learning_rate']:g}": [one["held_out_loss"]["after"]] for one in facts.values()}
+    after = {f"after, rate {one['learning_rate']:g}": [one["held_out"]["after"]["loss"]] for one in facts.values()}
     first = next(iter(facts.values()))
-    loss = {**after, "before": [first["held_out_loss"]["before"]]}
+    loss = {**after, "before": [first["held_out"]["before"]["loss"]]}
     conclude(
         "lora",
         settings={"rows": chosen.rows, "epochs": chosen.epochs, "rank": 8, "alpha": 16, "file": chosen.file.name},
@@ -108,7 +108,7 @@ def report(chosen: argparse.Namespace, facts: dict[float, dict[str, Any]], diffe
     )
     if difference > LARGEST_DIFFERENCE:
         raise SystemExit(f"PEFT's logits differ from ours by {difference:.1e}")
-    if min(one["held_out_loss"]["after"] - one["held_out_loss"]["before"] for one in facts.values()) >= 0:
+    if min(one["held_out"]["after"]["loss"] - one["held_out"]["before"]["loss"] for one in facts.values()) >= 0:
         raise SystemExit("The held-out loss did not fall")
 
 

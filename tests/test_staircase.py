@@ -24,7 +24,7 @@ STEPS = (
     ("baselines",),
     ("plan",),
     ("evaluate",),
-    ("prepare", "doctor", "runs", "words", "tune", "chat", "export"),
+    ("prepare", "doctor", "runs", "words", "tasks", "export"),
     ("run",),
     ("demo", "translation"),
     ("cli",),
@@ -126,7 +126,8 @@ def test_verbs_stay_functions_whatever_was_imported() -> None:
     code = """
 import bimo, types
 bimo.run, bimo.load
-import bimo.run, bimo.plan, bimo.prepare, bimo.generate.engine, bimo.train.pretrain, bimo.evaluate.suite, bimo.tune
+import bimo.run, bimo.plan, bimo.prepare, bimo.generate.engine, bimo.train.pretrain, bimo.evaluate.suite
+import bimo.tasks.tune
 import bimo.translation
 verbs = [name for name in bimo.__all__ if name != "__version__"]
 print([name for name in verbs if not isinstance(getattr(bimo, name), types.FunctionType)])

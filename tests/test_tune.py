@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from bimo.chat import Conversation, read_messages
 from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
 from bimo.models.lora import LoRAConfig
 from bimo.runtime import INTERRUPTED, UserError
+from bimo.tasks.chat.conversation import Conversation, read_messages
+from bimo.tasks.tune import tune, tune_lines
 from bimo.tokens.chat import PLAIN, ChatFormat, Lesson
 from bimo.train import tune as train_tune
-from bimo.train.lessons import MOST_TOKENS, LessonBatches
+from bimo.train.lessons import MOST_TOKENS, Answers, LessonBatches
 from bimo.train.losses import IGNORED, answer_loss
-from bimo.train.tune import TuneConfig, held_out_loss
-from bimo.tune import tune, tune_lines
+from bimo.train.tune import TuneConfig
 from bimo.weights.adapters import load_adapter
 from bimo.weights.huggingface import load_model, save_model
 
@@ -45,6 +45,14 @@ def place(tmp_path_factory, make_model, tiny_tokenizer):
 def tuned(place):
     """The adapter's folder, and the facts of the tuning."""
     return place / "adapter", tune(place / "model", place / "talk.jsonl", out=place / "adapter", settings=LORA)
+
+
+def held_out(facts, when, measure="loss"):
+    return facts["held_out"][when][measure]
+
+
+def loss_of(model, lessons, batch=1):
+    return Answers(lessons, held_out_bytes=1, batch=batch).validate(model)["loss"]
 
 
 def lessons_of(lengths):
@@ -88,13 +96,13 @@ def test_the_loss_is_that_of_the_answers_whoever_shares_the_batch(make_model):
         total += torch.nn.functional.cross_entropy(logits, torch.tensor(lesson.ids[1:]), reduction="sum").item()
     assert counted == 4 + 8 + 16
     assert together.item() == pytest.approx(total / counted, rel=1e-5)
-    assert held_out_loss(model, lessons, batch=2) == pytest.approx(total / counted, rel=1e-5)
+    assert loss_of(model, lessons, batch=2) == pytest.approx(total / counted, rel=1e-5)
 
 
 def test_an_adapter_learns_and_the_base_stays(place, tuned):
     folder, facts = tuned
-    assert facts["held_out_loss"]["after"] < 0.7 * facts["held_out_loss"]["before"]
-    assert facts["held_out_bits_per_byte"]["after"] < 0.7 * facts["held_out_bits_per_byte"]["before"]
+    assert held_out(facts, "after") < 0.7 * held_out(facts, "before")
+    assert held_out(facts, "after", "bits_per_byte") < 0.7 * held_out(facts, "before", "bits_per_byte")
     assert facts["base"]["before"] == facts["base"]["after"]
     assert facts["base"]["after"] == {"model.safetensors": digest_file(place / "model" / "model.safetensors")}
     assert facts["conversations"] == {"train": 36, "held_out": 4, "cut": 0, "refused": 0}
@@ -115,8 +123,8 @@ def test_what_was_learned_is_what_is_loaded(place, tuned, tiny_tokenizer):
     model = load(place / "model", adapter=folder)
     chat = ChatFormat(tiny_tokenizer, PLAIN)
     texts = [{"role": "user", "content": "say 77"}, {"role": "assistant", "content": "it is 77"}]
-    loss = held_out_loss(model.model, chat.lessons(texts), batch=1)
-    plain = held_out_loss(load_model(place / "model"), chat.lessons(texts), batch=1)
+    loss = loss_of(model.model, chat.lessons(texts))
+    plain = loss_of(load_model(place / "model"), chat.lessons(texts))
     assert loss < 0.7 * plain
     assert facts["samples"][0]["after"] == "".join(
         model.reply(facts["samples"][0]["messages"], max_tokens=80, sampling=GREEDY)
@@ -146,7 +154,7 @@ def test_an_interrupted_tuning_ends_with_the_same_numbers(place, tuned, tmp_path
             assert caught.value.code == INTERRUPTED
     again = tune(place / "model", place / "talk.jsonl", out=out, settings=LORA)
     assert again["resumed"] == 2
-    assert again["held_out_loss"] == facts["held_out_loss"]
+    assert again["held_out"] == facts["held_out"]
     assert digest_file(out / "adapter_model.safetensors") == digest_file(folder / "adapter_model.safetensors")
 
 
@@ -154,7 +162,7 @@ def test_all_weights_become_a_model_of_their_own(place):
     out = place / "whole"
     facts = tune(place / "model", place / "talk.jsonl", out=out, settings=FULL)
     assert facts["trained_parameters"] == facts["parameters"]
-    assert facts["held_out_loss"]["after"] < 0.7 * facts["held_out_loss"]["before"]
+    assert held_out(facts, "after") < 0.7 * held_out(facts, "before")
     assert facts["base"]["before"] == facts["base"]["after"]
     model = load(out)
     assert model.chat.template.source == PLAIN
@@ -188,7 +196,7 @@ def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
         tune(tmp_path / "none", file, out=tmp_path / "a")
     with pytest.raises(UserError, match="There is no file"):
         tune(model, tmp_path / "none.jsonl", out=tmp_path / "a")
-    with pytest.raises(UserError, match="is taken"):
+    with pytest.raises(UserError, match="is not overwritten"):
         tune(model, file, out=model)
     one = tmp_path / "one.jsonl"
     one.write_text('{"prompt": "a", "response": "b"}\n')

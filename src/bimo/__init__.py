@@ -18,7 +18,7 @@ _VERBS = {
     "prepare": "bimo.prepare",
     "run": "bimo.run",
     "train": "bimo.train.pretrain",
-    "tune": "bimo.tune",
+    "tune": "bimo.tasks.tune",
     "train_translator": "bimo.translation",
     "translate": "bimo.generate.translator",
 }

@@ -48,8 +48,9 @@ HEAVY = [
     "bimo.doctor.machine",
     "bimo.doctor.model",
     "bimo.runs",
-    "bimo.tune",
-    "bimo.chat",
+    "bimo.tasks.tune",
+    "bimo.tasks.chat.tuning",
+    "bimo.tasks.chat.conversation",
     "bimo.evaluate.suite",
     "rich.progress",
     "torch._dynamo",  # which torch itself imports when a model is laid out

@@ -1,4 +1,4 @@
-"""The commands for models that answer: `bimo tune` and `bimo chat`."""
+"""`bimo chat`: lines in, answers out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from bimo.cli.options import (
     MaxTokens,
     MinP,
     ModelPath,
-    Out,
     Quiet,
     RepetitionPenalty,
     Seed,
@@ -28,52 +27,6 @@ from bimo.cli.options import (
 )
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
-
-
-@verb(t("Tune a model on conversations: an adapter beside it, or all of its weights. Run again to continue."))
-def tune(
-    model: ModelPath,
-    file: Annotated[
-        Path, typer.Argument(readable=False, help=t("JSON or JSON Lines: messages, alpaca, ShareGPT, or pairs."))
-    ],
-    out: Out,
-    task: Annotated[str, typer.Option("--task", help=t("What to learn: chat."))] = "chat",
-    lora: Annotated[bool, typer.Option("--lora", help=t("Leave the model as it is and learn an adapter."))] = False,
-    rank: Annotated[int, typer.Option("--rank", help=t("How wide the adapter is."))] = 8,
-    alpha: Annotated[float, typer.Option("--alpha", help=t("The adapter counts alpha / rank times."))] = 16.0,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", help=t("Matrices to adapt, such as query; none takes all."))
-    ] = None,
-    epochs: Annotated[float, typer.Option("--epochs", help=t("How often each conversation is read."))] = 2.0,
-    minutes: Annotated[
-        float, typer.Option("--minutes", help=t("End earlier, after so long; 0: when the epochs are over."))
-    ] = 0.0,
-    rate: Annotated[float, typer.Option("--rate", help=t("Learning rate; 0 takes the usual one."))] = 0.0,
-    batch: Annotated[int, typer.Option("--batch", help=t("Conversations a step."))] = 8,
-    context: Annotated[int, typer.Option("--context", help=t("Longer conversations are cut after so many tokens."))] = (
-        1024
-    ),
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    from bimo.models.lora import LoRAConfig
-    from bimo.train.tune import TuneConfig
-    from bimo.tune import tune as tune_model
-    from bimo.tune import tune_lines
-
-    settings = TuneConfig(
-        lora=LoRAConfig(rank=rank, alpha=alpha, targets=tuple(target or ())) if lora else None,
-        epochs=epochs,
-        minutes=minutes,
-        rate=rate,
-        batch=batch,
-        context=context,
-        seed=seed,
-    )
-    facts = tune_model(model, file, out=out, task=task, settings=settings, device=device, console=Console(quiet=quiet))
-    show(facts, as_json=json, lines=lambda: tune_lines(facts))
 
 
 @verb(t("Talk with a model: each line of the input is a message, until it ends."))
@@ -96,9 +49,9 @@ def chat(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    from bimo.chat import Conversation, read_messages
     from bimo.generate.engine import load
     from bimo.generate.sample import Sampling
+    from bimo.tasks.chat.conversation import Conversation, read_messages
 
     require_least({"max-tokens": (max_tokens, 1), "seed": (seed, 0)})
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)

@@ -1,27 +1,25 @@
-"""Supervised tuning: a model that exists learns from lessons, all of it or an adapter beside it, resumable as ever."""
+"""Tuning: a model that exists learns a task, all of it or an adapter beside it, resumable as ever."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from bimo.config import require_ranges
 from bimo.console import Console
 from bimo.machine import peak_memory_bytes
 from bimo.models.lora import Adapter, LoRAConfig, adapter_of, attach_adapter, new_adapter
-from bimo.models.transformer import Decoder
 from bimo.runtime import seed_everything, t
-from bimo.tokens.chat import Lesson
-from bimo.train.lessons import LessonBatches
 from bimo.train.loop import Saving, StepFacts, Trainer, is_due, keep_to_time
-from bimo.train.losses import answer_loss
 from bimo.train.metrics import Metrics
+from bimo.train.objectives import Objective
 
-__all__ = ["TuneConfig", "Tuning", "held_out_loss"]
+__all__ = ["EpochBatches", "TuneConfig", "Tuning"]
 
 LORA_RATE, FULL_RATE = 1e-3, 5e-5
 """Learning rates of AdamW. The first lowered the held-out loss of a real model (docs/log.md); the second is untried."""
@@ -71,33 +69,30 @@ class TuneConfig:
         require_ranges(self, fits, lambda name: t(RANGES[name]))
 
 
-@torch.no_grad()
-def held_out_loss(model: Decoder, lessons: list[Lesson], *, batch: int) -> float:
-    """Mean cross-entropy in nats of all tokens that count, each once."""
-    training = model.training
-    model.eval()
-    losses = [answer_loss(model, part) for part in LessonBatches(lessons, batch=batch, seed=0)]
-    model.train(training)
-    return sum(loss.item() * counted for loss, counted in losses) / sum(counted for _, counted in losses)
+class EpochBatches(Protocol):
+    """Batches as a function of the step, the same number of them in every epoch."""
+
+    steps_per_epoch: int
+
+    def at(self, step: int) -> Any:
+        """The batch of a step."""
 
 
 class Tuning:
-    """One tuning in one folder `home`: what the hooks of the loop share. `answer_bytes` are those of `held_out`."""
+    """One tuning in one folder `home`: what the hooks of the loop share. `objective` knows what is held out."""
 
     def __init__(
         self,
-        model: Decoder,
-        lessons: list[Lesson],
-        held_out: list[Lesson],
+        model: nn.Module,
+        objective: Objective,
+        batches: EpochBatches,
         settings: TuneConfig,
         *,
-        answer_bytes: int,
         home: Path,
         console: Console,
     ) -> None:
-        self.model, self.held_out, self.settings, self.console = model, held_out, settings, console
-        self.home, self.answer_bytes = home, answer_bytes
-        self.batches = LessonBatches(lessons, batch=settings.batch, seed=settings.seed)
+        self.model, self.objective, self.batches = model, objective, batches
+        self.settings, self.home, self.console = settings, home, console
         self.metrics, self._saving = Metrics(home / "metrics.jsonl"), Saving()
         self.lora: LoRAConfig | None = None
         if settings.lora is not None:
@@ -115,15 +110,16 @@ class Tuning:
         settings = self.settings
         seed_everything(settings.seed)
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        own = [weight for name, weight in self.model.named_parameters() if ".low_rank." not in name]
         rate = settings.rate or (FULL_RATE if self.lora is None else LORA_RATE)
         steps = max(1, round(settings.epochs * self.batches.steps_per_epoch))
-        before = self._loss()
-        self._say_loss(before, 0)
+        before = self.objective.validate(self.model)
+        self._say(before, 0)
         trainer = Trainer(
             self.model,
             [torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)],
             self.batches,
-            objective=answer_loss,
+            objective=self.objective.loss,
             folder=self.home / "checkpoints",
             steps=steps,
             warmup=WARMUP,
@@ -142,12 +138,11 @@ class Tuning:
             trainer.run()
         kept = trainer.take_best()
         self.model.eval()
-        progress, after = trainer.progress, self._loss()
+        progress = trainer.progress
         return {
-            "held_out_loss": {"before": before, "after": after},
-            "held_out_bits_per_byte": {"before": self._bits(before), "after": self._bits(after)},
+            "held_out": {"before": before, "after": self.objective.validate(self.model)},
             "trained_parameters": sum(weight.numel() for weight in trained),
-            "parameters": self.model.config.parameters,
+            "parameters": sum(weight.numel() for weight in own),
             "learning_rate": rate,
             "steps": progress.step,
             "weights_of_step": kept,
@@ -159,16 +154,8 @@ class Tuning:
             "resumed": progress.resumed,
         }
 
-    def _loss(self) -> float:
-        return held_out_loss(self.model, self.held_out, batch=self.settings.batch)
-
-    def _bits(self, loss: float) -> float:
-        """Bits per byte of what the assistant says in conversations that are not tuned on."""
-        return loss * sum(sum(lesson.counted) for lesson in self.held_out) / math.log(2) / self.answer_bytes
-
-    def _say_loss(self, loss: float, step: int) -> None:
-        text = t("held-out loss {loss:.3f} after {step:,} steps", loss=loss, step=step)
-        self.console.say("Validate", text)
+    def _say(self, found: dict[str, float], step: int) -> None:
+        self.console.say("Validate", self.objective.verdict(found[self.objective.measure], step))
 
     def _log(self, trainer: Trainer, facts: StepFacts | None) -> None:
         if facts is None:
@@ -179,8 +166,8 @@ class Tuning:
         self.metrics.write({**event, **seconds})
         left = progress.seconds * (progress.steps / progress.step - 1)
         line = t(
-            "loss {loss:.3f}, {rate:,.0f} answer tokens/s, {minutes:.0f}:{seconds:02.0f} left",
-            loss=trainer.health.recent_loss,
+            "{loss}, {rate:,.0f} targets/s, {minutes:.0f}:{seconds:02.0f} left",
+            loss=self.objective.line(trainer.health.recent_loss),
             rate=progress.targets / progress.seconds,
             minutes=left // 60,
             seconds=left % 60,
@@ -191,11 +178,11 @@ class Tuning:
         progress = trainer.progress
         if not is_due(progress, self.settings.validations):
             return
-        loss = self._loss()
+        found = self.objective.validate(self.model)
         where = {"step": progress.step, "seconds": round(progress.seconds, 3)}
-        self.metrics.write({"event": "validation", **where, "loss": loss, "bits_per_byte": self._bits(loss)})
-        self._say_loss(loss, progress.step)
-        sentence = trainer.health.diverges(progress.step, self._bits(loss))
+        self.metrics.write({"event": "validation", **where, **found})
+        self._say(found, progress.step)
+        sentence = trainer.health.diverges(progress.step, found[self.objective.measure])
         if sentence is not None:
             self.console.warn(sentence)
             self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})

@@ -1,4 +1,4 @@
-"""`bimo tune`: a model and a file of conversations -> an adapter, or a model that was tuned whole."""
+"""`bimo tune --task chat`: a model and conversations -> an adapter, or a model that was tuned whole."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 
-import bimo
 from bimo.config import to_mapping
-from bimo.console import SILENT, Console
-from bimo.files import digest_file, digest_json, locked, read_json, replacing, write_json
+from bimo.console import Console
+from bimo.files import digest_file, replacing, write_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.machine import measure_machine
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
+from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
+from bimo.tasks.folder import claimed, tell_refused, write_refused
+from bimo.tasks.tune import Wish
 from bimo.text.conversations import Conversation, Conversations, read_conversations
 from bimo.text.documents import Rejected, describe_reason
 from bimo.tokens.chat import ChatFormat, Lesson, Message
+from bimo.train.lessons import Answers, LessonBatches
 from bimo.train.pretrain import check_output
 from bimo.train.tune import TuneConfig, Tuning
 from bimo.weights.adapters import adapter_to_peft, save_adapter
@@ -29,80 +31,39 @@ from bimo.weights.chat_templates import TEMPLATE_FILE
 from bimo.weights.huggingface import save_model
 from bimo.weights.opening import OpenedModel, open_model
 
-__all__ = ["TASKS", "tune", "tune_lines"]
-
-TASKS = ("chat",)
+__all__ = ["tune", "tune_lines"]
 
 MOST_HELD_OUT = 100
 HELD_OUT_SHARE = 0.1
 SAMPLES = 3
 SAMPLE_TOKENS = 80
 GREEDY = Sampling(temperature=0.0)
-REFUSALS_SHOWN = 3
-
-UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl")
-"""What stands in a folder although nothing was learned yet, such as after a setting that was refused."""
 
 
-def tune(
-    model: str | Path,
-    file: str | Path,
-    *,
-    out: str | Path,
-    task: str = "chat",
-    settings: TuneConfig | None = None,
-    device: str = "auto",
-    console: Console = SILENT,
-) -> dict[str, Any]:
-    """Let a model learn from conversations; returns the facts of `bimo/tune.json`.
-
-    The same call goes on where an earlier one stopped. Raises UserError when model, file or folder will not do.
-    """
-    path, file, out, settings = Path(model), Path(file), Path(out), settings or TuneConfig()
-    if task not in TASKS:
-        raise UserError(
-            "--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task
-        )
+def tune(wish: Wish) -> dict[str, Any]:
+    """Let a model learn from conversations; returns the facts of `bimo/tune.json`."""
+    path, out, settings = wish.require_model(), wish.out, wish.settings
+    wish.refuse(engine=wish.engine, column=wish.columns)
     check_output(out)
-    where = pick_device(device)
+    where = pick_device(wish.device)
     opened = open_model(path, device=where)
-    if out.exists() and path.exists() and out.resolve() == path.resolve():
-        raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
-    found = read_conversations(file)
-    console.say("Read", found.describe())
+    found = read_conversations(wish.file)
+    wish.console.say("Read", found.describe())
     lessons = _split(found, opened, settings)
-    _tell_refused(found, console)
-    with locked(out / "bimo"):
-        digests = opened.digests()
-        inputs = {"model": digests, "file": digest_file(file), "template": lessons.format.template.source}
-        key = digest_json({**inputs, "settings": to_mapping(settings)})
-        if _claimed(out, key):
-            console.say("Tuning", t("was finished before; nothing to do"))
-            return read_json(out / "bimo" / "tune.json")
-        write_json(out / "bimo" / "manifest.json", {"bimo": bimo.__version__, "key": key, "inputs": inputs})
-        _write_refused(out / "bimo" / "refused.jsonl", found.refused)
-        facts = _tune(opened, lessons, settings, out, where, console)
+    tell_refused(found.refused, wish.console)
+    digests = opened.digests()
+    inputs = {"model": digests, "file": digest_file(wish.file), "template": lessons.format.template.source}
+    with claimed(out, {**inputs, "settings": to_mapping(settings)}) as finished:
+        if finished is not None:
+            wish.console.say("Tuning", t("was finished before; nothing to do"))
+            return finished
+        write_refused(out, found.refused)
+        facts = _tune(opened, lessons, settings, out, where, wish.console)
         facts |= {"conversations": {**lessons.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
         facts["base"] = {"before": digests, "after": opened.digests()}
         write_json(out / "bimo" / "tune.json", facts)
     shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
     return facts
-
-
-def _claimed(out: Path, key: str) -> bool:
-    """Whether this very tuning is finished in `out`. Raises UserError when anything else was made there."""
-    home = out / "bimo"
-    if (home / "manifest.json").exists() and read_json(home / "manifest.json").get("key") != key:
-        made = [path for path in out.rglob("*") if path.is_file() and path not in {home / name for name in UNMADE}]
-        if made:
-            raise UserError(
-                "{out} holds something made from another model, file or settings. Choose another folder with --out, or "
-                "delete that one.",
-                code=USAGE,
-                out=out,
-            )
-        return False
-    return (home / "tune.json").exists()
 
 
 @dataclass
@@ -158,20 +119,6 @@ def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> _
     return lessons
 
 
-def _tell_refused(found: Conversations, console: Console) -> None:
-    for rejected in found.refused[:REFUSALS_SHOWN]:
-        console.warn(str(rejected))
-    if len(found.refused) > REFUSALS_SHOWN:
-        left = len(found.refused) - REFUSALS_SHOWN
-        console.warn(t("{left:,} more rows are set aside; all stand in bimo/refused.jsonl", left=left))
-
-
-def _write_refused(path: Path, refused: list[Rejected]) -> None:
-    with replacing(path) as part:
-        lines = (json.dumps({"row": r.line, "reason": r.detail, "text": r.text}, ensure_ascii=False) for r in refused)
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
 def _tune(
     opened: OpenedModel, lessons: _Lessons, settings: TuneConfig, out: Path, device: torch.device, console: Console
 ) -> dict[str, Any]:
@@ -180,28 +127,28 @@ def _tune(
     model.compute_dtype = getattr(torch, measure_machine(device, seconds=0.2).dtype)
     format_, examples = lessons.format, [_prompt(conversation) for conversation in lessons.examples]
     before = _replies(LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat), examples)
+    bytes_ = sum(_answer_bytes(lesson, opened) for lesson in lessons.held_out)
     tuning = Tuning(
         model,
-        lessons.train,
-        lessons.held_out,
+        Answers(lessons.held_out, held_out_bytes=bytes_, batch=settings.batch),
+        LessonBatches(lessons.train, batch=settings.batch, seed=settings.seed),
         settings,
-        answer_bytes=sum(_answer_bytes(lesson, opened) for lesson in lessons.held_out),
         home=out / "bimo",
         console=console,
     )
     if tuning.adapter is not None:
-        adapter_to_peft(tuning.adapter, tuning.model.config)  # while it has cost nothing: can it be written at all?
+        adapter_to_peft(tuning.adapter, model.config)  # while it has cost nothing: can it be written at all?
     facts = tuning.run()
     with replacing(out / TEMPLATE_FILE) as part:
         part.write_text(format_.template.source, encoding="utf-8", newline="")
     if tuning.adapter is not None:
-        save_adapter(out, tuning.adapter, tuning.model.config, base=str(opened.path))
+        save_adapter(out, tuning.adapter, model.config, base=str(opened.path))
         tuned = load(opened.path, adapter=out)
     else:
         tokenizer = opened.tokenizer
         end = tokenizer.end if format_.closing is None else format_.closing
-        save_model(out, tuning.model, end=end, begin=tokenizer.begin[0] if tokenizer.begin else None)
-        tokenizer.save(out, context=tuning.model.config.context)
+        save_model(out, model, end=end, begin=tokenizer.begin[0] if tokenizer.begin else None)
+        tokenizer.save(out, context=model.config.context)
         tuned = load(out)
     after = _replies(tuned, examples)
     samples = [
@@ -229,14 +176,14 @@ def _answer_bytes(lesson: Lesson, opened: OpenedModel) -> int:
 
 def tune_lines(facts: dict[str, Any]) -> list[str]:
     """What a person wants to know of a tuning."""
-    loss, bits = facts["held_out_loss"], facts["held_out_bits_per_byte"]
+    before, after = facts["held_out"]["before"], facts["held_out"]["after"]
     lines = [
         t(
             "Held-out loss: {before:.3f} before, {after:.3f} after; bits per byte of answers: {low:.3f}, {high:.3f}",
-            before=loss["before"],
-            after=loss["after"],
-            low=bits["before"],
-            high=bits["after"],
+            before=before["loss"],
+            after=after["loss"],
+            low=before["bits_per_byte"],
+            high=after["bits_per_byte"],
         ),
         t(
             "Trained: {trained:,} of {parameters:,} parameters, {epochs:.1f} epochs in {minutes:.1f} min, "

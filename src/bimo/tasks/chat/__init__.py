@@ -1,0 +1,1 @@
+"""Dialogue: models tuned on conversations, and talking with them."""
