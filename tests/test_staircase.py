@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "bimo"
 
 STEPS = (
     ("runtime",),
-    ("files", "console", "kernel", "machine"),
+    ("files", "console", "kernel", "machine", "intervals"),
     ("config", "stages"),
     ("text",),
     ("tokens", "report", "vectors"),
@@ -23,8 +23,9 @@ STEPS = (
     ("train", "generate"),
     ("baselines",),
     ("plan",),
+    ("tasks",),
     ("evaluate",),
-    ("prepare", "doctor", "runs", "words", "tasks", "export"),
+    ("prepare", "doctor", "runs", "words", "export"),
     ("run",),
     ("demo", "translation"),
     ("cli",),

@@ -15,6 +15,7 @@ from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling, require_numbers
+from bimo.intervals import bootstrap
 from bimo.models.scoring import Score
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import DATA_REFUSED, UserError, t
@@ -38,8 +39,6 @@ FREE = Sampling(temperature=1.0, top_p=1.0)
 
 MOST_TRAINING_CHARACTERS = 20_000_000
 """Of training text, evenly sampled, that is searched for copies; the facts say how much it was."""
-
-BOOTSTRAPS = 1000
 
 
 def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT) -> dict[str, Any]:
@@ -103,12 +102,14 @@ def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = 
     losses = np.array([score.nats for score in scores])
     require_numbers(losses)
     tokens = sum(len(ids) + 1 for ids in model.tokenizer.encode_batch(texts))
-    draws = np.random.default_rng(0).integers(0, len(texts), size=(BOOTSTRAPS, len(texts)))
-    resampled = losses[draws].sum(axis=1) / bytes_[draws].sum(axis=1) / math.log(2)
+
+    def bits(drawn: np.ndarray) -> np.ndarray:
+        return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
+
     context = model.model.config.context
     return {
         "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
-        "bits_per_byte_interval": [float(np.quantile(resampled, q)) for q in (0.025, 0.975)],
+        "bits_per_byte_interval": [*bootstrap(bits, len(texts))],
         "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
         "perplexity": float(math.exp(losses.sum() / tokens)),
         "accuracy": sum(score.hits for score in scores) / tokens,

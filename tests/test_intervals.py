@@ -1,0 +1,25 @@
+"""Intervals by bootstrap: those of a mean are where theory puts them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bimo.intervals import bootstrap, paired_bootstrap
+
+
+def test_the_interval_of_a_mean_is_that_of_theory():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
+    low, high = bootstrap(lambda drawn: values[drawn].mean(axis=1), len(values))
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
+
+
+def test_pairs_tell_apart_what_intervals_by_themselves_do_not():
+    random = np.random.default_rng(2)
+    hard = random.normal(0.0, 5.0, size=300)
+    one, other = hard + 0.3 + random.normal(0, 0.5, 300), hard + random.normal(0, 0.5, 300)
+    low, high, p = paired_bootstrap(lambda i: one[i].mean(axis=1), lambda i: other[i].mean(axis=1), 300)
+    assert 0 < low < 0.3 < high < 0.5
+    assert p == 0.001
+    assert paired_bootstrap(lambda i: one[i].mean(axis=1), lambda i: one[i].mean(axis=1), 300)[2] == 1.0
