@@ -14,8 +14,9 @@ import torch
 from gguf_files import SHAPE, tokenizer_metadata, write_model
 from stories import stories, write_stories
 
-from bimo.evaluate import suite
-from bimo.evaluate.suite import evaluate, evaluation_lines, predict_texts
+from bimo.evaluate import prediction, suite
+from bimo.evaluate.prediction import predict_texts
+from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import read_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.scoring import Score
@@ -245,8 +246,8 @@ def test_losses_are_summed_in_double_precision():
         model=SimpleNamespace(config=SimpleNamespace(context=8)),
     )
     with np.errstate(over="ignore"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suite, "bootstrap", lambda bits, count: (0.0, 0.0))
-        patch.setattr(suite, "math", SimpleNamespace(log=math.log, exp=lambda x: 0.0))
+        patch.setattr(prediction, "bootstrap", lambda bits, count: (0.0, 0.0))
+        patch.setattr(prediction, "math", SimpleNamespace(log=math.log, exp=lambda x: 0.0))
         facts = predict_texts(fake, texts)
     assert facts["bits_per_byte"] == pytest.approx(100_000.01 / math.log(2), rel=1e-12)
     assert facts["accuracy"] == 0.5
@@ -255,3 +256,20 @@ def test_losses_are_summed_in_double_precision():
 def test_the_path_may_be_text(model_folder, tmp_path):
     file = write_stories(tmp_path / "a.txt", 2)
     assert evaluate(str(model_folder), str(file)) == evaluate(Path(model_folder), Path(file))
+
+
+def test_two_models_are_compared_on_the_same_texts(model_folder, data, make_model, tmp_path):
+    """Each figure is that of the model by itself; a model beside itself differs by nothing."""
+    tokenizer = load_tokenizer(data)
+    other = tmp_path / "other"
+    save_model(other, make_model(vocabulary=tokenizer.vocabulary, seed=7), end=tokenizer.end)
+    tokenizer.save(other)
+    file = write_stories(tmp_path / "a.txt", 12)
+    facts = evaluate(model_folder, file, against=other)
+    assert facts["bits_per_byte"] == pytest.approx(evaluate(model_folder, file)["bits_per_byte"], abs=1e-9)
+    assert facts["against_bits_per_byte"] == pytest.approx(evaluate(other, file)["bits_per_byte"], abs=1e-9)
+    low, high = facts["difference_interval"]
+    assert low <= facts["difference"] <= high
+    assert f"p {facts['p']:.3f}" in "\n".join(evaluation_lines(facts))
+    same = evaluate(model_folder, file, against=model_folder)
+    assert (same["difference"], same["p"]) == (0.0, 1.0)

@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 from bimo import translation
 from bimo.cli import app
+from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json
 from bimo.generate.beam import Beams
 from bimo.generate.translator import load
 from bimo.machine import Machine
 from bimo.runtime import UserError
+from bimo.text.untranslated import untranslated
+from bimo.tokens.pairs import PairTokens
 from bimo.train import objectives, pretrain
 from bimo.train.metrics import read_metrics
 from bimo.translation import read_split, train_translator
@@ -196,3 +199,78 @@ def test_what_cannot_be_is_refused_with_a_sentence(
     assert (done.exit_code, done.stdout) == (code, "")
     assert sentence in done.stderr
     assert "error in Bimo itself" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_ways(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of both directions that has learned its pairs by heart."""
+    out = tmp_path_factory.mktemp("two") / "model"
+    learned = [change for change in CHANGES if not change.startswith(("train.steps", "model.width", "model.hidden"))]
+    train(pairs, out, both=True, changes=[*learned, "train.steps=400", "model.width=64", "model.hidden=128"])
+    return out
+
+
+def test_one_model_goes_both_ways(two_ways: Path) -> None:
+    translator = load(two_ways)
+    assert list(translator.tags) == ["zh", "en"]
+    test = read_split(two_ways / "bimo" / "data", "train")[:20]
+    there = list(translator.translate([pair.source for pair in test], to="zh"))
+    back = list(translator.translate([pair.target for pair in test], to="en"))
+    assert sum(found.text == pair.target for found, pair in zip(there, test, strict=True)) >= 15
+    assert sum(found.text == pair.source for found, pair in zip(back, test, strict=True)) >= 15
+    mixed = [test[0].source, test[1].target]
+    assert [found.text for found in translator.translate(mixed)] == [there[0].text, back[1].text]
+    assert [found.unknown for found in translator.translate(["The zorblax is here."])] == [("zorblax",)]
+    with pytest.raises(UserError, match=r"does not translate to fr\. --to zh\|en"):
+        list(translator.translate(mixed, to="fr"))
+    with pytest.raises(UserError, match="Say with --to"):
+        list(translator.translate(["123"]))
+
+
+def test_tags_are_tokens_that_no_text_can_spell(two_ways: Path) -> None:
+    translator = load(two_ways)
+    assert not set(translator.tokenizer.encode(">>zh<< hello >>en<<")) & set(translator.tags.values())
+    assert max(translator.tags.values()) == translator.model.config.pad - 1
+    packed = PairTokens(two_ways / "bimo" / "data" / "tokens", "train")
+    source, target = packed.batch(range(len(packed)), pad=translator.model.config.pad)
+    for row, other in zip(source.tolist(), target.tolist(), strict=True):
+        chinese = translator.tokenizer.decode(other).strip()[-1] == "。"
+        assert row[0] == translator.tags["zh" if chinese else "en"]
+
+
+def test_a_translator_is_measured_beside_references_and_another(two_ways: Path, whole: Path, tmp_path: Path) -> None:
+    """sacreBLEU on the same outputs is the slow twin."""
+    sacrebleu = pytest.importorskip("sacrebleu")
+    file = two_ways / "bimo" / "data" / "pairs" / "validation.tsv"
+    facts = evaluate(two_ways, file)
+    pairs = read_split(two_ways / "bimo" / "data", "validation")
+    forward, back = facts["directions"]
+    outputs = [found.text for found in load(two_ways).translate([pair.source for pair in pairs], to="zh")]
+    references = [[pair.target for pair in pairs]]
+    assert forward["bleu"] == sacrebleu.corpus_bleu(outputs, references, tokenize="zh").score
+    assert forward["chrf"] == sacrebleu.corpus_chrf(outputs, references).score
+    assert "tok:zh" in forward["signatures"]["bleu"]
+    assert "tok:13a" in back["signatures"]["bleu"]
+    text = "\n".join(evaluation_lines(facts))
+    assert f"→ zh: BLEU {forward['bleu']:.1f}" in text
+    assert pairs[0].source in text
+    against = evaluate(whole, file, against=whole)["directions"][0]
+    assert against["other"]["bleu"]["score"] == against["bleu"]
+    assert against["other"]["bleu"]["p"] == 1.0
+    with pytest.raises(UserError, match="do not translate in the same directions"):
+        evaluate(two_ways, file, against=whole)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "left"),
+    [
+        ("The quick brown fox ran.", "这只 quick brown fox 跑了。", ["quick brown fox"]),
+        ("Tom ran.", "Tom 跑了。", []),
+        ("他在北京大学读书。", "He studies at 北京大学.", ["北京大学"]),
+        ("nobody knows why", "nobody knows why", ["nobody knows why"]),
+        ("孙秀既恨石崇", "孙秀既恨石崇不", []),
+        ("123", "123", []),
+    ],
+)
+def test_what_was_left_as_it_was_is_found(source: str, target: str, left: list[str]) -> None:
+    assert untranslated(source, target) == left

@@ -30,8 +30,8 @@ def paired_bootstrap(one: Statistic, other: Statistic, examples: int, *, seed: i
     their being equal, which is at least 1 / resamples."""
     differences = _resampled(lambda drawn: one(drawn) - other(drawn), examples, seed)
     low, high = np.quantile(differences, (0.025, 0.975))
-    worse = min(np.mean(differences <= 0), np.mean(differences >= 0))
-    return float(low), float(high), float(min(1.0, max(2 * worse, 1 / RESAMPLES)))
+    worse = min(float(np.mean(differences <= 0)), float(np.mean(differences >= 0)))
+    return float(low), float(high), min(1.0, max(2 * worse, 1 / RESAMPLES))
 
 
 def _resampled(statistic: Statistic, examples: int, seed: int) -> np.ndarray:

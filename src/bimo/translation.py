@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bimo.files import (
     write_json,
 )
 from bimo.generate.beam import Beams
-from bimo.generate.translator import Translator
+from bimo.generate.translator import WORDS, Translator
 from bimo.machine import measure_machine
 from bimo.models.config import load_presets
 from bimo.models.families import PAIRED
@@ -34,6 +35,8 @@ from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
 from bimo.text.chinese import check_script
 from bimo.text.pairs import SPLITS, Pair, PairFile, read_pairs, split_pairs
+from bimo.text.untranslated import words_in
+from bimo.tokens.directions import Way, tag_named, tags_of
 from bimo.tokens.pairs import PairBatches, PairTokens, pack_pairs
 from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, load_tokenizer, train_tokenizer, with_padding
 from bimo.train.losses import translation_loss
@@ -44,7 +47,7 @@ from bimo.train.recipe import recipe
 
 __all__ = ["prepare_pairs", "read_split", "train_translator"]
 
-VERSION = 1
+VERSION = 2
 """Goes into every key. Raise it when the same input would now give another result."""
 
 LEAST_PAIRS = 100
@@ -81,6 +84,7 @@ def train_translator(
     source: str = "",
     target: str = "",
     chinese: str = "",
+    both: bool = False,
     minutes: float = 10.0,
     preset: str = "",
     seed: int = 0,
@@ -91,9 +95,10 @@ def train_translator(
 ) -> dict[str, Any]:
     """Read pairs, train a model that translates, write a Marian folder. Returns the facts of `bimo/training.json`.
 
-    `source`, `target` and `chinese` as in text.pairs.read_pairs; `config` is a run file instead of a plan, `changes`
-    are settings such as train.batch=8. The same call continues what was interrupted. Raises UserError when the file,
-    the settings or the folder will not do, or, with code INTERRUPTED, when a signal stopped it.
+    `source`, `target` and `chinese` as in text.pairs.read_pairs; with `both` one model learns to go back, too.
+    `config` is a run file instead of a plan, `changes` are settings such as train.batch=8. The same call continues what
+    was interrupted. Raises UserError when the file, the settings or the folder will not do, or, with code INTERRUPTED,
+    when a signal stopped it.
     """
     pairs, out = Path(pairs), Path(out)
     check_choices(minutes=minutes, family=PAIRED, preset=preset, device=device, seed=seed, pairs=True)
@@ -103,7 +108,7 @@ def train_translator(
         raise UserError("There is no file or folder {path}. Check how it is written.", code=USAGE, path=pairs)
     data = out / "bimo" / "data"
     with locked(out / "bimo"):
-        choices: dict[str, Any] = {"source": source, "target": target, "chinese": chinese, "seed": seed}
+        choices: dict[str, Any] = {"source": source, "target": target, "chinese": chinese, "both": both, "seed": seed}
         claim(out / "bimo", digest_json({"pairs": digest_file(pairs), **choices}))
         facts = prepare_pairs(pairs, out=data, **choices, console=console)
         if config is None:
@@ -118,22 +123,30 @@ def train_translator(
 
 
 def prepare_pairs(
-    pairs: Path, *, out: Path, source: str, target: str, chinese: str, seed: int, console: Console = SILENT
+    pairs: Path,
+    *,
+    out: Path,
+    source: str = "",
+    target: str = "",
+    chinese: str = "",
+    both: bool = False,
+    seed: int = 0,
+    console: Console = SILENT,
 ) -> dict[str, Any]:
     """Read, split, tokenize and pack a file of pairs into `out`, unless that was done. Returns the facts.
 
-    `out` gets `pairs/{train,validation,test}.tsv`, a tokenizer for both languages, and `tokens/`.
+    `out` gets `pairs/{train,validation,test}.tsv`, a tokenizer for both languages, its words, and `tokens/`.
     """
     require_room(out, 6 * pairs.stat().st_size)
     stages = Stages(out)
     stages.begin()
-    choices = {"source": source, "target": target, "chinese": chinese, "seed": seed}
+    choices = {"source": source, "target": target, "chinese": chinese, "both": both, "seed": seed}
     key = digest_json({"version": VERSION, "file": digest_file(pairs), **choices})
     facts = stages.facts("tokens", key)
     if facts is None:
         found = read_pairs(pairs, source=source, target=target, chinese=chinese)
-        facts = {**_store(found, out, seed=seed), **_pack(out)}
-        files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json"]
+        facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names[::-1] if both else ())}
+        files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json", out / WORDS]
         stages.record("tokens", key, facts, sorted(files))
     _say_pairs(facts, console)
     return facts
@@ -169,21 +182,28 @@ def read_split(data: Path, split: str) -> list[Pair]:
     return [Pair(*line.split("\t")) for line in lines if line]
 
 
-def _pack(out: Path) -> dict[str, Any]:
-    """Train a tokenizer on both languages, and pack train and validation."""
+def _pack(out: Path, languages: Sequence[str]) -> dict[str, Any]:
+    """Train a tokenizer on both languages, and pack train and validation.
+
+    `languages` are those that can be asked for, that of the targets first, where pairs are learned both ways.
+    """
     texts = [text for pair in read_split(out, "train") for text in (pair.source, pair.target)]
     vocabulary = choose_vocabulary(sum(len(text.encode()) for text in texts))
-    tokenizer = with_padding(train_tokenizer(texts, vocabulary=vocabulary))
+    tokenizer = with_padding(train_tokenizer(texts, vocabulary=vocabulary), before=[*map(tag_named, languages)])
+    tags = tags_of(tokenizer)
+    ways = [Way(back, (tags[name],)) for back, name in zip((False, True), languages, strict=True)] if tags else [Way()]
     tokenizer.save(out)
+    with replacing(out / WORDS) as part:
+        part.write_text("".join(f"{word}\n" for word in sorted(words_in(texts))), encoding="utf-8")
     _, ends = tokenizer.encode_flat(texts)
-    lengths = np.diff(ends, prepend=0).reshape(-1, 2).max(axis=1) + 1
+    lengths = np.diff(ends, prepend=0).reshape(-1, 2).max(axis=1) + 1 + bool(tags)
     context = next((size for size in CONTEXTS if (lengths > size).mean() <= TOO_LONG), CONTEXTS[-1])
     packed = {}
     with replacing_folder(out / "tokens") as part:
         for split in SPLITS[:2]:
             pairs = [(pair.source, pair.target) for pair in read_split(out, split)]
-            packed[split] = pack_pairs(part, split, pairs, tokenizer, longest=context)
-    return {"vocabulary": tokenizer.vocabulary, "context": context, "tokens": packed}
+            packed[split] = pack_pairs(part, split, pairs, tokenizer, longest=context, ways=ways)
+    return {"vocabulary": tokenizer.vocabulary, "context": context, "languages": [*languages], "tokens": packed}
 
 
 def _say_pairs(facts: dict[str, Any], console: Console) -> None:
@@ -208,6 +228,8 @@ def _say_pairs(facts: dict[str, Any], console: Console) -> None:
         **facts["pairs"],
     )
     console.say("Pairs", text)
+    if facts["languages"]:
+        console.show(t("learned both ways: --to {languages}", languages="|".join(facts["languages"])))
     if aside:
         console.show(t("set aside: {reasons}", reasons=aside))
     if facts["first_unread"]:
@@ -324,11 +346,12 @@ def _course(data: Path, chosen: RunConfig) -> tuple[Course, Any]:
     batches = PairBatches(train, tokens=settings.batch * shape.context, pad=shape.pad, seed=settings.seed)
     objective = Translate(validation, tokenizer, pad=shape.pad, noise=settings.noise, smoothing=settings.smoothing)
     held = read_split(data, "validation")
+    to = next(iter(tags_of(tokenizer)), "")
     texts = [pair.source for pair in held[:: max(1, len(held) // SAMPLES)][:SAMPLES]]
 
     def sample(model: EncoderDecoder, tokenizer: Tokenizer) -> str:
         model.eval()
-        found = Translator(model, tokenizer).translate(texts, Beams(max_tokens=shape.context))
+        found = Translator(model, tokenizer).translate(texts, Beams(max_tokens=shape.context), to=to)
         lines = [f"{text} → {translation.text}" for text, translation in zip(texts, found, strict=True)]
         model.train()
         return "\n".join(lines)

@@ -228,6 +228,7 @@ def train(
     source: Source = "",
     target: Target = "",
     chinese: Chinese = "",
+    both: Annotated[bool, typer.Option("--both", help=t("Pairs: one model learns both directions."))] = False,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -255,6 +256,7 @@ def train(
             source=source,
             target=target,
             chinese=chinese,
+            both=both,
             minutes=minutes,
             preset=preset,
             seed=seed,
@@ -264,9 +266,9 @@ def train(
             console=console,
         )
         return show(facts, as_json=json)
-    if source or target or chinese:
+    if source or target or chinese or both:
         raise UserError(
-            "--source, --target and --chinese are for pairs: add --family {family}.", code=USAGE, family=PAIRED
+            "--source, --target, --chinese and --both are for pairs: add --family {family}.", code=USAGE, family=PAIRED
         )
     settings = train_settings(
         data,

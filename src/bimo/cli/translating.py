@@ -19,6 +19,9 @@ from bimo.runtime import USAGE, UserError, t
 def translate(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A folder with a translation model."))],
     text: Annotated[str, typer.Argument(help=t("What to translate; nothing reads lines from stdin."))] = "",
+    to: Annotated[
+        str, typer.Option("--to", help=t("The language to translate to, where the model knows several."))
+    ] = "",
     beams: Annotated[int, typer.Option("--beams", help=t("How many translations are pursued at a time."))] = 4,
     length_penalty: Annotated[
         float, typer.Option("--length-penalty", help=t("0 likes short ones, 1 goes by the mean of a token."))
@@ -30,7 +33,7 @@ def translate(
     quiet: Quiet = False,
 ) -> None:
     from bimo.generate.beam import Beams
-    from bimo.generate.translator import AHEAD, load
+    from bimo.generate.translator import AHEAD, careful_lines, load
 
     search = Beams(beams, length_penalty, max_tokens)
     if not 1 <= best <= beams:
@@ -39,22 +42,28 @@ def translate(
     translator = load(model, device=device)
     lines = text.splitlines() if text else _lines()
     facts, cut = [], 0
+    unknown: dict[str, None] = {}
+    left: list[str] = []
     # Whoever types wants an answer after each line.
-    for found in translator.translate(lines, search, ahead=1 if sys.stdin.isatty() else AHEAD):
+    for found in translator.translate(lines, search, to=to, ahead=1 if sys.stdin.isatty() else AHEAD):
         cut += found.cut
+        unknown |= dict.fromkeys(found.unknown)
+        left += found.untranslated
         texts = [found.text, *found.others][:best]
         if json:
-            facts.append({"texts": texts, "score": found.score, "cut": found.cut})
+            careful = {"cut": found.cut, "unknown": found.unknown, "untranslated": found.untranslated}
+            facts.append({"texts": texts, "score": found.score, **careful})
         else:
             print("\n".join(texts), flush=True)
     if json:
         show(facts, as_json=True)
+    console = Console(quiet=quiet)
     if cut:
-        limit = translator.model.config.context - 1
-        note = t(
-            "Texts longer than the {limit} tokens that this model reads, and cut there: {cut:,}.", limit=limit, cut=cut
-        )
-        Console(quiet=quiet).warn(note)
+        limit = translator.model.config.context - 1 - bool(translator.tags)
+        note = "Texts longer than the {limit} tokens that this model reads, and cut there: {cut:,}."
+        console.warn(t(note, limit=limit, cut=cut))
+    for line in careful_lines(left, [*unknown]):
+        console.warn(line)
 
 
 def _lines() -> Iterator[str]:

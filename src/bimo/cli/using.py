@@ -50,17 +50,20 @@ def doctor(
         raise UserError("{path} cannot be used as it is: the problems are named above.", path=model)
 
 
-@verb(t("Bits per byte of a model on text, beside simple methods, and how much it copies."))
+@verb(t("How good a model is at what it is for, on examples that it never saw."))
 def evaluate(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
-    source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, or a file or folder of text."))],
+    source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, text, or a file of examples."))],
+    against: Annotated[
+        Path | None, typer.Option("--against", readable=False, help=t("Another model, compared on the same examples."))
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     from bimo.evaluate.suite import evaluate as measure
     from bimo.evaluate.suite import evaluation_lines
 
-    facts = measure(model, source, console=Console(quiet=quiet))
+    facts = measure(model, source, against=against, console=Console(quiet=quiet))
     show(facts, as_json=json, lines=lambda: evaluation_lines(facts))
 
 

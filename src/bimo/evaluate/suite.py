@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
 from bimo.console import SILENT, Console
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
+from bimo.evaluate.prediction import compare_models, comparison_line, held_out_texts, predict_texts, read_plain
+from bimo.evaluate.translations import evaluate_translations, translation_lines
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
-from bimo.generate.sample import Sampling, require_numbers
-from bimo.intervals import bootstrap
-from bimo.models.scoring import Score
+from bimo.generate.sample import Sampling
+from bimo.models.families import PAIRED
 from bimo.report.model_report import write_card, write_report
-from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.runtime import t
 from bimo.stages import Stages
-from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in
 
@@ -41,17 +38,25 @@ MOST_TRAINING_CHARACTERS = 20_000_000
 """Of training text, evenly sampled, that is searched for copies; the facts say how much it was."""
 
 
-def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT) -> dict[str, Any]:
-    """Measure a model on prepared data (its held-out part) or on any files of text. Returns facts as JSON.
+def evaluate(
+    model: str | Path, source: str | Path, *, against: str | Path | None = None, console: Console = SILENT
+) -> dict[str, Any]:
+    """Measure a model on prepared data (its held-out part), on any files of text or, a translator, on pairs.
 
-    On prepared data baselines and copying are measured too; of a folder everything is kept as `bimo/evaluation.json`,
-    and the report and the card of a model of ours are written anew.
+    `against` is another model to compare with on the same examples. Returns facts as JSON. On prepared data baselines
+    and copying are measured too; of a folder everything is kept as `bimo/evaluation.json`, and the report and the card
+    of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
-    if family_in(model) == "encoder":
+    other, family = None if against is None else Path(against), family_in(model)
+    if family == PAIRED:
+        return evaluate_translations(model, source, against=other, console=console)
+    if other is not None:
+        return compare_models(model, other, source, console=console)
+    if family == "encoder":
         return evaluate_masked(model, source, console=console)
     if not (source / "manifest.json").exists():
-        return predict_texts(load(model), _read_texts(source, console), console=console)
+        return predict_texts(load(model), read_plain(source, console), console=console)
     stages = Stages(source)
     weights = digest_file(model / "model.safetensors") if (model / "model.safetensors").exists() else ""
     key = digest_json({"version": VERSION, "weights": weights, "documents": stages.key("documents")})
@@ -60,7 +65,7 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
         _write_pages(model)
         return facts
     language_model = load(model)
-    texts = [document.text for document in read_stored(source / "documents", "validation")]
+    texts = held_out_texts(source)
     facts = {
         "key": key,
         **predict_texts(language_model, sample_evenly(texts, MOST_VALIDATION_CHARACTERS), console=console),
@@ -78,50 +83,6 @@ def _write_pages(model: Path) -> None:
     if (model / "bimo" / "manifest.json").exists():
         write_card(model)
         write_report(model)
-
-
-def _read_texts(source: Path, console: Console) -> list[str]:
-    """Whatever text stands in a file or folder, as it is."""
-    texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
-    if not texts:
-        raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
-    return texts
-
-
-def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = SILENT) -> dict[str, Any]:
-    """Bits per byte of whole texts, ends included, with a 95 % interval from a bootstrap over the texts.
-
-    `accuracy` is the share of the tokens that the model held for the likeliest.
-    """
-    bytes_ = np.array([len(text.encode()) for text in texts])
-    scores: list[Score] = []
-    with console.progress("Evaluate", len(texts)) as update:
-        for start in range(0, len(texts), 64):
-            scores += model.rolling_scores(texts[start : start + 64])
-            update(len(scores), "")
-    losses = np.array([score.nats for score in scores])
-    require_numbers(losses)
-    tokens = sum(len(ids) + 1 for ids in model.tokenizer.encode_batch(texts))
-
-    def bits(drawn: np.ndarray) -> np.ndarray:
-        return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
-
-    context = model.model.config.context
-    return {
-        "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
-        "bits_per_byte_interval": [*bootstrap(bits, len(texts))],
-        "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
-        "perplexity": float(math.exp(losses.sum() / tokens)),
-        "accuracy": sum(score.hits for score in scores) / tokens,
-        "context": context,
-        "stride": context // 2,
-        "validation": {
-            "documents": len(texts),
-            "bytes": int(bytes_.sum()),
-            "characters": sum(map(len, texts)),
-            "tokens": tokens,
-        },
-    }
 
 
 def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console: Console) -> dict[str, Any]:
@@ -144,6 +105,10 @@ def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console
 
 def evaluation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
+    if facts.get("task") == "translate":
+        return translation_lines(facts)
+    if "difference" in facts:
+        return [comparison_line(facts)]
     if "masked_accuracy" in facts:
         return [masked_line(facts), *map(blank_line, facts["blanks"])]
     low, high = facts["bits_per_byte_interval"]

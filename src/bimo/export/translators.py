@@ -19,6 +19,7 @@ from bimo.files import read_json, read_settings, write_json
 from bimo.generate.beam import Beams, Hypothesis, padded, search
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import t
+from bimo.tokens.directions import tags_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.ctranslate import VOCABULARY, beam_outputs, names_of_ids, token_scores, write_ctranslate2
 from bimo.weights.huggingface import load_translator, save_translator
@@ -110,9 +111,10 @@ class _Translated:
 
 def _translate(folder: Path, texts: list[str]) -> _Translated:
     model, tokenizer = load_translator(folder), load_tokenizer(folder)
-    beams, limit = saved_beams(folder, model), model.config.context - 1
+    tag = [*tags_of(tokenizer).values()][:1]  # of several ways one is as good as the other to compare engines
+    beams, limit = saved_beams(folder, model), model.config.context - 1 - len(tag)
     ids = tokenizer.encode_batch(texts)
-    sources = [[*each[:limit], tokenizer.end] for each in ids]
+    sources = [[*tag, *each[:limit], tokenizer.end] for each in ids]
     best = [first for first, *_ in search(model, sources, end=tokenizer.end, beams=beams)]
     return _Translated(model, tokenizer, beams, ids, sources, best)
 

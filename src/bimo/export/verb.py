@@ -11,7 +11,7 @@ from typing import Any
 import bimo
 from bimo.baselines import sample_evenly
 from bimo.console import SILENT, Console
-from bimo.evaluate.suite import predict_texts
+from bimo.evaluate.prediction import predict_texts
 from bimo.export.comparison import OurEngine, compare, differing_weights
 from bimo.export.source import Source, open_source
 from bimo.export.targets import (

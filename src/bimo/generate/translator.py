@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
-from bimo.runtime import UserError, pick_device
+from bimo.runtime import UserError, pick_device, t
+from bimo.text.untranslated import untranslated, words_in
+from bimo.tokens.directions import choose_tag, tags_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 from bimo.weights.names import require_fitting
 
-__all__ = ["Translation", "Translator", "load", "translate"]
+__all__ = ["WORDS", "Translation", "Translator", "careful_lines", "load", "translate"]
 
 USUAL = Beams()
 
+WORDS = "words.txt"
+"""Of the prepared pairs: the words of both sides, one a line."""
+
 TOGETHER = 32
 """Sentences that are searched together, of like length."""
+
+SHOWN = 5
 
 AHEAD = 16 * TOGETHER
 """Texts that are read before the first is translated, so that there are some of like length."""
@@ -27,40 +34,60 @@ AHEAD = 16 * TOGETHER
 
 @dataclass(frozen=True)
 class Translation:
-    """The best target of a text with its score, the others after it, and whether the text was cut to what fits."""
+    """The best target of a text with its score, the others after it, and what to be careful about.
+
+    `cut`: the text was longer than what the model reads. `unknown`: words that were in no pair it learned from, where
+    that is known. `untranslated`: stretches that were left as they were.
+    """
 
     text: str
     score: float
     others: list[str]
-    cut: bool
+    cut: bool = False
+    unknown: tuple[str, ...] = ()
+    untranslated: tuple[str, ...] = ()
 
 
 class Translator:
-    """An encoder-decoder with its tokenizer."""
+    """An encoder-decoder with its tokenizer. `words` are those it learned from, empty where nobody knows."""
 
-    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, *, words: frozenset[str] = frozenset()) -> None:
+        self.model, self.tokenizer, self.words = model, tokenizer, words
+        self.tags = tags_of(tokenizer)
 
-    def translate(self, texts: Iterable[str], beams: Beams = USUAL, *, ahead: int = AHEAD) -> Iterator[Translation]:
+    def translate(
+        self, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "", ahead: int = AHEAD
+    ) -> Iterator[Translation]:
         """The translation of each text, in their order; `ahead` are read first, to search like lengths together.
 
-        An empty text is translated as one. What is longer than the model reads is cut at its end.
+        `to` is the language of the targets where the model knows several; without it each text goes to the one that it
+        is not in. An empty text is translated as one. What is longer than the model reads is cut at its end. Raises
+        UserError when the model does not know `to`, or when a text does not tell.
         """
         texts = iter(texts)
+        choose_tag(self.tags, "", to or next(iter(self.tags), ""))
         while window := list(itertools.islice(texts, ahead)):
-            yield from self._window(window, beams)
+            yield from self._window(window, beams, to)
 
-    def _window(self, texts: list[str], beams: Beams) -> list[Translation]:
-        limit = self.model.config.context - 1
+    def _window(self, texts: list[str], beams: Beams, to: str) -> list[Translation]:
+        limit = self.model.config.context - 1 - bool(self.tags)
         encoded = self.tokenizer.encode_batch(texts)
-        done: list[Translation] = [Translation("", 0.0, [], False)] * len(texts)
+        done: list[Translation] = [Translation("", 0.0, [])] * len(texts)
         order = sorted((i for i, ids in enumerate(encoded) if ids), key=lambda i: len(encoded[i]))
         for start in range(0, len(order), TOGETHER):
             group = order[start : start + TOGETHER]
-            sources = [[*encoded[i][:limit], self.tokenizer.end] for i in group]
+            sources = [[*choose_tag(self.tags, texts[i], to), *encoded[i][:limit], self.tokenizer.end] for i in group]
             for i, found in zip(group, search(self.model, sources, end=self.tokenizer.end, beams=beams), strict=True):
                 best, *others = [self.tokenizer.decode(hypothesis.ids) for hypothesis in found]
-                done[i] = Translation(best, found[0].score, others, len(encoded[i]) > limit)
+                unknown = words_in([texts[i]]) - self.words if self.words else ()
+                done[i] = Translation(
+                    best,
+                    found[0].score,
+                    others,
+                    cut=len(encoded[i]) > limit,
+                    unknown=tuple(sorted(unknown)),
+                    untranslated=tuple(untranslated(texts[i], best)),
+                )
         return done
 
 
@@ -71,9 +98,23 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
         raise UserError("There is no model folder {folder}.", folder=path)
     model, tokenizer = load_translator(path, device=pick_device(device)), load_tokenizer(path)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
-    return Translator(model, tokenizer)
+    stored = path / "bimo" / "data" / WORDS
+    words = frozenset(stored.read_text(encoding="utf-8", errors="replace").split()) if stored.is_file() else frozenset()
+    return Translator(model, tokenizer, words=words)
 
 
-def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL) -> list[str]:
-    """The translations of texts by the model at `path`."""
-    return [found.text for found in load(path).translate(texts, beams)]
+def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "") -> list[str]:
+    """The translations of texts by the model at `path`, as Translator.translate makes them."""
+    return [found.text for found in load(path).translate(texts, beams, to=to)]
+
+
+def careful_lines(untranslated: Sequence[str], unknown: Sequence[str]) -> list[str]:
+    """What to be careful about in translations, where there is anything, with the first of each kind."""
+    lines = []
+    if untranslated:
+        first = t(", ").join(f"“{stretch}”" for stretch in untranslated[:SHOWN])
+        lines.append(t("left as they were: {count:,} stretches, first {first}", count=len(untranslated), first=first))
+    if unknown:
+        first = t(", ").join(unknown[:SHOWN])
+        lines.append(t("in no pair it learned from: {count:,} words, first {first}", count=len(unknown), first=first))
+    return lines

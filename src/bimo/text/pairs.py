@@ -61,6 +61,12 @@ class PairColumns:
     target: str
     languages: tuple[str, str]
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What to call the two sides: their languages, or, where both are written alike, their columns."""
+        differ = len({*self.languages, "und"}) == 3
+        return self.languages if differ else ("-".join(self.source.split()), "-".join(self.target.split()))
+
 
 @dataclass(frozen=True)
 class PairFile:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bimo.runtime import DATA_REFUSED, UserError
 from bimo.tokens.batches import permuted
+from bimo.tokens.directions import Way
 from bimo.tokens.shards import TokenShards, TokenWriter
 from bimo.tokens.tokenizer import Tokenizer, in_batches
 
@@ -32,9 +33,18 @@ class PairBatch(NamedTuple):
 
 
 def pack_pairs(
-    folder: Path, split: str, pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, *, longest: int
+    folder: Path,
+    split: str,
+    pairs: Iterable[tuple[str, str]],
+    tokenizer: Tokenizer,
+    *,
+    longest: int,
+    ways: Sequence[Way] = (Way(),),
 ) -> dict[str, int]:
-    """Write the pairs whose sides have at most `longest` ids, the end included; returns counts of pairs and tokens."""
+    """Write the pairs whose sides have at most `longest` ids, tag and end included, each of the `ways`.
+
+    Returns counts of pairs and tokens.
+    """
     names = [f"{split}-source", f"{split}-target"]
     too_long = bytes_ = 0
     with (
@@ -42,13 +52,17 @@ def pack_pairs(
         TokenWriter(folder, names[1], vocabulary=tokenizer.vocabulary, end=tokenizer.end) as targets,
     ):
         for texts in in_batches("\t".join(pair) for pair in pairs):
-            sides = zip(*(text.split("\t") for text in texts), strict=True)
-            encoded = zip(*(tokenizer.encode_batch(list(side)) for side in sides), texts, strict=True)
-            fitting = [entry for entry in encoded if max(len(entry[0]), len(entry[1])) < longest]
-            sources.write([source for source, _, _ in fitting])
-            targets.write([target for _, target, _ in fitting])
-            bytes_ += sum(len(text.partition("\t")[2].encode()) for _, _, text in fitting)
-            too_long += len(texts) - len(fitting)
+            sides = list(zip(*(text.split("\t") for text in texts), strict=True))
+            encoded = [tokenizer.encode_batch(list(side)) for side in sides]
+            for way in ways:
+                source, target = reversed(encoded) if way.back else encoded
+                tagged = ([*way.tag, *ids] for ids in source)
+                entries = zip(tagged, target, sides[not way.back], strict=True)
+                fitting = [entry for entry in entries if max(len(entry[0]), len(entry[1])) < longest]
+                sources.write([ids for ids, _, _ in fitting])
+                targets.write([ids for _, ids, _ in fitting])
+                bytes_ += sum(len(text.encode()) for _, _, text in fitting)
+                too_long += len(texts) - len(fitting)
     return {
         "pairs": targets.documents,
         "too_long": too_long,

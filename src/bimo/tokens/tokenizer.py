@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -211,13 +211,14 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
     return Tokenizer(inner)
 
 
-def with_padding(tokenizer: Tokenizer) -> Tokenizer:
+def with_padding(tokenizer: Tokenizer, *, before: Sequence[str] = ()) -> Tokenizer:
     """The same tokenizer with one more token, the last, that fills up batches; other libraries then end each text.
 
-    So Marian's models have it: the end token says that a source is over, the padding begins a target.
+    So Marian's models have it: the end token says that a source is over, the padding begins a target. `before` are
+    more special tokens.
     """
     inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
-    inner.add_special_tokens([PADDING])
+    inner.add_special_tokens([*before, PADDING])
     end = str(inner.id_to_token(tokenizer.end))
     inner.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, tokenizer.end)])
     return Tokenizer(inner, {"eos_token": end, "unk_token": end, "pad_token": PADDING})

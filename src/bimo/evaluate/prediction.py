@@ -1,0 +1,120 @@
+"""How well language models predict text that they never saw, one by itself or two on the same texts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bimo.baselines import MOST_VALIDATION_CHARACTERS, sample_evenly
+from bimo.console import SILENT, Console
+from bimo.generate.engine import LanguageModel, load
+from bimo.generate.sample import require_numbers
+from bimo.intervals import bootstrap, paired_bootstrap
+from bimo.models.scoring import Score
+from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.text.collect import read_texts
+from bimo.text.store import read_stored
+
+__all__ = ["compare_models", "comparison_line", "held_out_texts", "predict_texts", "read_plain"]
+
+
+def held_out_texts(data: Path) -> list[str]:
+    """The documents of prepared data that nothing is trained on."""
+    return [document.text for document in read_stored(data / "documents", "validation")]
+
+
+def read_plain(source: Path, console: Console) -> list[str]:
+    """Whatever text stands in a file or folder, as it is. Raises UserError when there is none."""
+    texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
+    if not texts:
+        raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
+    return texts
+
+
+def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = SILENT) -> dict[str, Any]:
+    """Bits per byte of whole texts, ends included, with a 95 % interval from a bootstrap over the texts.
+
+    `accuracy` is the share of the tokens that the model held for the likeliest.
+    """
+    bytes_ = np.array([len(text.encode()) for text in texts])
+    scores = _scores(model, texts, console)
+    losses = np.array([score.nats for score in scores])
+    tokens = sum(len(ids) + 1 for ids in model.tokenizer.encode_batch(texts))
+
+    def bits(drawn: np.ndarray) -> np.ndarray:
+        return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
+
+    context = model.model.config.context
+    return {
+        "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
+        "bits_per_byte_interval": [*bootstrap(bits, len(texts))],
+        "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
+        "perplexity": float(math.exp(losses.sum() / tokens)),
+        "accuracy": sum(score.hits for score in scores) / tokens,
+        "context": context,
+        "stride": context // 2,
+        "validation": {
+            "documents": len(texts),
+            "bytes": int(bytes_.sum()),
+            "characters": sum(map(len, texts)),
+            "tokens": tokens,
+        },
+    }
+
+
+def _scores(model: LanguageModel, texts: list[str], console: Console) -> list[Score]:
+    """Of each text. Raises UserError when one is no number."""
+    scores: list[Score] = []
+    with console.progress("Evaluate", len(texts)) as update:
+        for start in range(0, len(texts), 64):
+            scores += model.rolling_scores(texts[start : start + 64])
+            update(len(scores), "")
+    require_numbers(np.array([score.nats for score in scores]))
+    return scores
+
+
+def compare_models(model: Path, other: Path, source: Path, *, console: Console = SILENT) -> dict[str, Any]:
+    """Bits per byte of two models on the same texts, and how sure their difference is: a paired bootstrap over texts.
+
+    `source` is prepared data, whose held-out part counts, or any files of text.
+    """
+    if (source / "manifest.json").exists():
+        texts = sample_evenly(held_out_texts(source), MOST_VALIDATION_CHARACTERS)
+    else:
+        texts = read_plain(source, console)
+    bytes_ = np.array([len(text.encode()) for text in texts])
+    nats = [np.array([score.nats for score in _scores(load(path), texts, console)]) for path in (model, other)]
+
+    def bits(losses: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
+
+    low, high, p = paired_bootstrap(lambda drawn: bits(nats[0], drawn), lambda drawn: bits(nats[1], drawn), len(texts))
+    mine, theirs = (float(losses.sum() / bytes_.sum() / math.log(2)) for losses in nats)
+    return {
+        "bits_per_byte": mine,
+        "against": str(other),
+        "against_bits_per_byte": theirs,
+        "difference": mine - theirs,
+        "difference_interval": [low, high],
+        "p": p,
+        "documents": len(texts),
+    }
+
+
+def comparison_line(facts: dict[str, Any]) -> str:
+    """The comparison for people."""
+    low, high = facts["difference_interval"]
+    return t(
+        "{mine:.4f} bits per byte, the other model {theirs:.4f}: a difference of {difference:+.4f} "
+        "({low:+.4f} to {high:+.4f} in 95 % of resamples, p {p:.3f}) on {documents:,} documents",
+        mine=facts["bits_per_byte"],
+        theirs=facts["against_bits_per_byte"],
+        difference=facts["difference"],
+        low=low,
+        high=high,
+        p=facts["p"],
+        documents=facts["documents"],
+    )

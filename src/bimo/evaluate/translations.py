@@ -1,0 +1,138 @@
+"""How well a model translates: BLEU and chrF beside references, with the signatures that make them comparable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bimo.console import SILENT, Console
+from bimo.files import digest_file
+from bimo.generate.translator import Translation, Translator, careful_lines, load
+from bimo.runtime import USAGE, UserError, t
+from bimo.text.language import script_of
+from bimo.text.pairs import Pair, read_pairs
+
+__all__ = ["evaluate_translations", "translation_lines"]
+
+BOOTSTRAPS = 1000
+SHOWN = 5
+
+
+def evaluate_translations(
+    model: Path, source: Path, *, against: Path | None = None, console: Console = SILENT
+) -> dict[str, Any]:
+    """Translate every pair of a file, in each direction that the model knows; returns facts as JSON.
+
+    `against` is another model, compared on the same pairs by a paired bootstrap (Koehn 2004).
+    """
+    _require_sacrebleu()
+    found = read_pairs(source)
+    translators = [load(path) for path in (model, *([against] if against else []))]
+    tags = translators[0].tags
+    if any(other.tags.keys() != tags.keys() for other in translators):
+        raise UserError("The two models do not translate in the same directions.", code=USAGE)
+    ways: list[tuple[str, list[Pair]]] = [("", found.pairs)]
+    if tags:
+        back = [Pair(pair.target, pair.source) for pair in found.pairs]
+        ways = [(name, pairs) for name, pairs in zip(tags, (found.pairs, back), strict=True)]
+    return {
+        "task": "translate",
+        "file": source.name,
+        "sha256": digest_file(source),
+        "directions": [_direction(translators, to, pairs, console) for to, pairs in ways],
+        "against": str(against) if against else "",
+    }
+
+
+def _require_sacrebleu() -> None:
+    try:
+        import sacrebleu  # noqa: F401
+    except ImportError:
+        raise UserError("Translations are measured with sacrebleu: pip install 'bimo[eval]'", code=USAGE) from None
+
+
+def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], console: Console) -> dict[str, Any]:
+    """The measures of one direction, those of the first translator beside the others'."""
+    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.significance import PairedTest
+
+    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    translated = [_translated(translator, sources, to, console) for translator in translators]
+    outputs = [[found.text for found in each] for each in translated]
+    tokenize = "zh" if script_of(" ".join(references[:200])) == "zh" else "13a"
+    metrics = {"bleu": BLEU(tokenize=tokenize), "chrf": CHRF()}
+    scores = {name: metric.corpus_score(outputs[0], [references]).score for name, metric in metrics.items()}
+    signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
+    intervals = {
+        name: metric.corpus_score(outputs[0], [references], n_bootstrap=BOOTSTRAPS) for name, metric in metrics.items()
+    }
+    left = [stretch for found in translated[0] for stretch in found.untranslated]
+    unknown = Counter(word for found in translated[0] for word in found.unknown)
+    every = max(1, len(pairs) // SHOWN)
+    facts: dict[str, Any] = {
+        "to": to,
+        "pairs": len(pairs),
+        **scores,
+        "half_intervals": {name: score._ci for name, score in intervals.items()},
+        "signatures": signatures,
+        "untranslated": left,
+        "unknown": [word for word, _ in unknown.most_common()],
+        "samples": [
+            {"source": sources[i], "translation": outputs[0][i], "reference": references[i]}
+            for i in range(0, every * SHOWN, every)[: len(pairs)]
+        ],
+    }
+    if len(outputs) > 1:
+        named: list[tuple[str, Sequence[str]]] = [("against", outputs[1]), ("model", outputs[0])]
+        results: dict[str, Any]
+        _, results = PairedTest(named, metrics, [references], test_type="bs", n_samples=BOOTSTRAPS)()
+        ours, theirs = ([results[key][place] for key in list(results)[1:]] for place in (1, 0))
+        facts["other"] = {
+            # Of two equal systems sacreBLEU says that no resample is as equal, so p would be the smallest there is.
+            name: {"score": other.score, "p": 1.0 if other.score == mine.score else mine.p_value}
+            for name, mine, other in zip(metrics, ours, theirs, strict=True)
+        }
+    return facts
+
+
+def _translated(translator: Translator, sources: list[str], to: str, console: Console) -> list[Translation]:
+    done: list[Translation] = []
+    with console.progress("Evaluate", len(sources)) as update:
+        for found in translator.translate(sources, to=to):
+            done.append(found)
+            update(len(done), "")
+    return done
+
+
+def translation_lines(facts: dict[str, Any]) -> list[str]:
+    """The measures for people."""
+    lines = []
+    for way in facts["directions"]:
+        lines.append(
+            t(
+                "{to}BLEU {bleu:.1f} ± {bleu_half:.1f}, chrF2 {chrf:.1f} ± {chrf_half:.1f} on {pairs:,} pairs",
+                to=f"→ {way['to']}: " if way["to"] else "",
+                bleu=way["bleu"],
+                bleu_half=way["half_intervals"]["bleu"],
+                chrf=way["chrf"],
+                chrf_half=way["half_intervals"]["chrf"],
+                pairs=way["pairs"],
+            )
+        )
+        if "other" in way:
+            lines.append(
+                t(
+                    "the other model: BLEU {bleu:.1f} (p {bleu_p:.3f}), chrF2 {chrf:.1f} (p {chrf_p:.3f})",
+                    bleu=way["other"]["bleu"]["score"],
+                    bleu_p=way["other"]["bleu"]["p"],
+                    chrf=way["other"]["chrf"]["score"],
+                    chrf_p=way["other"]["chrf"]["p"],
+                )
+            )
+        lines += careful_lines(way["untranslated"], way["unknown"])
+        lines += [f"  {way['signatures']['bleu']}", f"  {way['signatures']['chrf']}"]
+        for sample in way["samples"]:
+            lines.append(f"  {sample['source']} → {sample['translation']} ({sample['reference']})")
+    return lines

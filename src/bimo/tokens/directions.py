@@ -1,0 +1,60 @@
+"""Which way a model that translates in several directions goes: a token before the source names the language of the
+target (Johnson et al. 2017), spelled as OPUS-MT spells it (Tiedemann and Thottingal 2020).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bimo.runtime import USAGE, UserError
+from bimo.text.language import script_of
+from bimo.tokens.tokenizer import Tokenizer
+
+__all__ = ["Way", "choose_tag", "tag_named", "tags_of"]
+
+_TAG = re.compile(r">>(.+)<<")
+
+
+class Way(NamedTuple):
+    """How pairs are read: from source to target, or `back`, after the ids of a tag where there are several ways."""
+
+    back: bool = False
+    tag: tuple[int, ...] = ()
+
+
+def tag_named(language: str) -> str:
+    """The special token that asks for a language."""
+    return f">>{language}<<"
+
+
+def tags_of(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids of the languages that a model can be asked for, by their names; none where it goes one way."""
+    special = tokenizer.inner.get_added_tokens_decoder()
+    found = {number: _TAG.fullmatch(token.content) for number, token in special.items() if token.special}
+    return {match[1]: number for number, match in found.items() if match is not None}
+
+
+def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...]:
+    """The tag to put before a text: that of the language `to`; without it, of the one that the text is not in.
+
+    Raises UserError when there is no such language, or when the text does not tell.
+    """
+    if to and to not in tags:
+        raise UserError(
+            "This model does not translate to {to}. {known}",
+            code=USAGE,
+            to=to,
+            known=_known(list(tags)),
+        )
+    if not tags:
+        return ()
+    others = [name for name in tags if name != script_of(text)]
+    if not to and len(others) != 1:
+        raise UserError("Say with --to which language to translate to. {known}", code=USAGE, known=_known(list(tags)))
+    return (tags[to or others[0]],)
+
+
+def _known(names: Sequence[str]) -> str:
+    return f"--to {'|'.join(names)}" if names else ""
