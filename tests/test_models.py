@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from bimo.models.layers import (
     rotate,
     turned_heads,
 )
-from bimo.models.scoring import Score, Window, rolling_losses, rolling_windows, score_windows
+from bimo.models.scoring import Score, Window, rolling_scores, rolling_windows, score_windows
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.train.losses import next_token_loss
@@ -359,6 +359,10 @@ def direct_loss(model: Decoder, ids: list[int], first: int = 1) -> float:
     return F.cross_entropy(logits[first - 1 :], torch.tensor(ids[first:]), reduction="sum").item()
 
 
+def rolling_nats(model: Decoder, documents: Iterable[list[int]], **choices: int) -> list[float]:
+    return [score.nats for score in rolling_scores(model, documents, **choices)]
+
+
 def test_scores_are_cross_entropies_and_padding_does_not_matter(make_model: MakeModel) -> None:
     model = make_model()
     windows = [
@@ -374,8 +378,8 @@ def test_scores_are_cross_entropies_and_padding_does_not_matter(make_model: Make
 def test_nothing_to_score_scores_zero(make_model: MakeModel) -> None:
     model = make_model()
     assert score_windows(model, [Window([3], 0)]) == [Score()]
-    assert rolling_losses(model, [], context=8, stride=8) == []
-    assert rolling_losses(model, [[3], [], [3]], context=8, stride=8) == [0.0, 0.0, 0.0]
+    assert rolling_nats(model, [], context=8, stride=8) == []
+    assert rolling_nats(model, [[3], [], [3]], context=8, stride=8) == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("logits_at_once", [1, 5_000, 2**25])
@@ -386,7 +390,7 @@ def test_rolling_losses_add_up(
     monkeypatch.setattr("bimo.models.scoring.LOGITS_AT_ONCE", logits_at_once)
     model = make_model(context=8)
     documents = [random_ids(n, seed=n).tolist() for n in (9, 2, 30, 1, 8, 17)]
-    losses = rolling_losses(model, iter(documents), context=8, stride=stride)
+    losses = rolling_nats(model, iter(documents), context=8, stride=stride)
     expected = [
         sum(
             direct_loss(model, window.ids, len(window.ids) - window.scored)
@@ -402,7 +406,7 @@ def test_rolling_losses_leave_the_model_as_it_was(make_model: MakeModel) -> None
     model = make_model(context=8)
     for training in (True, False):
         model.train(training)
-        rolling_losses(model, [[1, 2, 3]], context=8, stride=4)
+        rolling_nats(model, [[1, 2, 3]], context=8, stride=4)
         assert model.training is training
 
 
@@ -417,7 +421,7 @@ def test_a_better_model_scores_better() -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert rolling_losses(model, [sequence[0].tolist()], context=16, stride=16)[0] < 0.2 * 16 * math.log(20)
+    assert rolling_nats(model, [sequence[0].tolist()], context=16, stride=16)[0] < 0.2 * 16 * math.log(20)
 
 
 def test_dropped_columns_are_the_same_at_all_positions_and_means_stay():

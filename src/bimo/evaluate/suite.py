@@ -7,6 +7,7 @@ from typing import Any
 
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
 from bimo.console import SILENT, Console
+from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.evaluate.prediction import compare_models, comparison_line, held_out_texts, predict_texts, read_plain
@@ -51,6 +52,9 @@ def evaluate(
     other, family = None if against is None else Path(against), family_in(model)
     if family == PAIRED:
         return evaluate_translations(model, source, against=other, console=console)
+    form = form_in(source) if family != "encoder" else None
+    if form is not None:
+        return evaluate_choices(load(model), source, form, console=console)
     if other is not None:
         return compare_models(model, other, source, console=console)
     if family == "encoder":
@@ -107,6 +111,8 @@ def evaluation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
     if facts.get("task") == "translate":
         return translation_lines(facts)
+    if "questions" in facts:
+        return choice_lines(facts)
     if "difference" in facts:
         return [comparison_line(facts)]
     if "masked_accuracy" in facts:

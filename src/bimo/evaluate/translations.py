@@ -75,7 +75,7 @@ def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], co
         "to": to,
         "pairs": len(pairs),
         **scores,
-        "half_intervals": {name: score._ci for name, score in intervals.items()},
+        "half_intervals": {name: float(score._ci) for name, score in intervals.items()},
         "signatures": signatures,
         "untranslated": left,
         "unknown": [word for word, _ in unknown.most_common()],
@@ -86,8 +86,8 @@ def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], co
     }
     if len(outputs) > 1:
         named: list[tuple[str, Sequence[str]]] = [("against", outputs[1]), ("model", outputs[0])]
-        results: dict[str, Any]
-        _, results = PairedTest(named, metrics, [references], test_type="bs", n_samples=BOOTSTRAPS)()
+        _, columns = PairedTest(named, metrics, [references], test_type="bs", n_samples=BOOTSTRAPS)()
+        results: dict[str, Any] = dict(columns)
         ours, theirs = ([results[key][place] for key in list(results)[1:]] for place in (1, 0))
         facts["other"] = {
             # Of two equal systems sacreBLEU says that no resample is as equal, so p would be the smallest there is.

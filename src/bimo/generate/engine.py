@@ -6,6 +6,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import open_steps
 from bimo.models.families import LanguageModule, LanguageShape
-from bimo.models.scoring import Score, Window, rolling_losses, rolling_scores, score_windows
+from bimo.models.scoring import Score, Window, all_scores, rolling_scores, rolling_windows
 from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
@@ -22,10 +23,17 @@ from bimo.weights.adapters import adapter_chat_format, load_adapter, merged
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.opening import open_model
 
-__all__ = ["LanguageModel", "generate", "load", "write_reference"]
+__all__ = ["LanguageModel", "Likelihood", "generate", "load", "write_reference"]
 
 
 USUAL = Sampling()
+
+
+class Likelihood(NamedTuple):
+    """The natural logarithm of a probability, and whether every token was the likeliest."""
+
+    logarithm: float
+    is_greedy: bool
 
 
 class LanguageModel:
@@ -156,12 +164,25 @@ class LanguageModel:
 
         A continuation that is longer than the model's context is read in overlapping windows.
         """
-        after = self.tokenizer.encode(continuation)
+        return self.loglikelihoods([(context, continuation)])[0].logarithm
+
+    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        """As `loglikelihood`, of many pairs of context and continuation, those of like length together."""
         limit = self.model.config.context
-        ids = [*self._prompt_ids(context), *after][-max(limit, len(after)) - 1 :]
-        if len(after) > limit:
-            return -rolling_losses(self.model, [ids], context=limit, stride=max(1, limit // 2))[0]
-        return -score_windows(self.model, [Window(ids, len(after))])[0].nats
+        windows: list[Window] = []
+        sizes = []
+        for number, (context, continuation) in enumerate(pairs):
+            after = self.tokenizer.encode(continuation)
+            ids = [*self._prompt_ids(context), *after][-max(limit, len(after)) - 1 :]
+            sizes.append(len(after))
+            if len(after) > limit:
+                windows += rolling_windows(ids, context=limit, stride=max(1, limit // 2), owner=number)
+            else:
+                windows.append(Window(ids, len(after), number))
+        totals = [Score()] * len(pairs)
+        for window, score in zip(windows, all_scores(self.model, windows), strict=True):
+            totals[window.owner] += score
+        return [Likelihood(-score.nats, score.hits == size) for score, size in zip(totals, sizes, strict=True)]
 
     def rolling_loglikelihood(self, documents: list[str], *, stride: int | None = None) -> list[float]:
         """Natural logarithm of the probability of each whole document, its end included. `stride` as in scoring."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from bimo.models.families import LanguageModule
 
-__all__ = ["Score", "Window", "rolling_losses", "rolling_scores", "rolling_windows", "score_windows"]
+__all__ = ["Score", "Window", "all_scores", "rolling_scores", "rolling_windows", "score_windows"]
 
 IGNORED = -100
 
@@ -72,11 +72,6 @@ def score_windows(model: LanguageModule, windows: list[Window]) -> list[Score]:
     return [Score(*pair) for pair in zip(nats, hits, strict=True)]
 
 
-def rolling_losses(model: LanguageModule, documents: Iterable[list[int]], *, context: int, stride: int) -> list[float]:
-    """Cross-entropy in nats of each document, every id but the first being predicted once. One float a document."""
-    return [score.nats for score in rolling_scores(model, documents, context=context, stride=stride)]
-
-
 def rolling_scores(model: LanguageModule, documents: Iterable[list[int]], *, context: int, stride: int) -> list[Score]:
     """How well each document was predicted, every id but the first once."""
     documents = list(documents)
@@ -85,14 +80,23 @@ def rolling_scores(model: LanguageModule, documents: Iterable[list[int]], *, con
         for owner, ids in enumerate(documents)
         for window in rolling_windows(ids, context=context, stride=stride, owner=owner)
     ]
-    windows.sort(key=lambda window: len(window.ids))
     totals = [Score()] * len(documents)
-    rows = max(1, LOGITS_AT_ONCE // (context * model.config.vocabulary))
+    for window, score in zip(windows, all_scores(model, windows), strict=True):
+        totals[window.owner] += score
+    return totals
+
+
+def all_scores(model: LanguageModule, windows: list[Window]) -> list[Score]:
+    """As `score_windows`, of any number: as many of like length at a time as memory allows."""
+    order = sorted(range(len(windows)), key=lambda number: len(windows[number].ids))
+    scores = [Score()] * len(windows)
     training = model.training
     model.eval()
-    for start in range(0, len(windows), rows):
-        group = windows[start : start + rows]
-        for window, score in zip(group, score_windows(model, group), strict=True):
-            totals[window.owner] += score
+    while order:
+        longest = len(windows[order[-1]].ids)
+        rows = max(1, LOGITS_AT_ONCE // (longest * model.config.vocabulary))
+        group, order = order[-rows:], order[:-rows]
+        for number, score in zip(group, score_windows(model, [windows[number] for number in group]), strict=True):
+            scores[number] = score
     model.train(training)
-    return totals
+    return scores

@@ -1,0 +1,157 @@
+"""Questions with answers to choose from, decided by what a model holds likeliest.
+
+Each form is versioned: the same model and file give the same figure for the same version. Prompts are laid out as
+lm-evaluation-harness does for the tasks that it has (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bimo.console import SILENT, Console
+from bimo.generate.engine import LanguageModel
+from bimo.intervals import bootstrap
+from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.text.documents import Rejected
+from bimo.text.opening import Reading
+from bimo.text.readers import read_rows
+from bimo.text.rejections import place_in
+from bimo.text.sources import SourceFile
+
+__all__ = ["FORMS", "Form", "Question", "choice_lines", "evaluate_choices", "form_in", "read_questions"]
+
+TOGETHER = 256
+"""Questions that are scored together."""
+
+CONNECTORS = {"cause": "因为", "effect": "所以"}
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What stands before the answers, the answers to choose from, and which of them is right."""
+
+    context: str
+    answers: tuple[str, ...]
+    right: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """A shape of rows: its name, the columns that tell it, and how a row is read."""
+
+    name: str
+    version: int
+    columns: tuple[str, ...]
+    read: Callable[[dict[str, Any]], Question]
+
+
+def _minimal_pair(row: dict[str, Any]) -> Question:
+    return Question("", (f" {row['sentence_good']}", f" {row['sentence_bad']}"), 0)
+
+
+def _causal_choice(row: dict[str, Any]) -> Question:
+    context = f"{row['premise'].strip()[:-1]} {CONNECTORS[row['question']]}"
+    answers = (row[f"choice{number}"] for number in (1, 2))
+    return Question(context, tuple(f" {text[:1].lower()}{text[1:]}" for text in answers), int(row["label"]))
+
+
+def _multiple_choice(row: dict[str, Any]) -> Question:
+    answers, right = row["choices"], row["answer"]
+    if isinstance(right, str):
+        right = LETTERS.index(right.strip().upper()) if right.strip().upper() in LETTERS else answers.index(right)
+    return Question(row["question"], tuple(f" {text}" for text in answers), int(right))
+
+
+FORMS = (
+    Form("minimal pairs", 1, ("sentence_good", "sentence_bad"), _minimal_pair),
+    Form("causal choice", 1, ("premise", "choice1", "choice2", "question", "label"), _causal_choice),
+    Form("multiple choice", 1, ("question", "choices", "answer"), _multiple_choice),
+)
+"""BLiMP (Warstadt et al. 2020), XCOPA in Chinese (Ponti et al. 2020), and questions with a list of choices."""
+
+
+def form_in(path: Path) -> Form | None:
+    """The form of the rows of a table; None where they are of no known one."""
+    if not path.is_file():
+        return None
+    first = next(_rows(path, lambda rejected: None), (0, {}))[1]
+    return next((form for form in FORMS if set(form.columns) <= first.keys()), None)
+
+
+def _rows(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    return read_rows(SourceFile(path, path.name, path.stat().st_size, chosen=True), Reading(refuse))
+
+
+def read_questions(path: Path, form: Form, *, console: Console = SILENT) -> list[Question]:
+    """All questions of a file. Rows that are none are told and left out; raises UserError when no row is one."""
+    found = []
+    for number, row in _rows(path, lambda rejected: console.warn(str(rejected))):
+        try:
+            question = form.read(row)
+            question.answers[question.right]
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            console.warn(
+                t("{where} is no question of the form “{form}”", where=place_in(path.name, number), form=form.name)
+            )
+            continue
+        found.append(question)
+    if not found:
+        raise UserError("{path} holds no question of the form “{form}”.", code=DATA_REFUSED, path=path, form=form.name)
+    return found
+
+
+def evaluate_choices(model: LanguageModel, path: Path, form: Form, *, console: Console = SILENT) -> dict[str, Any]:
+    """How often the right answer is the likeliest, as a whole and for each character, with 95 % intervals."""
+    questions = read_questions(path, form, console=console)
+    right = np.zeros((2, len(questions)), dtype=bool)
+    with console.progress("Evaluate", len(questions)) as update:
+        for start in range(0, len(questions), TOGETHER):
+            group = questions[start : start + TOGETHER]
+            pairs = [(question.context, answer) for question in group for answer in question.answers]
+            found = iter(model.loglikelihoods(pairs))
+            for number, question in enumerate(group, start):
+                scores = np.array([each.logarithm for each in itertools.islice(found, len(question.answers))])
+                lengths = np.array([max(1, len(answer) - 1) for answer in question.answers])
+                right[:, number] = [each.argmax() == question.right for each in (scores, scores / lengths)]
+            update(start + len(group), "")
+    return {
+        "task": form.name,
+        "version": form.version,
+        "questions": len(questions),
+        "accuracy": float(right[0].mean()),
+        "accuracy_interval": _interval(right[0]),
+        "accuracy_by_length": float(right[1].mean()),
+        "accuracy_by_length_interval": _interval(right[1]),
+        "chance": float(np.mean([1 / len(question.answers) for question in questions])),
+    }
+
+
+def _interval(right: np.ndarray) -> list[float]:
+    """Of the mean of right [N]."""
+    return [*bootstrap(lambda drawn: right[drawn].mean(axis=1), len(right))]
+
+
+def choice_lines(facts: dict[str, Any]) -> list[str]:
+    """The figures for people."""
+    low, high = facts["accuracy_interval"]
+    return [
+        t(
+            "{task} (version {version}), {questions:,} questions: {accuracy:.1%} right ({low:.1%}-{high:.1%} in 95 % "
+            "of resamples), {by_length:.1%} by the likelihood of a character; {chance:.1%} by chance",
+            task=facts["task"],
+            version=facts["version"],
+            questions=facts["questions"],
+            accuracy=facts["accuracy"],
+            low=low,
+            high=high,
+            by_length=facts["accuracy_by_length"],
+            chance=facts["chance"],
+        )
+    ]
