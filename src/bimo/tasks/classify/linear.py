@@ -66,12 +66,12 @@ class LinearClassifier:
         return np.array([self.biases + values @ self.weights[rows] for rows, values in found], dtype=np.float32)
 
     def decisive(self, text: str, label: int) -> list[tuple[int, int, float]]:
-        """(begins, ends, weight) of the n-grams of a text that count for a label, where it has any, else against the
-        mean of the others: what their values add to its score."""
+        """(begins, ends, weight) of the n-grams of a text: what each adds to the score of a label, against the mean of
+        all labels. Places are those in `text.lower()`."""
         [met] = grams_reference(characters_of([text]))
         hashes = np.array([gram for gram, _, _ in met], dtype=np.uint64)
         rows, values = self._parts(hashes)
-        against = self.weights[rows].mean(axis=1) if len(self.labels) > 1 and not self.several else 0
+        against = 0 if self.several else self.weights[rows].mean(axis=1)
         worth = values * (self.weights[rows, label] - against)
         by_hash = dict(zip(self.features[rows].tolist(), worth.tolist(), strict=True))
         times = Counter(hashes.tolist())

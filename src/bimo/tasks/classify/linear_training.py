@@ -9,18 +9,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bimo.console import Console
-from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.runtime import DATA_REFUSED, UserError
 from bimo.tasks.classify.grams import characters_of, grams
 from bimo.tasks.classify.linear import LinearClassifier, joined, values_of
-from bimo.tasks.classify.measures import chances, chosen_labels, fitted_temperature, log_loss, measure, right_and_macro
+from bimo.tasks.classify.measures import chances, chosen_labels, fitted_temperature, log_loss, right_and_macro, truth_matrix
 from bimo.text.labelled import Labelled, fold_numbers
 
-__all__ = ["train_linear"]
+__all__ = ["Trained", "train_linear"]
 
 FEW_TEXTS = 3000
 """Below, what to choose is tried on each of FOLDS parts; from here on, on one of FOLDS_OF_MANY."""
@@ -54,12 +54,21 @@ class _Table:
     rarity: np.ndarray
 
 
+class Trained(NamedTuple):
+    """A classifier, what was chosen for it, and chances [N, K] of the examples at `places`, each by a classifier that
+    was chosen in the same way but did not learn from them."""
+
+    classifier: LinearClassifier
+    facts: dict[str, Any]
+    places: np.ndarray
+    held_out: np.ndarray
+
+
 def train_linear(
     examples: Sequence[Labelled], labels: Sequence[str], *, several: bool, seed: int, console: Console
-) -> tuple[LinearClassifier, dict[str, Any]]:
-    """The classifier, learned from all examples, and facts: what was chosen, and what it reached on parts held out."""
-    from bimo.tasks.classify.measures import truth_matrix
-
+) -> Trained:
+    """Learn from all examples; what was to be chosen is tried on parts that are held out. Raises UserError for too few
+    texts."""
     truth = truth_matrix([example.labels for example in examples], labels)
     counted = [_counted(part) for part in _parts([_whole(example) for example in examples])]
     hashes, counts = ([one for part in counted for one in part[place]] for place in (0, 1))
@@ -106,9 +115,9 @@ def train_linear(
         "choice": {"cost": best.cost, "power": best.power, "even": best.even, "temperature": factor},
         "tried": len(found),
         "features": len(table.features),
-        "held_out": measure(chances(factor * scores, several=several), held_out, labels, several=several),
     }
-    return classifier, facts
+    places = np.concatenate([np.flatnonzero(out) for _, _, out in parts])
+    return Trained(classifier, facts, places, chances(factor * scores, several=several))
 
 
 def _search(judged: Any, truth: np.ndarray) -> _Choice:

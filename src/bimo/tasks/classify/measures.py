@@ -83,10 +83,11 @@ def right_and_macro(chosen: np.ndarray, truth: np.ndarray, drawn: np.ndarray) ->
     Accuracy counts a text when all of its labels are right.
     """
     right = (chosen == truth).all(axis=1)
+    both, one = (chosen & truth).astype(np.float32), chosen.astype(np.float32) + truth
     macros = []
     for rows in drawn:
-        weights = np.bincount(rows, minlength=len(truth)).astype(np.float64)
-        hits, either = weights @ (chosen & truth), weights @ chosen + weights @ truth
+        weights = np.bincount(rows, minlength=len(truth)).astype(np.float32)
+        hits, either = weights @ both, weights @ one
         there = either > 0
         macros.append((2 * hits[there] / either[there]).mean() if there.any() else 0.0)
     return right[drawn].mean(axis=1), np.array(macros)
