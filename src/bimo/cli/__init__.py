@@ -4,7 +4,7 @@
 from bimo.cli import making, refining, talking, classifying, translating, using, words  # noqa: I001
 from bimo.cli.app import app
 
-__all__ = ["app", "main", "classifying", "making", "refining", "talking", "translating", "using", "words"]
+__all__ = ["app", "classifying", "main", "making", "refining", "talking", "translating", "using", "words"]
 
 
 def main() -> None:

@@ -30,7 +30,9 @@ def classify(
     column: Annotated[
         list[str] | None, typer.Option("--column", help=t("What a column is called in the file: text=body."))
     ] = None,
-    labels: Annotated[str, typer.Option("--labels", help=t("For a language model: the labels, such as good,bad."))] = "",
+    labels: Annotated[
+        str, typer.Option("--labels", help=t("For a language model: the labels, such as good,bad."))
+    ] = "",
     examples: Annotated[
         Path | None,
         typer.Option("--examples", readable=False, help=t("For a language model: texts with labels to show it first.")),

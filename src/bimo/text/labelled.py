@@ -26,7 +26,15 @@ from bimo.text.sources import find_sources
 from bimo.text.split import split_position
 from bimo.text.tables import TEXT_KEYS
 
-__all__ = ["Labelled", "LabelledColumns", "LabelledFile", "choose_labelled_columns", "fold_numbers", "read_labelled", "split_labelled"]
+__all__ = [
+    "Labelled",
+    "LabelledColumns",
+    "LabelledFile",
+    "choose_labelled_columns",
+    "fold_numbers",
+    "read_labelled",
+    "split_labelled",
+]
 
 LABEL_KEYS = (
     *("label", "labels", "category", "categories", "class", "intent", "sentiment", "target", "topic", "polarity"),
@@ -234,9 +242,7 @@ def _open_rows(
 
 
 def _holds_several(value: Any, column: str) -> bool:
-    return isinstance(value, list) or (
-        isinstance(value, str) and "|" in value and column.strip().lower() in SEVERAL
-    )
+    return isinstance(value, list) or (isinstance(value, str) and "|" in value and column.strip().lower() in SEVERAL)
 
 
 def _examples(

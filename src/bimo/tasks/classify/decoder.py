@@ -75,4 +75,6 @@ def few_examples(examples: Sequence[Labelled], *, seed: int = 0) -> tuple[Labell
 
 
 def _joined(texts: Sequence[str], seconds: Sequence[str]) -> list[str]:
-    return [f"{one} | {other}" if other else one for one, other in zip(texts, seconds or [""] * len(texts), strict=True)]
+    return [
+        f"{one} | {other}" if other else one for one, other in zip(texts, seconds or [""] * len(texts), strict=True)
+    ]

@@ -81,7 +81,9 @@ def logits_of(model: Encoder, framing: Framing, framed: Sequence[Framed]) -> np.
 
 
 def _batches(framed: Sequence[Framed]) -> Iterator[np.ndarray]:
-    return iter(LengthBatches([len(one.ids) for one in framed], rows=ROWS, tokens=TOKENS, seed=0)) if framed else iter(())
+    return (
+        iter(LengthBatches([len(one.ids) for one in framed], rows=ROWS, tokens=TOKENS, seed=0)) if framed else iter(())
+    )
 
 
 def load_encoder_classifier(folder: Path, *, device: torch.device | None = None) -> EncoderClassifier:

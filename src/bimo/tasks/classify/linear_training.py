@@ -17,7 +17,14 @@ from bimo.console import Console
 from bimo.runtime import DATA_REFUSED, UserError
 from bimo.tasks.classify.grams import characters_of, grams
 from bimo.tasks.classify.linear import LinearClassifier, joined, values_of
-from bimo.tasks.classify.measures import chances, chosen_labels, fitted_temperature, log_loss, right_and_macro, truth_matrix
+from bimo.tasks.classify.measures import (
+    chances,
+    chosen_labels,
+    fitted_temperature,
+    log_loss,
+    right_and_macro,
+    truth_matrix,
+)
 from bimo.text.labelled import Labelled, fold_numbers
 
 __all__ = ["Trained", "train_linear"]

@@ -121,9 +121,18 @@ def log_loss(found: np.ndarray, truth: np.ndarray, *, several: bool) -> float:
 
 
 def fitted_temperature(scores: np.ndarray, truth: np.ndarray, *, several: bool) -> float:
-    """The factor on scores [N, K] whose chances say best what is true (Guo et al. 2017, their 1 / T)."""
-    losses = [log_loss(chances(factor * scores, several=several), truth, several=several) for factor in TEMPERATURES]
-    return float(TEMPERATURES[int(np.argmin(losses))])
+    """The factor on scores [N, K] whose chances say best what is true (Guo et al. 2017, their 1 / T).
+
+    One more text than there are is taken to be wrong, so that few that are right do not make it sure beyond doubt.
+    """
+    doubt = 1 / (len(truth) + 2)
+
+    def loss(factor: float) -> float:
+        found = chances(factor * scores, several=several)
+        wrong = log_loss(found, ~truth, several=True) if several else -np.log(np.clip(found, LEAST_CHANCE, 1)).mean()
+        return (1 - doubt) * log_loss(found, truth, several=several) + doubt * float(wrong)
+
+    return float(min(TEMPERATURES, key=loss))
 
 
 def measure(found: np.ndarray, truth: np.ndarray, labels: Sequence[str], *, several: bool) -> dict[str, Any]:

@@ -103,7 +103,9 @@ def _matrix(figures: Mapping[str, Any]) -> Section | None:
     counts, labels = np.array(figures["confusion"]), list(figures["labels"])
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     shown = sorted(np.argsort(-wrong, kind="stable")[:MOST_IN_MATRIX].tolist())
-    caption = t("A row is what texts are, a column what they were taken for; the darker, the larger its share of the row.")
+    caption = t(
+        "A row is what texts are, a column what they were taken for; the darker, the larger its share of the row."
+    )
     if len(shown) < len(labels):
         caption += " " + t("The {count} labels with the most mistakes of {all}.", count=len(shown), all=len(labels))
     drawing = matrix_chart(

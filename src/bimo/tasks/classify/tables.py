@@ -63,9 +63,7 @@ def classify_table(
     return count
 
 
-def _of_all(
-    classifier: Classifier, texts: Iterator[tuple[str, str]], abstain: float
-) -> Iterator[Verdict | None]:
+def _of_all(classifier: Classifier, texts: Iterator[tuple[str, str]], abstain: float) -> Iterator[Verdict | None]:
     """A verdict for each text that is one."""
     while block := list(itertools.islice(texts, FIRST_ROWS)):
         found = verdicts(classifier, [pair for pair in block if pair[0].strip()], abstain=abstain)
