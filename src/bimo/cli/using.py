@@ -50,17 +50,27 @@ def doctor(
         raise UserError("{path} cannot be used as it is: the problems are named above.", path=model)
 
 
-@verb(t("Bits per byte of a model on text, beside simple methods, and how much it copies."))
+@verb(t("Bits per byte of a model on text, beside simple methods; of a classifier how often it is right."))
 def evaluate(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
-    source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, or a file or folder of text."))],
+    source: Annotated[
+        Path,
+        typer.Argument(readable=False, help=t("Prepared data, a file or folder of text, or texts with their labels.")),
+    ],
+    against: Annotated[
+        Path | None, typer.Option("--against", readable=False, help=t("Another classifier, on the same texts."))
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.cli.refining import columns_of
     from bimo.evaluate.suite import evaluate as measure
     from bimo.evaluate.suite import evaluation_lines
 
-    facts = measure(model, source, console=Console(quiet=quiet))
+    facts = measure(model, source, against=against, columns=columns_of(column or []), console=Console(quiet=quiet))
     show(facts, as_json=json, lines=lambda: evaluation_lines(facts))
 
 

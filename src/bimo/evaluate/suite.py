@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
 from bimo.console import SILENT, Console
+from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.files import digest_file, digest_json, read_json, write_json
@@ -18,8 +20,9 @@ from bimo.generate.sample import Sampling, require_numbers
 from bimo.intervals import bootstrap
 from bimo.models.scoring import Score
 from bimo.report.model_report import write_card, write_report
-from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.stages import Stages
+from bimo.tasks.classify.classifier import holds_classifier
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in
@@ -41,13 +44,29 @@ MOST_TRAINING_CHARACTERS = 20_000_000
 """Of training text, evenly sampled, that is searched for copies; the facts say how much it was."""
 
 
-def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT) -> dict[str, Any]:
+def evaluate(
+    model: str | Path,
+    source: str | Path,
+    *,
+    against: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
     """Measure a model on prepared data (its held-out part) or on any files of text. Returns facts as JSON.
+
+    A classifier is measured on a file of texts with labels, whose `columns` can be named, and may be compared with
+    another one: see `classified`.
 
     On prepared data baselines and copying are measured too; of a folder everything is kept as `bimo/evaluation.json`,
     and the report and the card of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
+    if holds_classifier(model):
+        other = None if against is None else Path(against)
+        return evaluate_classifier(model, source, against=other, columns=columns, console=console)
+    for option, value in (("against", against), ("column", columns)):
+        if value:
+            raise UserError("--{option} is for classifiers.", code=USAGE, option=option)
     if family_in(model) == "encoder":
         return evaluate_masked(model, source, console=console)
     if not (source / "manifest.json").exists():
@@ -144,6 +163,8 @@ def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console
 
 def evaluation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
+    if facts.get("task") == "classify":
+        return classified_lines(facts)
     if "masked_accuracy" in facts:
         return [masked_line(facts), *map(blank_line, facts["blanks"])]
     low, high = facts["bits_per_byte_interval"]

@@ -7,7 +7,7 @@ Letters are taken from their words, with an edge on both sides; Han from whole r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def _grams_of(codes: list[int], cuts: list[int]) -> Iterator[tuple[int, int, int
         while kind in ("letter", "han") and end < len(codes) and _kind(codes[end]) == kind:
             end += 1
         places = [at, *(i for i in range(at + 1, end) if kind == "han" and cuts[i]), end]
-        for first, last in zip(places, places[1:], strict=False) if kind != "blank" else ():
+        for first, last in pairwise(places) if kind != "blank" else ():
             yield _hash(codes[first:last], words=True), first, last
             if before is not None:
                 yield _hash(chain(codes[slice(*before)], (EDGE,), codes[first:last]), words=True), before[0], last

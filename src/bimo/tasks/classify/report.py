@@ -46,7 +46,7 @@ def figures_line(figures: Mapping[str, Any]) -> str:
     """The figures for people."""
     return t(
         "Accuracy {accuracy:.1%} ({low:.1%}-{high:.1%} in 95 % of resamples), macro-F1 {macro:.3f} "
-        "({macro_low:.3f}-{macro_high:.3f}), calibration error {error:.3f}, on {texts:,} texts not learned from",
+        "({macro_low:.3f}-{macro_high:.3f}), calibration error {error:.3f}, on {texts:,} texts",
         accuracy=figures["accuracy"],
         low=figures["accuracy_interval"][0],
         high=figures["accuracy_interval"][1],
@@ -90,8 +90,8 @@ def _labels(figures: Mapping[str, Any]) -> Section:
     intro = element(
         "p",
         t(
-            "Of the texts that were given a label, precision is the share that have it; of the texts that have it, recall "
-            "is the share that were given it; F1 is their harmonic mean. The weakest label comes first."
+            "Of the texts that were given a label, precision is the share that have it; of the texts that have it, "
+            "recall is the share that were given it; F1 is their harmonic mean. The weakest label comes first."
         ),
     )
     return "labels", t("Label by label"), [intro, table(head, rows, class_="bars")]

@@ -217,7 +217,7 @@ def _short(figures: Mapping[str, Any]) -> dict[str, float]:
 def tune_lines(facts: dict[str, Any]) -> list[str]:
     """What a person wants to know of a tuning."""
     names = {"linear": t("n-grams, linear"), "majority": t("always the most frequent label")}
-    lines = [figures_line(facts["held_out"])]
+    lines = [t("Held out: {figures}", figures=figures_line(facts["held_out"]))]
     lines += [
         t(
             "Beside it, {name}: accuracy {accuracy:.1%}, macro-F1 {macro:.3f}",
