@@ -59,7 +59,7 @@ class DecoderClassifier:
         )
         prompt = above + question.format(text=text[:LONGEST_TEXT])
         return np.array(
-            [self.model.loglikelihood(prompt, answer.format(label=label).rstrip("\n") + "\n") for label in self.labels]
+            [self.model.loglikelihood(prompt, answer.format(label=label).rstrip("\n")) for label in self.labels]
         )
 
 
