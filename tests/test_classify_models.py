@@ -60,7 +60,7 @@ def test_an_encoder_learns_labels_and_transformers_gives_the_same_logits(start, 
     assert facts["engine"] == "encoder"
     assert facts["held_out"]["macro_f1"] > 0.95
     assert set(facts["baselines"]) == {"linear", "majority"}
-    texts = ["the cat number 99", "the house", "the cat and the house and the cat"]
+    texts = ["the cat number 99", "the house number 7", "the cat and the house and the cat"]
     assert [verdict.labels for verdict in classify(out, texts)[:2]] == [("animal",), ("thing",)]
     theirs = transformers.BertForSequenceClassification.from_pretrained(out).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
@@ -68,8 +68,11 @@ def test_an_encoder_learns_labels_and_transformers_gives_the_same_logits(start, 
         expected = theirs(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
     np.testing.assert_allclose(load_encoder_classifier(out).scores(texts), expected, atol=2e-5)
     assert theirs.config.id2label == {0: "animal", 1: "thing"}
-    words = {one.word: one.weight for one in explain(open_classifier(out), "the cat number")}
-    assert max(words, key=words.__getitem__) == "cat"
+    whole, without = load_encoder_classifier(out).scores(["the cat number 99", "the   number 99"])
+    words = {one.word: one.weight for one in explain(open_classifier(out), "the cat number 99")}
+    likeliest = int(whole.argmax())
+    expected = (whole - without)[likeliest] - (whole - without).mean()
+    assert words["cat"] == pytest.approx(expected, abs=1e-4)
     assert not (out / "bimo" / "checkpoints").exists()
 
 

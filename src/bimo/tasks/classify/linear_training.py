@@ -38,6 +38,8 @@ MOST_WEIGHTS = 50_000_000
 TEXTS_AT_ONCE = 5000
 STEP = 3.0
 LEAST_COST, MOST_COST = 0.03, 30.0
+CLEARLY = 0.005
+"""So much more macro-F1 on what is held out than what usually does best."""
 UNEVEN = 2.0
 """From this ratio between the most frequent label and the mean on, giving all labels the same weight is tried."""
 
@@ -129,7 +131,9 @@ def train_linear(
 
 def _search(judged: Any, truth: np.ndarray) -> _Choice:
     """Uphill from the usual: with or without what n-grams say, then the cost, then the weight of labels."""
-    best = max((_Choice(), _Choice(power=0.0)), key=judged)
+    best, plain = _Choice(), _Choice(power=0.0)
+    if judged(plain)[0] > judged(best)[0] + CLEARLY:
+        best = plain
     for factor in (STEP, 1 / STEP):
         moved = False
         while LEAST_COST <= best.cost * factor <= MOST_COST:
