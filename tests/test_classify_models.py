@@ -18,6 +18,7 @@ from bimo.tasks.classify.classifier import classify, explain, open_classifier
 from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
 from bimo.tasks.classify.encoder import load_encoder_classifier
 from bimo.tasks.classify.encoder_tuning import open_start, usual
+from bimo.tasks.classify.vectors import open_vectors, text_vectors
 from bimo.tasks.tune import tune
 from bimo.text.labelled import Labelled
 from bimo.tokens.masking import with_mask_token
@@ -184,3 +185,27 @@ def test_few_examples_are_of_all_labels():
     assert len(chosen) == 16
     assert {one.labels for one in chosen} == {(str(k),) for k in range(4)}
     assert chosen == few_examples(many[::-1])
+
+
+def test_vectors_and_ngrams_together(start, tmp_path):
+    out = tmp_path / "model"
+    facts = tune(start, rows(tmp_path / "a.jsonl"), out=out, task="classify")
+    assert facts["engine"] == "vectors"
+    assert facts["held_out"]["macro_f1"] > 0.95
+    classifier = open_classifier(out)
+    texts = ["the cat number 99", "the house number 7", "something else"]
+    assert [verdict.labels for verdict in classify(out, texts)[:2]] == [("animal",), ("thing",)]
+    model, framing = open_vectors(start)
+    vectors = text_vectors(model, framing, texts)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    alone = [model.hidden_states(torch.tensor([one.ids]))[0].mean(dim=0) for one in framing.texts(texts)]
+    np.testing.assert_allclose(vectors, [(one / one.norm()).detach().numpy() for one in alone], atol=1e-5)
+    expected = classifier.linear.scores(texts) + vectors @ classifier.weights
+    np.testing.assert_allclose(classifier.scores(texts), expected, atol=1e-4)
+    assert np.abs(classifier.weights).max() > 0
+    assert explain(classifier, texts[0])[1].word == "cat"
+
+
+def test_vectors_need_a_model(tmp_path):
+    with pytest.raises(UserError, match="needs an encoder"):
+        tune(None, rows(tmp_path / "a.jsonl"), out=tmp_path / "model", task="classify", engine="vectors")

@@ -16,7 +16,7 @@ import numpy as np
 from bimo.files import read_settings
 from bimo.runtime import USAGE, UserError, pick_device
 from bimo.tasks.classify.attribution import WordWeight, word_weights
-from bimo.tasks.classify.linear import MODEL_TYPE, load_linear
+from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE, load_linear
 from bimo.tasks.classify.measures import chosen_labels, confidence_of
 from bimo.text.labelled import read_labelled
 
@@ -57,9 +57,9 @@ class Verdict:
 
 
 def holds_classifier(path: Path) -> bool:
-    """Whether a folder holds one that needs no labels to be named: linear, or an encoder with a head of classes."""
+    """Whether a folder holds one that has labels of its own."""
     settings = read_settings(path / "config.json") if (path / "config.json").is_file() else {}
-    return settings.get("model_type") == MODEL_TYPE or (
+    return settings.get("model_type") in (MODEL_TYPE, VECTORS_TYPE) or (
         settings.get("model_type") == "bert" and settings.get("architectures") == ["BertForSequenceClassification"]
     )
 
@@ -76,6 +76,11 @@ def open_classifier(
     if settings.get("model_type") == MODEL_TYPE:
         _refuse_labels(path, labels, examples)
         return load_linear(path)
+    if settings.get("model_type") == VECTORS_TYPE:
+        from bimo.tasks.classify.vectors import load_vectors_classifier
+
+        _refuse_labels(path, labels, examples)
+        return load_vectors_classifier(path, device=pick_device(device))
     if settings.get("model_type") == "bert":
         from bimo.tasks.classify.encoder import load_encoder_classifier
 

@@ -22,7 +22,7 @@ from bimo.tokens.lengths import LengthBatches
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.weights.huggingface import load_encoder
 
-__all__ = ["EncoderClassifier", "frame", "load_encoder_classifier", "logits_of", "on_device"]
+__all__ = ["EncoderClassifier", "frame", "length_batches", "load_encoder_classifier", "logits_of", "on_device"]
 
 ROWS, TOKENS = 64, 8192
 """Of a batch, filled up."""
@@ -74,16 +74,17 @@ def on_device(batch: FramedBatch, model: Encoder) -> dict[str, Tensor]:
 def logits_of(model: Encoder, framing: Framing, framed: Sequence[Framed]) -> np.ndarray:
     """[N, K], float32; those of like length are computed together."""
     found = np.empty((len(framed), model.config.head.outputs), dtype=np.float32)
-    for numbers in _batches(framed):
+    for numbers in length_batches(framed):
         batch = framing.batch([framed[number] for number in numbers])
         found[numbers] = model(**on_device(batch, model)).float().cpu().numpy()
     return found
 
 
-def _batches(framed: Sequence[Framed]) -> Iterator[np.ndarray]:
-    return (
-        iter(LengthBatches([len(one.ids) for one in framed], rows=ROWS, tokens=TOKENS, seed=0)) if framed else iter(())
-    )
+def length_batches(framed: Sequence[Framed]) -> Iterator[np.ndarray]:
+    """The numbers of texts that are computed together."""
+    if not framed:
+        return iter(())
+    return iter(LengthBatches([len(one.ids) for one in framed], rows=ROWS, tokens=TOKENS, seed=0))
 
 
 def load_encoder_classifier(folder: Path, *, device: torch.device | None = None) -> EncoderClassifier:

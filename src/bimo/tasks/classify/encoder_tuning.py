@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bimo.console import Console
+from bimo.machine import measure_machine
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.heads import Head
 from bimo.runtime import t
@@ -143,6 +144,8 @@ def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int
     model = Encoder(replace(start.config, head=head), dropout=DROPOUT).initialise(seed)
     known = {name: weight for name, weight in start.state_dict().items() if not name.startswith("head.")}
     model.load_state_dict(known, strict=False)
+    # A third less to compute and to remember; a file of labels says little of most words.
+    model.embedding.weight.requires_grad_(False)
     framing = Framing(load_tokenizer(path), context=min(context, start.config.context))
     return EncoderClassifier(model, framing)
 
@@ -176,11 +179,14 @@ def tune_encoder(
     sizes = np.maximum(1, truths[0].sum(axis=0))
     weights = np.minimum(MOST_UNEVEN, np.sqrt(sizes.max() / sizes))
     objective = Labels(held_out, truths[1], start.framing, weights=weights, several=start.several)
+    model = start.model
+    model.compute_dtype = getattr(torch, measure_machine(model.embedding.weight.device, seconds=0.2).dtype)
     batches = _Batches(train, truths[0], start.framing, rows=settings.batch, seed=settings.seed)
-    facts = Tuning(start.model, objective, batches, settings, home=home, console=console).run()
-    scores = objective.scores(start.model)
+    facts = Tuning(model, objective, batches, settings, home=home, console=console).run()
+    model.compute_dtype = torch.float32
+    scores = objective.scores(model)
     factor = fitted_temperature(scores, truths[1], several=start.several)
     with torch.no_grad():
-        for weight in (start.model.head.weight, start.model.head.bias):  # type: ignore[union-attr]
+        for weight in (model.head.weight, model.head.bias):  # type: ignore[union-attr]
             weight.mul_(factor)  # type: ignore[operator]
     return {**facts, "temperature": factor}, chances(factor * scores, several=start.several)

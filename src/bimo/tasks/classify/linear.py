@@ -21,9 +21,11 @@ from bimo.tasks.classify.grams import Characters, characters_of, grams, grams_re
 from bimo.tasks.classify.measures import chances
 from bimo.weights.safetensors_files import read_weights, weight_files
 
-__all__ = ["MODEL_TYPE", "LinearClassifier", "load_linear", "values_of"]
+__all__ = ["MODEL_TYPE", "VECTORS_TYPE", "LinearClassifier", "joined", "load_linear", "values_of"]
 
 MODEL_TYPE = "bimo_linear"
+VECTORS_TYPE = "bimo_vectors"
+"""By which `config.json` says what a folder holds."""
 FREE_SLOTS = 2
 """The hash table has at least so many slots for each n-gram."""
 PAIR_MARK = "\n\u2016\n"

@@ -38,6 +38,8 @@ MOST_WEIGHTS = 50_000_000
 TEXTS_AT_ONCE = 5000
 STEP = 3.0
 LEAST_COST, MOST_COST = 0.03, 30.0
+SHARES = (1.0, 2.0, 4.0)
+"""How much vectors of length 1 count beside n-grams, whose two kinds have a norm of 1 each."""
 CLEARLY = 0.005
 """So much more macro-F1 on what is held out than what usually does best."""
 UNEVEN = 2.0
@@ -47,16 +49,18 @@ UNEVEN = 2.0
 @dataclass(frozen=True)
 class _Choice:
     """`cost` is C of the machine, `power` how much what an n-gram says of the labels counts, `even` whether each label
-    weighs the same."""
+    weighs the same, `share` how much vectors count beside n-grams."""
 
     cost: float = 1.0
     power: float = 0.5
     even: bool = False
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Values of n-grams [N, F], sparse, the n-grams, and their inverse document frequencies [F]."""
+    """Values of n-grams [N, F], sparse, with D columns of vectors behind them where there are any; the n-grams, and
+    their inverse document frequencies [F]."""
 
     values: Any
     features: np.ndarray
@@ -64,20 +68,29 @@ class _Table:
 
 
 class Trained(NamedTuple):
-    """A classifier, what was chosen for it, and chances [N, K] of the examples at `places`, each by a classifier that
-    was chosen in the same way but did not learn from them."""
+    """A classifier of n-grams, weights [D, K] of vectors where there were any, and what was chosen.
+
+    `held_out` are chances [N, K] of the examples at `places`, by classifiers that did not learn from them.
+    """
 
     classifier: LinearClassifier
+    weights: np.ndarray
     facts: dict[str, Any]
     places: np.ndarray
     held_out: np.ndarray
 
 
 def train_linear(
-    examples: Sequence[Labelled], labels: Sequence[str], *, several: bool, seed: int, console: Console
+    examples: Sequence[Labelled],
+    labels: Sequence[str],
+    *,
+    several: bool,
+    seed: int,
+    console: Console,
+    vectors: np.ndarray | None = None,
 ) -> Trained:
     """Learn from all examples; what was to be chosen is tried on parts that are held out. Raises UserError for too few
-    texts."""
+    texts. `vectors` [N, D] of the texts are learned from as well."""
     truth = truth_matrix([example.labels for example in examples], labels)
     counted = [_counted(part) for part in _parts([_whole(example) for example in examples])]
     hashes, counts = ([one for part in counted for one in part[place]] for place in (0, 1))
@@ -88,7 +101,7 @@ def train_linear(
         kept, out = folds != number, folds == number
         if not out.any() or not _learnable(truth[kept], several=several):
             continue
-        table = _table(hashes, counts, kept, labels=len(labels))
+        table = _table(hashes, counts, kept, vectors, labels=len(labels))
         parts.append((table, kept, out))
     if not parts:
         raise UserError("There are too few texts to hold some of each label out.", code=DATA_REFUSED)
@@ -107,33 +120,42 @@ def train_linear(
 
     held_out = np.concatenate([truth[out] for _, _, out in parts])
     with console.progress("Tuning", 8.0) as progress:
-        best = _search(judged, truth)
+        best = _search(judged, truth, vectors is not None)
         scores = found[best][2]
         factor = fitted_temperature(scores, held_out, several=several)
-        table = _table(hashes, counts, np.ones(len(examples), dtype=bool), labels=len(labels))
-        weights, biases = _fit(table.values, truth, best, several=several)
+        table = _table(hashes, counts, np.ones(len(examples), dtype=bool), vectors, labels=len(labels))
+        weights, biases = _fit(table, np.arange(len(examples)), truth, best, several=several)
     classifier = LinearClassifier(
         tuple(labels),
         several,
         table.features,
         table.rarity,
-        np.ascontiguousarray(weights * factor, dtype=np.float32),
+        np.ascontiguousarray(weights[: len(table.features)] * factor, dtype=np.float32),
         np.ascontiguousarray(biases * factor, dtype=np.float32),
     )
     facts = {
-        "choice": {"cost": best.cost, "power": best.power, "even": best.even, "temperature": factor},
+        "choice": {
+            "cost": best.cost,
+            "power": best.power,
+            "even": best.even,
+            "share": best.share,
+            "temperature": factor,
+        },
         "tried": len(found),
         "features": len(table.features),
     }
     places = np.concatenate([np.flatnonzero(out) for _, _, out in parts])
-    return Trained(classifier, facts, places, chances(factor * scores, several=several))
+    of_vectors = np.ascontiguousarray(weights[len(table.features) :] * factor, dtype=np.float32)
+    return Trained(classifier, of_vectors, facts, places, chances(factor * scores, several=several))
 
 
-def _search(judged: Any, truth: np.ndarray) -> _Choice:
+def _search(judged: Any, truth: np.ndarray, vectors: bool) -> _Choice:
     """Uphill from the usual: with or without what n-grams say, then the cost, then the weight of labels."""
     best, plain = _Choice(), _Choice(power=0.0)
     if judged(plain)[0] > judged(best)[0] + CLEARLY:
         best = plain
+    if vectors:
+        best = max((replace(best, share=share) for share in SHARES), key=judged)
     for factor in (STEP, 1 / STEP):
         moved = False
         while LEAST_COST <= best.cost * factor <= MOST_COST:
@@ -158,15 +180,19 @@ def _judge(scores: np.ndarray, truth: np.ndarray, *, several: bool) -> tuple[flo
 def _scores(
     table: _Table, truth: np.ndarray, kept: np.ndarray, out: np.ndarray, choice: _Choice, *, several: bool
 ) -> np.ndarray:
-    weights, biases = _fit(table.values[np.flatnonzero(kept)], truth[kept], choice, several=several)
+    weights, biases = _fit(table, np.flatnonzero(kept), truth, choice, several=several)
     return table.values[np.flatnonzero(out)] @ weights + biases
 
 
-def _fit(values: Any, truth: np.ndarray, choice: _Choice, *, several: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [F, K] and biases [K]."""
+def _fit(
+    table: _Table, rows: np.ndarray, truth: np.ndarray, choice: _Choice, *, several: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [F + D, K] and biases [K], learned from some rows."""
     import scipy.sparse
 
-    scale = _telling(values, truth) ** choice.power if choice.power else np.ones(values.shape[1])
+    values, truth, known = table.values[rows], truth[rows], len(table.features)
+    scale = np.full(values.shape[1], choice.share)
+    scale[:known] = _telling(values[:, :known], truth) ** choice.power if choice.power else 1
     scaled = (values @ scipy.sparse.diags(scale)).tocsr()
     if truth.shape[1] == 2 and not several:
         weights, bias = _machine(scaled, truth[:, 1], choice)
@@ -218,7 +244,9 @@ def _counted(texts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [hashes for hashes, _ in found], [counts for _, counts in found]
 
 
-def _table(hashes: list[np.ndarray], counts: list[np.ndarray], kept: np.ndarray, *, labels: int) -> _Table:
+def _table(
+    hashes: list[np.ndarray], counts: list[np.ndarray], kept: np.ndarray, vectors: np.ndarray | None, *, labels: int
+) -> _Table:
     """Of all texts, with the n-grams that the kept ones have twice at least."""
     import scipy.sparse
 
@@ -240,6 +268,8 @@ def _table(hashes: list[np.ndarray], counts: list[np.ndarray], kept: np.ndarray,
     matrix = scipy.sparse.csr_matrix(
         (np.concatenate(data), np.concatenate(columns), np.array(ends)), shape=(len(hashes), len(features))
     )
+    if vectors is not None:
+        matrix = scipy.sparse.hstack([matrix, scipy.sparse.csr_matrix(vectors)], format="csr")
     return _Table(matrix, features, rarity)
 
 

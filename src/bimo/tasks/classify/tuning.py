@@ -13,7 +13,7 @@ from bimo.config import to_mapping
 from bimo.files import digest_file, digest_json, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
-from bimo.tasks.classify.linear_training import train_linear
+from bimo.tasks.classify.linear_training import Trained, train_linear
 from bimo.tasks.classify.measures import measure, truth_matrix
 from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
 from bimo.tasks.folder import claimed, write_refused
@@ -21,14 +21,12 @@ from bimo.tasks.tune import Wish
 from bimo.text.labelled import Labelled, LabelledFile, read_labelled, split_labelled
 from bimo.text.sources import file_digests, find_sources
 from bimo.train.pretrain import check_output
-from bimo.weights.huggingface import family_in, save_encoder
+from bimo.weights.huggingface import family_in, load_encoder, save_encoder
 from bimo.weights.safetensors_files import weight_files
 
 __all__ = ["tune", "tune_lines"]
 
-ENGINES = ("linear", "encoder", "decoder")
-USUAL_MINUTES = 10.0
-"""That tuning an encoder may take where nobody says how long."""
+ENGINES = ("linear", "vectors", "encoder", "decoder")
 CHARACTERS_PER_TOKEN = 3
 FLOPS_SHARE = 0.4
 """Of what the machine multiplies at best."""
@@ -55,7 +53,7 @@ def tune(wish: Wish) -> dict[str, Any]:
             return finished
         write_refused(wish.out, found.refused)
         begun = time.perf_counter()
-        made = _linear(wish, found) if engine == "linear" else _encoder(wish, found)
+        made = {"linear": _linear, "vectors": _vectors, "encoder": _encoder}[engine](wish, found)
         facts = {
             "task": "classify",
             "engine": engine,
@@ -116,25 +114,22 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
         )
     if wish.engine == "linear" and wish.model is not None:
         raise UserError("The engine linear begins with nothing: leave the model out.", code=USAGE)
+    if wish.engine == "vectors" and wish.model is None:
+        raise UserError("The engine vectors needs an encoder: bimo tune MODEL FILE --task classify.", code=USAGE)
     if wish.engine:
         return wish.engine, t("as was asked for")
     if wish.model is None:
         return "linear", t("no model to start from was named, and n-grams learn the most from texts alone")
-    minutes, allowed = _encoder_minutes(wish, found), wish.settings.minutes or USUAL_MINUTES
-    if minutes > 3 * allowed:
-        return "linear", t(
-            "tuning the encoder would take about {minutes:.0f} min and {allowed:.0f} are allowed (--minutes, or "
-            "--engine encoder)",
-            minutes=minutes,
-            allowed=allowed,
-        )
-    return "encoder", t("a model was named, and tuning it takes about {minutes:.1f} min", minutes=minutes)
+    return "vectors", t(
+        "n-grams and the vectors of the model together, which needs it to read each text but once; --engine encoder "
+        "tunes it, in about {minutes:.0f} min",
+        minutes=_encoder_minutes(wish, found),
+    )
 
 
 def _encoder_minutes(wish: Wish, found: LabelledFile) -> float:
     """About how long tuning takes here."""
     from bimo.tasks.classify.encoder_tuning import usual
-    from bimo.weights.huggingface import load_encoder
 
     assert wish.model is not None
     settings, shape = usual(wish.settings, from_nothing=False), load_encoder(wish.model).config
@@ -146,10 +141,35 @@ def _encoder_minutes(wish: Wish, found: LabelledFile) -> float:
 
 
 def _linear(wish: Wish, found: LabelledFile) -> dict[str, Any]:
-    trained = train_linear(
-        found.examples, found.labels, several=found.several, seed=wish.settings.seed, console=wish.console
-    )
+    trained = _train(wish, found, found.examples)
     trained.classifier.save(wish.out)
+    return _facts(trained, found)
+
+
+def _vectors(wish: Wish, found: LabelledFile) -> dict[str, Any]:
+    from bimo.tasks.classify.vectors import VectorsClassifier, open_vectors, text_vectors
+
+    assert wish.model is not None
+    model, framing = open_vectors(wish.model, device=pick_device(wish.device))
+    texts = [one.text for one in found.examples]
+    vectors = text_vectors(model, framing, texts, _seconds(found.examples), console=wish.console)
+    trained = _train(wish, found, found.examples, vectors)
+    VectorsClassifier(trained.classifier, trained.weights, model, framing).save(wish.out)
+    return _facts(trained, found)
+
+
+def _train(wish: Wish, found: LabelledFile, examples: Sequence[Labelled], vectors: np.ndarray | None = None) -> Trained:
+    return train_linear(
+        examples,
+        found.labels,
+        several=found.several,
+        seed=wish.settings.seed,
+        console=wish.console,
+        vectors=vectors,
+    )
+
+
+def _facts(trained: Trained, found: LabelledFile) -> dict[str, Any]:
     held_out = [found.examples[place] for place in trained.places]
     truth = truth_matrix([one.labels for one in found.examples], found.labels)
     baselines = {"majority": _majority(truth, truth[trained.places], found)}
@@ -181,9 +201,7 @@ def _encoder(wish: Wish, found: LabelledFile) -> dict[str, Any]:
     tokenizer = start.framing.tokenizer
     save_encoder(wish.out, start.model, pad=tokenizer.special_id("pad_token"))
     tokenizer.save(wish.out, context=start.framing.context)
-    linear = train_linear(
-        train, found.labels, several=found.several, seed=settings.seed, console=wish.console
-    ).classifier.chances([one.text for one in held_out], _seconds(held_out))
+    linear = _train(wish, found, train).classifier.chances([one.text for one in held_out], _seconds(held_out))
     baselines = {
         "linear": _short(measure(linear, truths[1], found.labels, several=found.several)),
         "majority": _majority(truths[0], truths[1], found),
