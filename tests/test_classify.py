@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from bimo.cli import app
 from bimo.kernel import load_library
+from bimo.report.charts import matrix_chart
+from bimo.report.page import render
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.tasks.classify import grams as grams_file
 from bimo.tasks.classify import linear as linear_file
@@ -254,6 +256,16 @@ def test_json_lines_come_out_as_json_lines(model, tmp_path):
     classify_table(open_classifier(model), path, out, columns={}, abstain=0.0, refuse=pytest.fail, said=lambda _: None)
     found = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(row["label"], row["n"]) for row in found] == [("good", [1]), ("bad", None)]
+
+
+def test_the_matrix_is_drawn_with_every_count():
+    broad, narrow = matrix_chart(["a", "b<c"], [[3, 1], [0, 2]], alternative="4 of 6")
+    for drawing in map(render, (broad, narrow)):
+        assert drawing.count("<rect") == 4
+        assert "a → b&lt;c: 1" in drawing
+        assert 'fill-opacity="0.750"' in drawing
+        assert 'class="cell wrong"' in drawing
+    assert matrix_chart([], [], alternative="") == []
 
 
 def run(*arguments, stdin=None):

@@ -147,13 +147,13 @@ def matrix_chart(names: Sequence[str], counts: Sequence[Sequence[int]], *, alter
     def draw(width: int) -> Node:
         left = min(width // 3, 12 + 8 * max(len(name) for name in names))
         side = min(56.0, (width - left - RIGHT) / len(names))
-        top = min(150, 12 + 7 * max(len(name) for name in names))
+        top = min(width // 4, 12 + 7 * max(len(name) for name in names))
         letters = max(3, left // 8)
         shapes: list[Node] = []
         for row, name in enumerate(names):
             y, x = top + side * row, left + side * row
             shapes.append(_text(shorten(name, letters), left - 6, y + side / 2 + 4, "end"))
-            turn = f"rotate(-60 {_short(x + side / 2)} {top - 6})"
+            turn = f"rotate(-75 {_short(x + side / 2)} {top - 6})"
             label = _text(shorten(name, max(3, top // 7)), x + side / 2, top - 6, "start")
             shapes.append(element("g", label, transform=turn))
             total = sum(counts[row])

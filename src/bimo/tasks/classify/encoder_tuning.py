@@ -39,7 +39,7 @@ USUAL_RATE, USUAL_RATE_FROM_NOTHING = 2e-4, 1e-3
 MOST_TOKENS = 8192
 """Of a batch, filled up."""
 DROPOUT = 0.1
-SMALL = {"layers": 2, "width": 192, "heads": 4, "hidden": 768}
+SMALL: dict[str, Any] = {"layers": 2, "width": 192, "heads": 4, "hidden": 768}
 """The encoder that begins with nothing: more of it learns a file of labels by heart."""
 MOST_UNEVEN = 10.0
 """How much more a text of a rare label may weigh than one of the most frequent."""

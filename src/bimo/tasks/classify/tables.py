@@ -91,4 +91,4 @@ def _writer(out: TextIO, file: SourceFile, names: list[str]) -> Callable[[dict[s
     delimiter = "\t" if ending in (".tsv", ".tab") else ","
     table = csv.DictWriter(out, names, delimiter=delimiter, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    return table.writerow  # type: ignore[return-value]
+    return table.writerow
