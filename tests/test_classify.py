@@ -282,6 +282,15 @@ def test_the_command(model):
     assert found["labels"] == ["good"]
     assert math.isclose(sum(found["chances"].values()), 1, abs_tol=1e-6)
     assert found["why"][0]["word"] == "lovely"
+    table = model.parent / "table.csv"
+    table.write_text("text,n\nlovely,1\n太差了,2\n" + "x" * 17_000_000 + ",3\n", encoding="utf-8")
+    listed = run("classify", model, "--file", table)
+    assert [line.split(",")[:3] for line in listed.stdout.splitlines()] == [
+        ["text", "n", "label"],
+        ["lovely", "1", "good"],
+        ["太差了", "2", "bad"],
+    ]
+    assert "1 rows could not be read" in listed.stderr
     assert run("classify", model, "lovely", "--abstain", "2").exit_code == USAGE
     assert run("classify", model, "--why").exit_code == USAGE
     refused = run("classify", model, "lovely", "--labels", "a,b")
@@ -347,6 +356,14 @@ def test_a_damaged_classifier_is_refused(model, tmp_path):
     (copy / "config.json").write_text(json.dumps({**settings, "labels": 7}))
     with pytest.raises(UserError, match="is not complete"):
         load_linear(copy)
+
+
+def test_the_doctor_knows_a_classifier(model):
+    result = run("doctor", model)
+    assert result.exit_code == 0, result.output
+    assert "a classifier, bimo_linear" in result.stdout
+    assert "2 labels: bad, good" in result.stdout
+    assert "Bimo can: classify, evaluate" in result.stdout
 
 
 def test_what_is_no_classifier_says_what_to_do(tmp_path):

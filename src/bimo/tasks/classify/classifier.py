@@ -43,13 +43,22 @@ class Classifier(Protocol):
         """(begins, ends, weight) of what in a text counts for a label."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """The labels of a text, likeliest first; none where the classifier is not sure enough, or none fits."""
+    """The labels of a text, likeliest first; none where the classifier is not sure enough, or none fits.
+
+    `known` are all labels, `found` [K] how likely each is.
+    """
 
     labels: tuple[str, ...]
     confidence: float
-    chances: dict[str, float]
+    known: tuple[str, ...]
+    found: np.ndarray
+
+    @property
+    def chances(self) -> dict[str, float]:
+        """How likely each label is, likeliest first."""
+        return {self.known[k]: float(self.found[k]) for k in np.argsort(-self.found, kind="stable")}
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
@@ -119,11 +128,10 @@ def verdicts(
         found = classifier.chances([text for text, _ in block], seconds if any(seconds) else ())
         chosen = chosen_labels(found, several=classifier.several)
         sure = confidence_of(found, several=classifier.several)
-        for row in range(len(block)):
-            order = np.argsort(-found[row], kind="stable")
-            names = tuple(classifier.labels[k] for k in order if chosen[row, k])
-            likely = {classifier.labels[k]: float(found[row, k]) for k in order}
-            yield Verdict(names if sure[row] >= abstain else (), float(sure[row]), likely)
+        for row, confidence in enumerate(sure.tolist()):
+            places = np.flatnonzero(chosen[row]) if confidence >= abstain else ()
+            names = tuple(classifier.labels[k] for k in sorted(places, key=lambda k: -found[row, k]))
+            yield Verdict(names, confidence, classifier.labels, found[row])
 
 
 def explain(classifier: Classifier, text: str) -> list[WordWeight]:
