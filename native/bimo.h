@@ -106,6 +106,28 @@ typedef struct {
 /* Reads ids[count], sentences that end with -1, once. `done` is the number of ids that were read before. */
 int bimo_train_vectors(const bimo_vectors *vectors, int threads, int instructions, const int32_t *ids, int64_t count);
 
+/* The n-grams of one text as hashes, in the order in which they are met; as many as were written, at most
+   bimo_most_grams(count). `cuts` is 1 where a Chinese word begins. See grams.h. */
+int64_t bimo_most_grams(int64_t characters);
+int64_t bimo_grams(const uint32_t *characters, const uint8_t *cuts, int64_t count, uint64_t *hashes);
+
+/* A linear classifier over n-grams: where they stand in an open hash table, a power of two of slots of which some are
+   free (their row is -1), looked for from hash >> 8 on. */
+typedef struct {
+    const uint64_t *hashes;  /* [slots] */
+    const int32_t *rows;     /* [slots] */
+    const uint8_t *kinds;    /* [features]: 1 for words, 0 for parts of them; each kind has a norm of its own */
+    const float *rarity;     /* [features]: inverse document frequency */
+    const float *weights;    /* [features, classes] */
+    const float *biases;     /* [classes] */
+    int64_t slots;
+    int32_t features, classes;
+} bimo_linear_model;
+
+/* Scores [texts, classes] of texts that lie one after the other and end at ends[texts]. */
+int bimo_linear(const bimo_linear_model *model, const uint32_t *characters, const uint8_t *cuts, const int64_t *ends,
+                int64_t texts, float *scores);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

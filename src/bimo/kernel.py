@@ -17,6 +17,7 @@ from bimo.runtime import UserError
 __all__ = [
     "COUNTS",
     "INSTRUCTIONS",
+    "LinearModel",
     "Shape",
     "VectorsInTraining",
     "best_instructions",
@@ -68,6 +69,16 @@ class VectorsInTraining(ctypes.Structure):
     ]
 
 
+class LinearModel(ctypes.Structure):
+    """bimo_linear_model"""
+
+    _fields_: ClassVar = [
+        *((name, POINTER) for name in ("hashes", "rows", "kinds", "rarity", "weights", "biases")),
+        ("slots", LONG),
+        *((name, ctypes.c_int32) for name in ("features", "classes")),
+    ]
+
+
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
     """The core, or None where it was not built."""
@@ -89,6 +100,11 @@ def load_library() -> ctypes.CDLL | None:
     library.bimo_read_bandwidth.argtypes = [INT]
     library.bimo_read_bandwidth.restype = ctypes.c_double
     library.bimo_train_vectors.argtypes = [ctypes.POINTER(VectorsInTraining), INT, INT, POINTER, LONG]
+    library.bimo_most_grams.argtypes = [LONG]
+    library.bimo_most_grams.restype = LONG
+    library.bimo_grams.argtypes = [POINTER, POINTER, LONG, POINTER]
+    library.bimo_grams.restype = LONG
+    library.bimo_linear.argtypes = [ctypes.POINTER(LinearModel), POINTER, POINTER, POINTER, LONG, POINTER]
     library.bimo_training.argtypes = [INT, INT, INT]
     library.bimo_training.restype = POINTER
     return library

@@ -132,12 +132,21 @@ def run(
 @verb(t("The same on text that is already on this machine, in about three minutes."))
 def demo(
     out: Annotated[Path, typer.Option("--out", help=t("The folder to write."))] = Path("demo-model"),
+    task: Annotated[str, typer.Option("--task", help=t("What to show: generate, or sentiment."))] = "generate",
     minutes: Minutes = 2.0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     from bimo.demo import demo as run_demo
+    from bimo.demo import demo_sentiment, sentiment_lines
 
+    if task not in ("generate", "sentiment"):
+        sentence = "--task must be one of {tasks}, but is {task!r}."
+        raise UserError(sentence, code=USAGE, tasks="generate, sentiment", task=task)
+    if task == "sentiment":
+        found = demo_sentiment(out=out, console=Console(quiet=quiet))
+        show(found, as_json=json, lines=lambda: sentiment_lines(found))
+        return
     facts = run_demo(out=out, minutes=minutes, console=Console(quiet=quiet))
     samples = [sample["text"].strip() for sample in facts["samples"]]
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])

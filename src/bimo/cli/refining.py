@@ -22,7 +22,7 @@ def tune(
         ),
     ],
     out: Out,
-    task: Annotated[str, typer.Option("--task", help=t("What to learn: chat."))] = "chat",
+    task: Annotated[str, typer.Option("--task", help=t("What to learn: chat or classify."))] = "chat",
     engine: Annotated[str, typer.Option("--engine", help=t("How, where there are several ways."))] = "",
     column: Annotated[
         list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
@@ -72,14 +72,14 @@ def tune(
         task=task,
         settings=settings,
         engine=engine,
-        columns=_columns(column or []),
+        columns=columns_of(column or []),
         device=device,
         console=Console(quiet=quiet),
     )
     show(facts, as_json=json, lines=lambda: tune_lines(facts))
 
 
-def _columns(given: list[str]) -> dict[str, str]:
+def columns_of(given: list[str]) -> dict[str, str]:
     """What `--column label=stars` says."""
     pairs = [one.partition("=") for one in given]
     wrong = next((one for one, (what, _, name) in zip(given, pairs, strict=True) if not what or not name), None)

@@ -57,13 +57,17 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option("--against", readable=False, help=t("Another model, compared on the same examples."))
     ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.cli.refining import columns_of
     from bimo.evaluate.suite import evaluate as measure
     from bimo.evaluate.suite import evaluation_lines
 
-    facts = measure(model, source, against=against, console=Console(quiet=quiet))
+    facts = measure(model, source, against=against, columns=columns_of(column or []), console=Console(quiet=quiet))
     show(facts, as_json=json, lines=lambda: evaluation_lines(facts))
 
 

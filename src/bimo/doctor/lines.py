@@ -14,6 +14,7 @@ KINDS = {
     "gguf": "a GGUF file",
     "safetensors": "a file of weights",
     "adapter": "a LoRA adapter",
+    "classifier": "a classifier",
 }
 
 
@@ -76,6 +77,9 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
     if facts.get("generation"):
         chosen = ", ".join(f"{name} {value}" for name, value in facts["generation"].items())
         lines.append(t("Generation settings: {chosen}", chosen=chosen[:200]))
+    if "labels" in facts:
+        names = ", ".join(facts["labels"][:10]) + (" …" if len(facts["labels"]) > 10 else "")
+        lines.append(t("{count:,} labels: {names}", count=len(facts["labels"]), names=names))
     if "head" in facts:
         lines.append(t("An encoder: it reads from both sides and writes nothing. Its head: {kind}", **facts["head"]))
     if facts.get("can"):

@@ -21,6 +21,8 @@ from bimo.models.config import ModelConfig
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import Shape, family_of
 from bimo.runtime import UserError, t
+from bimo.tasks.classify.classifier import open_classifier
+from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, gguf_chat_format
@@ -86,6 +88,8 @@ def examine_model(path: Path) -> dict[str, Any]:
     report = Report({"path": str(path)})
     if path.is_dir() and (path / ADAPTER[0]).is_file():
         _look_at_adapter(path, report)
+    elif path.is_dir() and _holds_our_classifier(path):
+        _look_at_classifier(path, report)
     elif path.is_dir():
         _look_at_folder(path, report)
     elif path.suffix == ".gguf" and path.is_file():
@@ -122,6 +126,24 @@ def _look_at_folder(folder: Path, report: Report) -> None:
     generation = folder / "generation_config.json"
     chosen = report.attempt(lambda: read_settings(generation)) if generation.is_file() else None
     report.facts["generation"] = {name: chosen[name] for name in GENERATION if name in chosen} if chosen else {}
+
+
+def _holds_our_classifier(folder: Path) -> bool:
+    """One that is no model of another library's kind."""
+    try:
+        settings = read_settings(folder / "config.json")
+    except (UserError, OSError):
+        return False
+    return settings.get("model_type") in (MODEL_TYPE, VECTORS_TYPE)
+
+
+def _look_at_classifier(folder: Path, report: Report) -> None:
+    report.facts |= {"kind": "classifier", "family": read_settings(folder / "config.json")["model_type"]}
+    _note_programs(folder, report)
+    classifier = report.attempt(lambda: open_classifier(folder))
+    if classifier is not None:
+        report.facts |= {"labels": list(classifier.labels), "several": classifier.several}
+        report.facts["can"] = ["classify", "evaluate"]
 
 
 def _look_at_gguf(path: Path, report: Report) -> None:

@@ -122,7 +122,8 @@ def evaluate_choices(model: LanguageModel, path: Path, form: Form, *, console: C
                 right[:, number] = [each.argmax() == question.right for each in (scores, scores / lengths)]
             update(start + len(group), "")
     return {
-        "task": form.name,
+        "task": "choices",
+        "form": form.name,
         "version": form.version,
         "questions": len(questions),
         "accuracy": float(right[0].mean()),
@@ -143,9 +144,9 @@ def choice_lines(facts: dict[str, Any]) -> list[str]:
     low, high = facts["accuracy_interval"]
     return [
         t(
-            "{task} (version {version}), {questions:,} questions: {accuracy:.1%} right ({low:.1%}-{high:.1%} in 95 % "
+            "{form} (version {version}), {questions:,} questions: {accuracy:.1%} right ({low:.1%}-{high:.1%} in 95 % "
             "of resamples), {by_length:.1%} by the likelihood of a character; {chance:.1%} by chance",
-            task=facts["task"],
+            form=facts["form"],
             version=facts["version"],
             questions=facts["questions"],
             accuracy=facts["accuracy"],

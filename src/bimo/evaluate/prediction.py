@@ -94,6 +94,7 @@ def compare_models(model: Path, other: Path, source: Path, *, console: Console =
     low, high, p = paired_bootstrap(lambda drawn: bits(nats[0], drawn), lambda drawn: bits(nats[1], drawn), len(texts))
     mine, theirs = (float(losses.sum() / bytes_.sum() / math.log(2)) for losses in nats)
     return {
+        "task": "comparison",
         "bits_per_byte": mine,
         "against": str(other),
         "against_bits_per_byte": theirs,

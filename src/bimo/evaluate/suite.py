@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
 from bimo.console import SILENT, Console
 from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
+from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.evaluate.prediction import compare_models, comparison_line, held_out_texts, predict_texts, read_plain
@@ -17,8 +19,9 @@ from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.models.families import PAIRED
 from bimo.report.model_report import write_card, write_report
-from bimo.runtime import t
+from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
+from bimo.tasks.classify.classifier import holds_classifier
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in
 
@@ -40,25 +43,37 @@ MOST_TRAINING_CHARACTERS = 20_000_000
 
 
 def evaluate(
-    model: str | Path, source: str | Path, *, against: str | Path | None = None, console: Console = SILENT
+    model: str | Path,
+    source: str | Path,
+    *,
+    against: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    console: Console = SILENT,
 ) -> dict[str, Any]:
-    """Measure a model on prepared data (its held-out part), on any files of text or, a translator, on pairs.
+    """Measure a model at what it is for; returns facts as JSON, of which `task` says what was measured.
 
-    `against` is another model to compare with on the same examples. Returns facts as JSON. On prepared data baselines
-    and copying are measured too; of a folder everything is kept as `bimo/evaluation.json`, and the report and the card
-    of a model of ours are written anew.
+    A classifier on texts with labels, whose `columns` can be named; a translator on pairs; a language model on
+    prepared data (its held-out part), on any files of text, or on questions with choices. `against` is another model
+    of the kind to compare with on the same examples. On prepared data baselines and copying are measured too; of a
+    folder everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written
+    anew. Raises UserError when a model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
     other, family = None if against is None else Path(against), family_in(model)
+    if holds_classifier(model):
+        return evaluate_classifier(model, source, against=other, columns=columns, console=console)
+    _require_none(column=columns)
     if family == PAIRED:
         return evaluate_translations(model, source, against=other, console=console)
-    form = form_in(source) if family != "encoder" else None
+    if family == "encoder":
+        _require_none(against=other)
+        return evaluate_masked(model, source, console=console)
+    form = form_in(source)
     if form is not None:
+        _require_none(against=other)
         return evaluate_choices(load(model), source, form, console=console)
     if other is not None:
         return compare_models(model, other, source, console=console)
-    if family == "encoder":
-        return evaluate_masked(model, source, console=console)
     if not (source / "manifest.json").exists():
         return predict_texts(load(model), read_plain(source, console), console=console)
     stages = Stages(source)
@@ -80,6 +95,13 @@ def evaluate(
         write_json(stored, facts)
         _write_pages(model)
     return facts
+
+
+def _require_none(**given: Any) -> None:
+    """Raises UserError when an option is given that this measure has no use for, by the option's name."""
+    for option, value in given.items():
+        if value:
+            raise UserError("--{option} has no place in this task.", code=USAGE, option=option)
 
 
 def _write_pages(model: Path) -> None:
@@ -109,14 +131,21 @@ def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console
 
 def evaluation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
-    if facts.get("task") == "translate":
-        return translation_lines(facts)
-    if "questions" in facts:
-        return choice_lines(facts)
-    if "difference" in facts:
-        return [comparison_line(facts)]
-    if "masked_accuracy" in facts:
-        return [masked_line(facts), *map(blank_line, facts["blanks"])]
+    return LINES.get(facts.get("task", ""), text_lines)(facts)
+
+
+LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "choices": choice_lines,
+    "classify": classified_lines,
+    "comparison": lambda facts: [comparison_line(facts)],
+    "masked": lambda facts: [masked_line(facts), *map(blank_line, facts["blanks"])],
+    "translate": translation_lines,
+}
+"""By what was measured; without a name it was text."""
+
+
+def text_lines(facts: dict[str, Any]) -> list[str]:
+    """How well a language model predicts text."""
     low, high = facts["bits_per_byte_interval"]
     validation = facts["validation"]
     lines = [

@@ -25,12 +25,14 @@ class Head:
     """What stands on the layers, and the names of classes, where there are any.
 
     `kind`: none; words, guesses of what is masked; classes, of the text; tokens, classes of each token; span, where an
-    answer begins and ends. `pooler`: the first token goes through one more matrix, as classes need it.
+    answer begins and ends. `pooler`: the first token goes through one more matrix, as classes need it. `several`: a
+    text may have more classes than one, or none.
     """
 
     kind: str = "words"
     labels: tuple[str, ...] = ()
     pooler: bool = False
+    several: bool = False
 
     def __post_init__(self) -> None:
         require_choice("head.kind", self.kind, HEADS)

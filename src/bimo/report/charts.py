@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from bimo.report.facts import rounded
-from bimo.report.page import Node, element
+from bimo.report.page import Node, element, shorten
 
-__all__ = ["Point", "column_chart", "line_chart", "thin", "ticks"]
+__all__ = ["Point", "column_chart", "line_chart", "matrix_chart", "thin", "ticks"]
 
 Point = tuple[float, float]
 
@@ -135,6 +135,40 @@ def column_chart(
             if index % every == 0:
                 shapes.append(_text(name, x + step / 2, height - BOTTOM + 16, "middle"))
         return element("svg", shapes, viewBox=f"0 0 {width} {height}", role="img", aria_label=alternative)
+
+    return _both_widths(draw)
+
+
+def matrix_chart(names: Sequence[str], counts: Sequence[Sequence[int]], *, alternative: str) -> list[Node]:
+    """Counts by row and column of the same names; the darker, the larger the share of its row."""
+    if not names:
+        return []
+
+    def draw(width: int) -> Node:
+        left = min(width // 3, 12 + 8 * max(len(name) for name in names))
+        side = min(56.0, (width - left - RIGHT) / len(names))
+        top = min(width // 4, 12 + 7 * max(len(name) for name in names))
+        letters = max(3, left // 8)
+        shapes: list[Node] = []
+        for row, name in enumerate(names):
+            y, x = top + side * row, left + side * row
+            shapes.append(_text(shorten(name, letters), left - 6, y + side / 2 + 4, "end"))
+            turn = f"rotate(-75 {_short(x + side / 2)} {top - 6})"
+            label = _text(shorten(name, max(3, top // 7)), x + side / 2, top - 6, "start")
+            shapes.append(element("g", label, transform=turn))
+            total = sum(counts[row])
+            for column, value in enumerate(counts[row]):
+                share = value / total if total else 0.0
+                title = element("title", f"{name} → {names[column]}: {value:,}")
+                x = left + side * column
+                box = {"x": _short(x), "y": _short(y), "width": _short(side - 1), "height": _short(side - 1)}
+                shade = {"fill_opacity": f"{share:.3f}"}
+                shapes.append(element("rect", title, class_="cell" if row == column else "cell wrong", **box, **shade))
+                if value and side >= 22:
+                    class_ = "cell-name dark" if share > 0.6 else "cell-name"
+                    shapes.append(_text(f"{value}", x + side / 2, y + side / 2 + 4, "middle", class_=class_))
+        size = f"0 0 {width} {_short(top + side * len(names) + 8)}"
+        return element("svg", shapes, viewBox=size, role="img", aria_label=alternative)
 
     return _both_widths(draw)
 

@@ -40,6 +40,8 @@ CLASSES = {
 }
 """By our kinds of heads."""
 
+SEVERAL = "multi_label_classification"
+
 HEADS: dict[str, tuple[tuple[str, str], ...]] = {
     "none": (),
     "words": (
@@ -110,6 +112,7 @@ def config_to_hf(config: EncoderConfig) -> dict[str, Any]:
         "tie_word_embeddings": True,
         "initializer_range": 0.02,
         "dtype": "float32",
+        **({"problem_type": SEVERAL} if config.head.several else {}),
         **({"id2label": labels, "label2id": {label: number for number, label in labels.items()}} if labels else {}),
     }
 
@@ -143,6 +146,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
             kind=kind,
             labels=_labels(settings) if kind in ("classes", "tokens") else (),
             pooler=kind in ("none", "classes"),
+            several=kind == "classes" and settings.get("problem_type") == SEVERAL,
         ),
     )
 

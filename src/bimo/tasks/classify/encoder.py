@@ -1,0 +1,100 @@
+"""An encoder with a head of classes in use: texts -> how likely each label is.
+
+N texts, K labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bimo.models.encoder import Encoder
+from bimo.runtime import USAGE, UserError
+from bimo.tasks.classify.attribution import leave_one_out
+from bimo.tasks.classify.measures import chances
+from bimo.tokens.framing import Framed, FramedBatch, Framing
+from bimo.tokens.lengths import LengthBatches
+from bimo.tokens.tokenizer import load_tokenizer
+from bimo.weights.huggingface import load_encoder
+
+__all__ = ["EncoderClassifier", "frame", "length_batches", "load_encoder_classifier", "logits_of", "on_device"]
+
+ROWS, TOKENS = 64, 8192
+"""Of a batch, filled up."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderClassifier:
+    """Its labels are those of the head."""
+
+    model: Encoder
+    framing: Framing
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the columns of `chances`."""
+        return self.model.config.head.labels
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have more labels than one, or none."""
+        return self.model.config.head.several
+
+    def chances(self, texts: Sequence[str], seconds: Sequence[str] = ()) -> np.ndarray:
+        """How likely each label is, [N, K]."""
+        return chances(self.scores(texts, seconds), several=self.several)
+
+    def scores(self, texts: Sequence[str], seconds: Sequence[str] = ()) -> np.ndarray:
+        """Logits [N, K], float32."""
+        return logits_of(self.model, self.framing, frame(self.framing, texts, seconds))
+
+    def decisive(self, text: str, label: int) -> list[tuple[int, int, float]]:
+        """(begins, ends, weight) of the first words of a text, each left out in turn."""
+        return leave_one_out(self.scores, text, label, several=self.several)
+
+
+def frame(framing: Framing, texts: Sequence[str], seconds: Sequence[str] = ()) -> list[Framed]:
+    """Texts, or pairs of them where there are second ones."""
+    return framing.pairs(texts, seconds) if seconds else framing.texts(texts)
+
+
+def on_device(batch: FramedBatch, model: Encoder) -> dict[str, Tensor]:
+    """The arguments of the model."""
+    device = model.embedding.weight.device
+    ids, segments, real = (torch.from_numpy(part).to(device) for part in batch)
+    return {"ids": ids, "segments": segments.clamp(max=model.config.segments - 1), "real": real}
+
+
+@torch.inference_mode()
+def logits_of(model: Encoder, framing: Framing, framed: Sequence[Framed]) -> np.ndarray:
+    """[N, K], float32; those of like length are computed together."""
+    found = np.empty((len(framed), model.config.head.outputs), dtype=np.float32)
+    for numbers in length_batches(framed):
+        batch = framing.batch([framed[number] for number in numbers])
+        found[numbers] = model(**on_device(batch, model)).float().cpu().numpy()
+    return found
+
+
+def length_batches(framed: Sequence[Framed]) -> Iterator[np.ndarray]:
+    """The numbers of texts that are computed together."""
+    if not framed:
+        return iter(())
+    return iter(LengthBatches([len(one.ids) for one in framed], rows=ROWS, tokens=TOKENS, seed=0))
+
+
+def load_encoder_classifier(folder: Path, *, device: torch.device | None = None) -> EncoderClassifier:
+    """The encoder in a folder. Raises UserError when it has no head of classes."""
+    model = load_encoder(folder, device=device)
+    if model.config.head.kind != "classes":
+        raise UserError(
+            "{folder} holds an encoder that knows no classes yet. Teach it some: bimo tune {folder} FILE --out OUT "
+            "--task classify.",
+            code=USAGE,
+            folder=folder,
+        )
+    return EncoderClassifier(model, Framing(load_tokenizer(folder), context=model.config.context))

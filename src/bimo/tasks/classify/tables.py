@@ -1,0 +1,94 @@
+"""Tables classified row by row: what came in goes out, with two more columns, in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.tasks.classify.classifier import Classifier, Verdict, verdicts
+from bimo.text.documents import Rejected
+from bimo.text.labelled import choose_labelled_columns
+from bimo.text.opening import Reading
+from bimo.text.readers import ending_of, read_rows
+from bimo.text.sources import SourceFile, find_sources
+
+__all__ = ["SEPARATOR", "classify_table"]
+
+FIRST_ROWS = 1000
+SEPARATOR = "|"
+"""Between the labels of a text."""
+JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
+
+
+def classify_table(
+    classifier: Classifier,
+    path: Path,
+    out: TextIO,
+    *,
+    columns: Mapping[str, str],
+    abstain: float,
+    refuse: Callable[[Rejected], None],
+    said: Callable[[str], None],
+) -> int:
+    """Write the rows of a file with label and confidence: JSON lines for JSON, tabs for tabs, else CSV. Returns how
+    many there are.
+
+    Rows without text keep both cells empty; what cannot be read goes to `refuse`, `said` gets what the columns are.
+    """
+    files = find_sources([path])
+    if len(files) > 1:
+        raise UserError("{path} holds several files. Name the one to classify.", code=DATA_REFUSED, path=path)
+    rows = (row for _, row in read_rows(files[0], Reading(refuse)))
+    first = list(itertools.islice(rows, FIRST_ROWS))
+    if not first:
+        raise UserError("{path} holds no row that can be read.", code=DATA_REFUSED, path=path)
+    chosen = choose_labelled_columns(first, columns, path=path, label=False)
+    said(t("texts in {text}", text="+".join(filter(None, (chosen.text, chosen.second)))))
+    names = list(dict.fromkeys(name for row in first for name in row))
+    label, confidence = (_free(name, names) for name in ("label", "confidence"))
+    write = _writer(out, files[0], [*names, label, confidence])
+    kept, read = itertools.tee(itertools.chain(first, rows))
+    texts = ((_text(row.get(chosen.text)), _text(row.get(chosen.second))) for row in read)
+    count = 0
+    for row, verdict in zip(kept, _of_all(classifier, texts, abstain), strict=True):
+        named = SEPARATOR.join(verdict.labels) if verdict is not None else ""
+        sure = f"{verdict.confidence:.4f}" if verdict is not None else ""
+        write({**row, label: named, confidence: sure})
+        count += 1
+    return count
+
+
+def _of_all(classifier: Classifier, texts: Iterator[tuple[str, str]], abstain: float) -> Iterator[Verdict | None]:
+    """A verdict for each text that is one."""
+    while block := list(itertools.islice(texts, FIRST_ROWS)):
+        found = verdicts(classifier, [pair for pair in block if pair[0].strip()], abstain=abstain)
+        yield from (next(found) if text.strip() else None for text, _ in block)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _free(name: str, taken: list[str]) -> str:
+    """`label`, or `label_2` where there is such a column already."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
+
+
+def _writer(out: TextIO, file: SourceFile, names: list[str]) -> Callable[[dict[str, Any]], None]:
+    ending = ending_of(file)
+    if ending in JSON_ENDINGS:
+
+        def write_json_line(row: dict[str, Any]) -> None:
+            out.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+        return write_json_line
+    delimiter = "\t" if ending in (".tsv", ".tab") else ","
+    table = csv.DictWriter(out, names, delimiter=delimiter, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    return table.writerow

@@ -1,0 +1,321 @@
+"""Files of texts with labels -> texts each once, and a split that no text is on both sides of.
+
+A table with a column of texts, perhaps a second one, and a column of labels; or a folder with a folder for each label.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
+from bimo.text.clean import normalize
+from bimo.text.dedup import text_digest
+from bimo.text.documents import Rejected
+from bimo.text.opening import OpenFile, Reading
+from bimo.text.readers import ending_of, read_rows
+from bimo.text.rejections import place_in
+from bimo.text.sources import find_sources
+from bimo.text.split import split_position
+from bimo.text.tables import TEXT_KEYS
+
+__all__ = [
+    "Labelled",
+    "LabelledColumns",
+    "LabelledFile",
+    "choose_labelled_columns",
+    "fold_numbers",
+    "read_labelled",
+    "split_labelled",
+]
+
+LABEL_KEYS = (
+    *("label", "labels", "category", "categories", "class", "intent", "sentiment", "target", "topic", "polarity"),
+    *("stars", "rating", "gold_label", "tag", "tags"),
+    *("标签", "类别", "分类", "类型", "情感", "意图", "主题", "评分"),
+)
+"""Names of what holds the label, best first."""
+
+PAIR_KEYS = (
+    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("text1", "text2")),
+    *(("text_a", "text_b"), ("question1", "question2"), ("前提", "假设"), ("句子1", "句子2")),
+)
+"""Names of two texts that a label is about together."""
+
+COLUMNS = ("text", "second", "label")
+"""What can be named."""
+
+SEVERAL = ("labels", "categories", "tags")
+"""In a column of such a name `|` stands between the labels of a text."""
+
+FIRST_ROWS = 2000
+MOST_LABELS = 0.5
+"""A column with more values than this share of its rows holds no labels."""
+HELD_OUT, MOST_HELD_OUT = 0.1, 2000
+"""Of the texts of each label, and of all."""
+EXAMPLE_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text, its labels in order, and the second text where the labels are about two."""
+
+    text: str
+    labels: tuple[str, ...]
+    second: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledColumns:
+    """What the columns are called in a file; `second` is "" where a label is about one text."""
+
+    text: str
+    label: str
+    second: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """What a file came to. `several` says that a text may have more labels than one, or none."""
+
+    path: Path
+    columns: LabelledColumns | None
+    examples: list[Labelled]
+    refused: list[Rejected]
+    several: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels, sorted: numbers by size, then words."""
+        found = {label for example in self.examples for label in example.labels}
+        return sorted(found, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+
+    def describe(self) -> str:
+        """What was read from where, as a sentence."""
+        counts = Counter(label for example in self.examples for label in example.labels)
+        most = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(4))
+        sentence = t(
+            "{texts:,} texts, {labels:,} labels: {most}", texts=len(self.examples), labels=len(counts), most=most
+        )
+        if len(counts) > 4:
+            sentence += " …"
+        if self.columns is None:
+            return sentence + t(" (a folder for each label)")
+        texts = "+".join(filter(None, (self.columns.text, self.columns.second)))
+        return sentence + t(" (texts in {text}, labels in {label})", text=texts, label=self.columns.label)
+
+    def refused_lines(self) -> list[str]:
+        """What was set aside, by reason."""
+        counts = Counter(rejected.detail for rejected in self.refused)
+        return [t("{count:,} rows set aside: {reason}", count=count, reason=reason) for reason, count in counts.items()]
+
+
+def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once: bool = True) -> LabelledFile:
+    """The texts of a file or folder with their labels; `columns` says what `text`, `label` and `second` are called.
+
+    Rows without a text or label are set aside; with `once` so are texts that were there before, and all rows of texts
+    that have contradicting labels. Raises UserError when nothing is left or a column is not there.
+    """
+    wrong = next((name for name in columns or {} if name not in COLUMNS), None)
+    if wrong is not None:
+        sentence = "--column knows {known}, but not {name}."
+        raise UserError(sentence, code=USAGE, known=", ".join(COLUMNS), name=wrong)
+    refused: list[Rejected] = []
+    chosen: LabelledColumns | None = None
+    several = False
+    if path.is_dir() and any(inner.is_dir() for inner in path.iterdir()):
+        found = list(_folder_examples(path, refused))
+    else:
+        rows, chosen = _open_rows(path, columns or {}, refused)
+        first = list(itertools.islice(rows, FIRST_ROWS))
+        several = any(_holds_several(row.get(chosen.label), chosen.label) for _, row in first)
+        found = list(_examples(itertools.chain(first, rows), chosen, path.name, several=several, refused=refused))
+    kept = _each_once(found, path.name, refused) if once else [example for _, example in found]
+    if not kept:
+        first_refused = f" {place_in(refused[0].source, refused[0].line)}: {refused[0].detail}." if refused else ""
+        sentence = "{path} holds no text with a label.{first}"
+        raise UserError(sentence, code=DATA_REFUSED, path=path, first=first_refused)
+    return LabelledFile(path, chosen, kept, refused, several)
+
+
+def choose_labelled_columns(
+    rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], *, path: Path, label: bool = True
+) -> LabelledColumns:
+    """The columns of texts and labels: as named, else by known names, else by how many values they have.
+
+    Without `label` none is looked for. Raises UserError when there is none.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in wanted.values():
+        if name not in names:
+            sentence = "{source} has no column {wanted}. It has: {names}."
+            given = {"source": path, "wanted": name, "names": ", ".join(map(str, names[:30]))}
+            raise UserError(sentence, code=DATA_REFUSED, **given)
+    plain: dict[str, str] = {}
+    for name in names:
+        plain.setdefault(name.strip().lower(), name)
+    values = {name: [row[name] for row in rows if row.get(name) not in (None, "")] for name in names}
+    pair = next((pair for pair in PAIR_KEYS if set(pair) <= plain.keys()), None)
+    text, second = wanted.get("text"), wanted.get("second", "")
+    if text is None and pair is not None:
+        text, second = plain[pair[0]], second or plain[pair[1]]
+    labels = wanted.get("label") or next((plain[key] for key in LABEL_KEYS if key in plain), None)
+    text = text or next((plain[key] for key in TEXT_KEYS if key in plain and plain[key] != labels), None)
+    if labels is None and label:
+        free = [name for name in names if name not in (text, second)]
+        counts = {name: len({json.dumps(value, ensure_ascii=False) for value in values[name]}) for name in free}
+        likely = [name for name in free if 2 <= counts[name] <= max(2, MOST_LABELS * len(values[name]))]
+        labels = min(likely, key=counts.__getitem__, default=None)
+    if text is None:
+        free = [name for name in names if name != labels and any(isinstance(value, str) for value in values[name])]
+        text = max(free, key=lambda name: sum(len(str(value)) for value in values[name]), default=None)
+    if text is None or (labels is None and label):
+        sentence = (
+            "{path} has no column of texts beside one of labels. It has: {names}. Name them with --column text=... and "
+            "--column label=..."
+        )
+        names_found = ", ".join(map(str, names[:30])) or t("nothing")
+        raise UserError(sentence, code=DATA_REFUSED, path=path, names=names_found)
+    return LabelledColumns(text, labels or "", second)
+
+
+def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.ndarray:
+    """In which of so many parts each example is, int [N]: each label is spread over all of them as evenly as can be.
+
+    Which ones depends on the texts and `seed` alone; a label's only text is in the last part.
+    """
+    numbers = np.empty(len(examples), dtype=np.int64)
+    for group in _by_labels(examples, seed):
+        for rank, place in enumerate(group):
+            numbers[place] = (folds - 1 - rank) % folds
+    return numbers
+
+
+def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """(to learn from, held out): of each label about HELD_OUT, decided by the texts and `seed` alone.
+
+    A label's only text is learned from.
+    """
+    share = min(HELD_OUT, MOST_HELD_OUT / max(1, len(examples)))
+    held_out: set[int] = set()
+    for group in _by_labels(examples, seed):
+        if len(group) > 1:
+            held_out.update(group[: max(1, round(share * len(group)))])
+    sides: tuple[list[Labelled], list[Labelled]] = [], []
+    for place, example in enumerate(examples):
+        sides[place in held_out].append(example)
+    return sides
+
+
+def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[int]]:
+    """Places of the examples of each label, in an order that their texts decide."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, example in enumerate(examples):
+        groups.setdefault(example.labels, []).append(place)
+    for group in groups.values():
+        group.sort(key=lambda place: split_position(f"{examples[place].text}\n{examples[place].second}", seed))
+    return groups.values()
+
+
+def _open_rows(
+    path: Path, wanted: Mapping[str, str], refused: list[Rejected]
+) -> tuple[Iterator[tuple[int, dict[str, Any]]], LabelledColumns]:
+    files = find_sources([path])
+    if len(files) > 1:
+        sentence = "{path} holds several files and no folder for each label. Name one file of texts with labels."
+        raise UserError(sentence, code=DATA_REFUSED, path=path)
+    rows = read_rows(files[0], Reading(refused.append))
+    first = list(itertools.islice(rows, FIRST_ROWS))
+    if not first:
+        detail = f" ({place_in(refused[0].source, refused[0].line)}: {refused[0].detail})" if refused else ""
+        sentence = "{path} holds no rows with a text and a label{detail}."
+        raise UserError(sentence, code=DATA_REFUSED, path=path, detail=detail)
+    columns = choose_labelled_columns([row for _, row in first], wanted, path=path)
+    return itertools.chain(first, rows), columns
+
+
+def _holds_several(value: Any, column: str) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and "|" in value and column.strip().lower() in SEVERAL)
+
+
+def _examples(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    columns: LabelledColumns,
+    source: str,
+    *,
+    several: bool,
+    refused: list[Rejected],
+) -> Iterator[tuple[int, Labelled]]:
+    for number, row in rows:
+        texts = [_text(row.get(name)) for name in (columns.text, columns.second) if name]
+        labels = _labels(row.get(columns.label), several=several)
+        reason = ""
+        if not all(texts):
+            reason = t("there is no text in it")
+        elif labels is None:
+            reason = t("it has no label")
+        if labels is None or reason:
+            shown = json.dumps(row, ensure_ascii=False, default=str)[:EXAMPLE_CHARACTERS]
+            refused.append(Rejected(source, number, "bad_row", reason, shown))
+        else:
+            yield number, Labelled(texts[0], labels, *texts[1:])
+
+
+def _text(value: Any) -> str:
+    return normalize(value).strip() if isinstance(value, str) else ""
+
+
+def _labels(value: Any, *, several: bool) -> tuple[str, ...] | None:
+    """None where there is none; a list may be empty."""
+    if several:
+        parts = value if isinstance(value, list) else str(value or "").split("|")
+        named = {name for part in parts if (name := _label(part))}
+        return tuple(sorted(named)) if named or isinstance(value, list) else None
+    name = _label(value)
+    return (name,) if name else None
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
+
+
+def _folder_examples(path: Path, refused: list[Rejected]) -> Iterator[tuple[int, Labelled]]:
+    for inner in sorted(path.iterdir()):
+        if not inner.is_dir() or inner.name.startswith("."):
+            continue
+        for file in find_sources([inner]):
+            packed = file.path.suffix.lower() if file.path.suffix.lower() in (".gz", ".zst") else ""
+            opened = OpenFile(file, Reading(refused.append), packed=packed, ending=ending_of(file))
+            text = _text("\n".join(line for _, line in opened.lines()))
+            if text:
+                yield 0, Labelled(text, (inner.name,))
+            elif not opened.refused:
+                refused.append(Rejected(f"{inner.name}/{file.name}", 0, "empty", t("there is no text in it"), ""))
+
+
+def _each_once(found: Iterable[tuple[int, Labelled]], source: str, refused: list[Rejected]) -> list[Labelled]:
+    groups: dict[tuple[bytes, bytes], list[tuple[int, Labelled]]] = {}
+    for number, example in found:
+        key = text_digest(example.text), text_digest(example.second)
+        groups.setdefault(key, []).append((number, example))
+    kept = []
+    for group in groups.values():
+        if len({example.labels for _, example in group}) > 1:
+            reason, aside = t("the same text has another label elsewhere"), group
+        else:
+            kept.append(group[0][1])
+            reason, aside = t("the same text was there before"), group[1:]
+        for number, example in aside:
+            refused.append(Rejected(source, number, "duplicate", reason, example.text[:EXAMPLE_CHARACTERS]))
+    return kept

@@ -1,0 +1,211 @@
+"""Classifiers made of neural models: an encoder that learned labels, and a language model that never did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_models import randomised
+
+from bimo.generate.engine import LanguageModel
+from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.heads import Head
+from bimo.runtime import USAGE, UserError
+from bimo.tasks.classify.classifier import classify, explain, open_classifier
+from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
+from bimo.tasks.classify.encoder import load_encoder_classifier
+from bimo.tasks.classify.encoder_tuning import open_start, usual
+from bimo.tasks.classify.vectors import open_vectors, text_vectors
+from bimo.tasks.tune import tune
+from bimo.text.labelled import Labelled
+from bimo.tokens.masking import with_mask_token
+from bimo.train.tune import TuneConfig
+from bimo.weights.huggingface import save_encoder
+
+SHAPE = {"layers": 1, "width": 32, "heads": 2, "hidden": 64, "context": 48}
+
+
+@pytest.fixture(scope="module")
+def start(tiny_tokenizer, tmp_path_factory) -> Path:
+    """The folder of an encoder with random weights that guesses masked words."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = with_mask_token(tiny_tokenizer)
+    model = Encoder(EncoderConfig(vocabulary=tokenizer.vocabulary, **SHAPE)).initialise(0)
+    save_encoder(folder, model, pad=tokenizer.special_id("pad_token"))
+    tokenizer.save(folder, context=SHAPE["context"])
+    return folder
+
+
+def rows(path: Path, *, pairs: bool = False, several: bool = False) -> Path:
+    """Texts of which one word tells the label; or pairs that are the same text or not."""
+    lines = []
+    for i in range(60):
+        for word, label in (("the cat", "animal"), ("the house", "thing")):
+            row = {"text": f"{word} number {i}", "label": [label, "all"] if several else label}
+            if pairs:
+                row |= {"text2": f"{word} number {i}" if i % 2 else f"quite another {i}", "label": "yn"[i % 2 == 0]}
+                row["text1"] = row.pop("text")
+            lines.append(json.dumps(row) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_an_encoder_learns_labels_and_transformers_gives_the_same_logits(start, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    settings = TuneConfig(epochs=20, batch=16, rate=5e-3, validations=2)
+    out = tmp_path / "model"
+    facts = tune(start, rows(tmp_path / "a.jsonl"), out=out, task="classify", engine="encoder", settings=settings)
+    assert facts["engine"] == "encoder"
+    assert facts["held_out"]["macro_f1"] > 0.95
+    assert set(facts["baselines"]) == {"linear", "majority"}
+    texts = ["the cat number 99", "the house number 7", "the cat and the house and the cat"]
+    assert [verdict.labels for verdict in classify(out, texts)[:2]] == [("animal",), ("thing",)]
+    theirs = transformers.BertForSequenceClassification.from_pretrained(out).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    with torch.no_grad():
+        expected = theirs(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
+    np.testing.assert_allclose(load_encoder_classifier(out).scores(texts), expected, atol=2e-5)
+    assert theirs.config.id2label == {0: "animal", 1: "thing"}
+    whole, without = load_encoder_classifier(out).scores(["the cat number 99", "the   number 99"])
+    words = {one.word: one.weight for one in explain(open_classifier(out), "the cat number 99")}
+    likeliest = int(whole.argmax())
+    expected = (whole - without)[likeliest] - (whole - without).mean()
+    assert words["cat"] == pytest.approx(expected, abs=1e-4)
+    assert not (out / "bimo" / "checkpoints").exists()
+
+
+def test_pairs_are_read_as_pairs(start, tmp_path):
+    """Neither text by itself says whether they are the same."""
+    settings = TuneConfig(epochs=1, batch=16)
+    out = tmp_path / "model"
+    file = rows(tmp_path / "a.jsonl", pairs=True)
+    facts = tune(start, file, out=out, task="classify", engine="encoder", settings=settings)
+    assert facts["labels"] == ["n", "y"]
+    classifier = load_encoder_classifier(out)
+    one, other = classifier.scores(["the cat", "the cat"], ["the cat", "something else"])
+    assert not np.allclose(one, other)
+    with torch.no_grad():
+        framed = classifier.framing.pairs(["the cat"], ["something else"])
+        batch = classifier.framing.batch(framed)
+        logits = classifier.model(
+            torch.from_numpy(batch.ids), segments=torch.from_numpy(batch.segments), real=torch.from_numpy(batch.real)
+        )
+    np.testing.assert_allclose(logits[0].numpy(), other, atol=1e-5)
+
+
+def test_several_labels_stay_several(start, tmp_path):
+    out = tmp_path / "model"
+    settings = TuneConfig(epochs=20, batch=16, rate=5e-3, validations=2)
+    file = rows(tmp_path / "a.jsonl", several=True)
+    facts = tune(start, file, out=out, task="classify", engine="encoder", settings=settings)
+    assert facts["several"]
+    assert json.loads((out / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    assert set(classify(out, ["the cat number 3"])[0].labels) == {"animal", "all"}
+
+
+def test_an_encoder_from_nothing_but_the_texts(tmp_path):
+    out = tmp_path / "model"
+    facts = tune(
+        None,
+        rows(tmp_path / "a.jsonl"),
+        out=out,
+        task="classify",
+        engine="encoder",
+        settings=TuneConfig(epochs=3, batch=16, context=32, validations=1),
+    )
+    assert facts["held_out"]["macro_f1"] > 0.9
+    assert classify(out, ["the cat number 5"])[0].labels == ("animal",)
+
+
+def test_the_head_is_new_and_the_rest_as_it_was(start):
+    begun = open_start(start, ["a", "b", "c"], several=False, context=16, seed=0)
+    assert begun.model.config.head == Head("classes", labels=("a", "b", "c"), pooler=True)
+    assert begun.framing.context == 16
+    again = open_start(start, ["a", "b", "c"], several=False, context=16, seed=0)
+    torch.testing.assert_close(begun.model.head.weight, again.model.head.weight)
+    torch.testing.assert_close(
+        begun.model.layers[0].attention.query.weight,
+        load_weights(start)["bert.encoder.layer.0.attention.self.query.weight"],
+    )
+
+
+def load_weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_what_nobody_chose_is_what_is_usual_for_texts():
+    assert usual(TuneConfig(), from_nothing=False).batch == 32
+    assert usual(TuneConfig(batch=4, rate=1e-5), from_nothing=False).batch == 4
+    assert usual(TuneConfig(batch=4, rate=1e-5), from_nothing=True).rate == 1e-5
+
+
+def test_an_encoder_that_knows_no_classes_is_not_used_as_one(start):
+    with pytest.raises(UserError, match="knows no classes yet") as error:
+        classify(start, ["hello"])
+    assert error.value.code == USAGE
+
+
+@pytest.fixture(scope="module")
+def language_model(make_model, tiny_tokenizer) -> LanguageModel:
+    return LanguageModel(
+        randomised(make_model(vocabulary=tiny_tokenizer.vocabulary, context=256), seed=3), tiny_tokenizer
+    )
+
+
+def test_a_language_model_says_how_much_likelier_a_label_is_than_below_nothing(language_model):
+    classifier = DecoderClassifier(language_model, ("cat", "dog"))
+    scores = classifier.scores(["the cat sat on the mat"])
+    expected = [
+        language_model.loglikelihood("Text: the cat sat on the mat\nLabel:", f" {label}")
+        - language_model.loglikelihood("Text: N/A\nLabel:", f" {label}")
+        for label in ("cat", "dog")
+    ]
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5)
+    assert classifier.chances(["一只猫坐在垫子上"]).sum() == pytest.approx(1)
+
+
+def test_examples_stand_above_the_text(language_model):
+    shown = (Labelled("a dog", ("dog",)), Labelled("a cat", ("cat",)))
+    classifier = DecoderClassifier(language_model, ("cat", "dog"), shown)
+    above = "Text: a dog\nLabel: dog\n\nText: a cat\nLabel: cat\n\n"
+    expected = language_model.loglikelihood(f"{above}Text: hm\nLabel:", " cat") - language_model.loglikelihood(
+        f"{above}Text: N/A\nLabel:", " cat"
+    )
+    assert classifier.scores(["hm"])[0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_few_examples_are_of_all_labels():
+    many = [Labelled(f"text {i}", (str(i % 4),)) for i in range(100)]
+    chosen = few_examples(many)
+    assert len(chosen) == 16
+    assert {one.labels for one in chosen} == {(str(k),) for k in range(4)}
+    assert chosen == few_examples(many[::-1])
+
+
+def test_vectors_and_ngrams_together(start, tmp_path):
+    out = tmp_path / "model"
+    facts = tune(start, rows(tmp_path / "a.jsonl"), out=out, task="classify")
+    assert facts["engine"] == "vectors"
+    assert facts["held_out"]["macro_f1"] > 0.95
+    classifier = open_classifier(out)
+    texts = ["the cat number 99", "the house number 7", "something else"]
+    assert [verdict.labels for verdict in classify(out, texts)[:2]] == [("animal",), ("thing",)]
+    model, framing = open_vectors(start)
+    vectors = text_vectors(model, framing, texts)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    alone = [model.hidden_states(torch.tensor([one.ids]))[0].mean(dim=0) for one in framing.texts(texts)]
+    np.testing.assert_allclose(vectors, [(one / one.norm()).detach().numpy() for one in alone], atol=1e-5)
+    expected = classifier.linear.scores(texts) + vectors @ classifier.weights
+    np.testing.assert_allclose(classifier.scores(texts), expected, atol=1e-4)
+    assert np.abs(classifier.weights).max() > 0
+    assert explain(classifier, texts[0])[1].word == "cat"
+
+
+def test_vectors_need_a_model(tmp_path):
+    with pytest.raises(UserError, match="needs an encoder"):
+        tune(None, rows(tmp_path / "a.jsonl"), out=tmp_path / "model", task="classify", engine="vectors")

@@ -1,0 +1,149 @@
+"""Texts with labels: found in what people have, each once, and split so that no text is on both sides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bimo.runtime import DATA_REFUSED, USAGE, UserError
+from bimo.text.labelled import Labelled, fold_numbers, read_labelled, split_labelled
+
+
+def written(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "pairs"),
+    [
+        ("a.csv", "text,category\nhello there,x\ngood bye,y\n", ("text", "category", ""), [("hello there", "x")]),
+        ("a.tsv", "ham\tsee you at the station\nspam\twin a prize today\nham\tcall me when home\n", ("2", "1", ""), []),
+        (
+            "a.csv",
+            "\ufeff,split,topic,label,TEXT\n8,dev,race,1,你好\n9,dev,region,0,再见\n",
+            ("TEXT", "label", ""),
+            [],
+        ),
+        ("a.jsonl", '{"标签": "好", "文本": "很好看"}\n{"标签": "差", "文本": "不好看"}\n', ("文本", "标签", ""), []),
+        (
+            "a.jsonl",
+            '{"premise": "a", "hypothesis": "b", "label": 0}\n{"premise": "c", "hypothesis": "d", "label": 1}\n',
+            ("premise", "label", "hypothesis"),
+            [("a", "0")],
+        ),
+        (
+            "a.csv",
+            "stars,comment\n5,liked it so much\n1,hated it so much\n5,would return\n",
+            ("comment", "stars", ""),
+            [],
+        ),
+    ],
+)
+def test_columns_are_found(tmp_path, name, content, columns, pairs):
+    found = read_labelled(written(tmp_path / name, content))
+    assert (found.columns.text, found.columns.label, found.columns.second) == columns
+    assert not found.several
+    assert {(one.text, one.labels[0]) for one in found.examples} >= set(pairs)
+
+
+def test_columns_can_be_named_and_are_missed_by_name(tmp_path):
+    path = written(tmp_path / "a.csv", "text,label,other\none text,a,x\ntwo text,a,y\n")
+    assert read_labelled(path, columns={"label": "other"}).labels == ["x", "y"]
+    with pytest.raises(UserError, match=r"has no column intent\. It has: text, label, other") as error:
+        read_labelled(path, columns={"label": "intent"})
+    assert error.value.code == DATA_REFUSED
+    with pytest.raises(UserError, match="knows text, second, label, but not lable") as error:
+        read_labelled(path, columns={"lable": "other"})
+    assert error.value.code == USAGE
+
+
+def test_a_folder_for_each_label(tmp_path):
+    for label, text in (("pos", "lovely"), ("neg", "糟糕")):
+        (tmp_path / label).mkdir()
+        written(tmp_path / label / "1.txt", f"{text}\nand more", encoding="gb18030" if label == "neg" else "utf-8")
+        written(tmp_path / label / "2.txt", "")
+    found = read_labelled(tmp_path)
+    assert {(one.text, one.labels) for one in found.examples} == {
+        ("lovely\nand more", ("pos",)),
+        ("糟糕\nand more", ("neg",)),
+    }
+    assert len(found.refused) == 2
+
+
+def test_what_cannot_be_learned_from_is_set_aside_with_its_reason(tmp_path):
+    rows = [("a b", "x"), ("a  b", "x"), ("c d", "x"), ("c d", "y"), ("", "x"), ("e f", ""), ("g h", "y")]
+    path = tmp_path / "a.jsonl"
+    written(path, "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows) + "{broken\n")
+    found = read_labelled(path)
+    assert [(one.text, one.labels) for one in found.examples] == [("a b", ("x",)), ("g h", ("y",))]
+    assert sorted(rejected.line for rejected in found.refused) == [2, 3, 4, 5, 6, 8]
+    assert len(read_labelled(path, once=False).examples) == 5
+    reasons = {rejected.line: rejected.detail for rejected in found.refused}
+    assert "another label" in reasons[3]
+    assert "was there before" in reasons[2]
+    assert "no text" in reasons[5]
+    assert "no label" in reasons[6]
+
+
+def test_several_labels_from_lists_and_from_bars(tmp_path):
+    listed = written(tmp_path / "a.jsonl", '{"text": "one", "label": ["b", "a"]}\n{"text": "two", "label": []}\n')
+    found = read_labelled(listed)
+    assert found.several
+    assert [one.labels for one in found.examples] == [("a", "b"), ()]
+    barred = read_labelled(written(tmp_path / "b.csv", "text,labels\none text,a|b\ntwo text,a\n"))
+    assert barred.several
+    assert [one.labels for one in barred.examples] == [("a", "b"), ("a",)]
+
+
+def test_numbers_are_labels_whatever_their_form(tmp_path):
+    path = tmp_path / "a.jsonl"
+    values = [1.0, 1, "1", True, 10, 2]
+    written(path, "".join(json.dumps({"text": f"text {i}", "label": v}) + "\n" for i, v in enumerate(values)))
+    assert read_labelled(path).labels == ["1", "2", "10", "true"]
+
+
+def test_the_split_is_stratified_stable_and_shares_no_text():
+    examples = [Labelled(f"text {i}", ("rare",) if i % 20 == 0 else ("usual",)) for i in range(200)]
+    train, held_out = split_labelled([*examples, Labelled("alone", ("single",))], seed=0)
+    assert len(train) + len(held_out) == 201
+    assert not {one.text for one in train} & {one.text for one in held_out}
+    assert sum(one.labels == ("rare",) for one in held_out) == 1
+    assert Labelled("alone", ("single",)) in train
+    again = split_labelled([*examples[::-1], Labelled("alone", ("single",))], seed=0)[1]
+    assert set(again) == set(held_out)
+    assert set(split_labelled(examples, seed=1)[1]) != set(held_out)
+
+
+def test_folds_spread_each_label():
+    examples = [Labelled(f"text {i}", (str(i % 3),)) for i in range(31)] + [Labelled("alone", ("single",))]
+    folds = fold_numbers(examples, 5, seed=0)
+    for label in "012":
+        sizes = np.bincount([fold for fold, one in zip(folds, examples, strict=True) if one.labels == (label,)])
+        assert sizes.max() - sizes.min() <= 1
+    assert folds[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "holds no rows with a text and a label"),
+        ("text,label\n,\n,\n", "holds no text with a label|holds no rows"),
+        ("body\nhello\nthere\n", "has no column of texts beside one of labels. It has: body"),
+    ],
+)
+def test_files_without_texts_and_labels_are_refused(tmp_path, content, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        read_labelled(written(tmp_path / "a.csv", content))
+    assert error.value.code == DATA_REFUSED
+
+
+def test_a_line_of_forty_megabytes_is_set_aside(tmp_path):
+    path = written(tmp_path / "a.csv", "text,label\nfirst text,a\n" + "x" * 40_000_000 + ",b\nlast text,b\n")
+    found = read_labelled(path)
+    assert [one.text for one in found.examples] == ["first text", "last text"]
+    assert len(found.refused) == 1
+    assert found.refused[0].line == 3
