@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _VERBS = {
+    "embed": "bimo.tasks.embed.embedder",
     "evaluate": "bimo.evaluate.suite",
     "export": "bimo.export.verb",
     "generate": "bimo.generate.engine",
@@ -17,6 +18,7 @@ _VERBS = {
     "plan": "bimo.plan",
     "prepare": "bimo.prepare",
     "run": "bimo.run",
+    "similar": "bimo.tasks.embed.similar",
     "train": "bimo.train.pretrain",
     "tune": "bimo.tasks.tune",
     "train_translator": "bimo.translation",
@@ -25,6 +27,7 @@ _VERBS = {
 
 __all__ = [
     "__version__",
+    "embed",
     "evaluate",
     "export",
     "generate",
@@ -32,6 +35,7 @@ __all__ = [
     "plan",
     "prepare",
     "run",
+    "similar",
     "train",
     "train_translator",
     "translate",

@@ -12,6 +12,7 @@ from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample
 from bimo.console import SILENT, Console
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
+from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling, require_numbers
@@ -48,6 +49,8 @@ def evaluate(model: str | Path, source: str | Path, *, console: Console = SILENT
     and the report and the card of a model of ours are written anew.
     """
     model, source = Path(model), Path(source)
+    if measures_similarity(model, source):
+        return evaluate_similarity(model, source, console=console)
     if family_in(model) == "encoder":
         return evaluate_masked(model, source, console=console)
     if not (source / "manifest.json").exists():
@@ -144,6 +147,8 @@ def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console
 
 def evaluation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
+    if facts.get("task") == "similarity":
+        return similarity_lines(facts)
     if "masked_accuracy" in facts:
         return [masked_line(facts), *map(blank_line, facts["blanks"])]
     low, high = facts["bits_per_byte_interval"]
