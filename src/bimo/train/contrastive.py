@@ -5,6 +5,7 @@ B couples of a batch, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,6 +37,8 @@ __all__ = [
 
 MOST_TOKENS = 8192
 """Of a batch, both sides together: what backward needs of them has to stand in memory."""
+
+STEPS = 4
 
 TEMPERATURE = 0.05
 """Of Gao et al. 2021, for cosines; CoSENT's factor of 20 is the same."""
@@ -107,7 +110,8 @@ class Couples(NamedTuple):
 
 
 class CoupleBatches:
-    """Batches of `batch` couples, or as many as have MOST_TOKENS, in another company each epoch.
+    """Batches of `batch` couples in another company each epoch; fewer where those have more than MOST_TOKENS, or where
+    there are so few couples that an epoch would be over in less than STEPS.
 
     `dropped` is the share of the tokens that each text is read without, each time others.
     """
@@ -118,7 +122,8 @@ class CoupleBatches:
         self._couples, self._framing, self._dropped, self._seed = couples, framing, dropped, seed
         lengths = [len(couple.first.ids) + len(couple.second.ids) for couple in couples]
         room = int(MOST_TOKENS / np.quantile(lengths, 0.9))
-        self.rows = max(2, min(batch, room, len(couples)))
+        self.together = max(2, min(batch, room))
+        self.rows = min(len(couples), max(2, min(self.together, len(couples) // STEPS)))
         self._order = MixedBatches(lengths, rows=self.rows, seed=seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
@@ -127,9 +132,10 @@ class CoupleBatches:
         return self._filled([self._couples[number] for number in self._order.at(step)], step)
 
     def __iter__(self) -> Iterator[Couples]:
-        """Every couple once, in their order; the last batch may be smaller."""
-        for start in range(0, len(self._couples), self.rows):
-            yield self._filled(self._couples[start : start + self.rows], start)
+        """Every couple once, in their order, up to `together` in batches of like size."""
+        count = math.ceil(len(self._couples) / self.together)
+        for number, places in enumerate(np.array_split(np.arange(len(self._couples)), count)):
+            yield self._filled([self._couples[place] for place in places], number)
 
     def _filled(self, couples: Sequence[Couple], number: int) -> Couples:
         random = np.random.default_rng((self._seed, number))
@@ -139,8 +145,8 @@ class CoupleBatches:
         same |= right[:, None] == right
         same |= left[:, None] == right
         first, second = (
-            self._framing.batch([without_some(couple[side], self._dropped, random) for couple in couples])
-            for side in (0, 1)
+            self._framing.batch([without_some(framed, self._dropped, random) for framed in side])
+            for side in ([couple.first for couple in couples], [couple.second for couple in couples])
         )
         return Couples(first, second, same, np.array([couple.score for couple in couples], dtype=np.float32))
 

@@ -105,7 +105,7 @@ def write_layout(folder: Path, layout: SentenceLayout, *, width: int) -> None:
     modes = {theirs: ours == layout.pooling for theirs, ours in OLD_NAMES.items()}
     write_json(folder / POOLING / "config.json", {"word_embedding_dimension": width, **modes})
     if layout.normalize:
-        (folder / NORMALIZE).mkdir(exist_ok=True)  # the library looks for the folder
+        write_json(folder / NORMALIZE / "config.json", {})  # an empty folder would not survive every way of copying
     write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
     write_json(
         folder / MODULES,

@@ -71,11 +71,9 @@ class Embedder:
     @torch.inference_mode()
     def embed_reference(self, texts: Sequence[str]) -> np.ndarray:
         """`embed`, each text by itself."""
-        how = {"how": self.layout.pooling, "normalize": self.layout.normalize}
-        rows = [
-            self.model.hidden_states(torch.tensor([ids], device=self._device))[0].float() for ids in self.ids(texts)
-        ]
-        return torch.stack([pool_reference(row, **how) for row in rows]).cpu().numpy()
+        how, normalize, device = self.layout.pooling, self.layout.normalize, self._device
+        rows = [self.model.hidden_states(torch.tensor([ids], device=device))[0].float() for ids in self.ids(texts)]
+        return torch.stack([pool_reference(row, how=how, normalize=normalize) for row in rows]).cpu().numpy()
 
     def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Texts and their vectors, some thousands at a time, so that it does not matter how many there are."""
