@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "bimo"
 
 STEPS = (
     ("runtime",),
-    ("files", "console", "kernel", "machine", "intervals"),
+    ("files", "console", "kernel", "machine", "intervals", "correlation"),
     ("config", "stages"),
     ("text",),
     ("tokens", "report", "vectors"),

@@ -208,7 +208,7 @@ def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
     assert tune(model, file, out=tmp_path / "a", settings=right)["steps"] == 1
 
 
-WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}]
+WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": -1}, {"context": 1}, {"seed": -1}]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "classify": "bimo.tasks.classify.classifier",
+    "embed": "bimo.tasks.embed.embedder",
     "evaluate": "bimo.evaluate.suite",
     "export": "bimo.export.verb",
     "generate": "bimo.generate.engine",
@@ -18,6 +19,7 @@ _VERBS = {
     "plan": "bimo.plan",
     "prepare": "bimo.prepare",
     "run": "bimo.run",
+    "similar": "bimo.tasks.embed.similar",
     "train": "bimo.train.pretrain",
     "tune": "bimo.tasks.tune",
     "train_translator": "bimo.translation",
@@ -27,6 +29,7 @@ _VERBS = {
 __all__ = [
     "__version__",
     "classify",
+    "embed",
     "evaluate",
     "export",
     "generate",
@@ -34,6 +37,7 @@ __all__ = [
     "plan",
     "prepare",
     "run",
+    "similar",
     "train",
     "train_translator",
     "translate",

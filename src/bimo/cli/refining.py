@@ -38,7 +38,9 @@ def tune(
         float, typer.Option("--minutes", help=t("End earlier, after so long; 0: when the epochs are over."))
     ] = 0.0,
     rate: Annotated[float, typer.Option("--rate", help=t("Learning rate; 0 takes the usual one."))] = 0.0,
-    batch: Annotated[int, typer.Option("--batch", help=t("Conversations a step."))] = 8,
+    batch: Annotated[
+        int, typer.Option("--batch", help=t("At most so many examples a step; 0 takes the usual number."))
+    ] = 0,
     context: Annotated[int, typer.Option("--context", help=t("Longer conversations are cut after so many tokens."))] = (
         1024
     ),

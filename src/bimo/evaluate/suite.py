@@ -13,6 +13,7 @@ from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.evaluate.prediction import compare_models, comparison_line, held_out_texts, predict_texts, read_plain
+from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
 from bimo.evaluate.translations import evaluate_translations, translation_lines
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
@@ -52,8 +53,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a model at what it is for; returns facts as JSON, of which `task` says what was measured.
 
-    A classifier on texts with labels, whose `columns` can be named; a translator on pairs; a language model on
-    prepared data (its held-out part), on any files of text, or on questions with choices. `against` is another model
+    A classifier on texts with labels, whose `columns` can be named; a translator on pairs; an encoder on masked words
+    of prepared data or on pairs with scores of likeness; a language model on prepared data (its held-out part), on any files of text, or on questions with choices. `against` is another model
     of the kind to compare with on the same examples. On prepared data baselines and copying are measured too; of a
     folder everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written
     anew. Raises UserError when a model cannot be measured on the file.
@@ -67,6 +68,8 @@ def evaluate(
         return evaluate_translations(model, source, against=other, console=console)
     if family == "encoder":
         _require_none(against=other)
+        if measures_similarity(model, source):
+            return evaluate_similarity(model, source, console=console)
         return evaluate_masked(model, source, console=console)
     form = form_in(source)
     if form is not None:
@@ -139,6 +142,7 @@ LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "classify": classified_lines,
     "comparison": lambda facts: [comparison_line(facts)],
     "masked": lambda facts: [masked_line(facts), *map(blank_line, facts["blanks"])],
+    "similarity": similarity_lines,
     "translate": translation_lines,
 }
 """By what was measured; without a name it was text."""

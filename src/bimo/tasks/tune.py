@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,18 @@ from bimo.train.tune import TuneConfig
 
 __all__ = ["TASKS", "Wish", "tune", "tune_lines"]
 
-TASKS = {"chat": "bimo.tasks.chat.tuning", "classify": "bimo.tasks.classify.tuning"}
-"""Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`."""
+TASKS = {
+    "chat": "bimo.tasks.chat.tuning",
+    "classify": "bimo.tasks.classify.tuning",
+    "embed": "bimo.tasks.embed.tuning",
+}
+"""Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`.
+
+It may have `BATCH` as well: how many examples a step are usual.
+"""
+
+USUAL_BATCH = 8
+"""Examples a step where a task says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,13 @@ def tune(
         raise UserError(
             "--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task
         )
-    path = None if model is None else Path(model)
-    wish = Wish(path, Path(file), Path(out), settings or TuneConfig(), engine, columns or {}, device, console)
+    path, module = None if model is None else Path(model), importlib.import_module(TASKS[task])
+    settings = settings or TuneConfig()
+    settings = replace(settings, batch=settings.batch or getattr(module, "BATCH", USUAL_BATCH))
+    wish = Wish(path, Path(file), Path(out), settings, engine, columns or {}, device, console)
     if path is not None and wish.out.exists() and path.exists() and wish.out.resolve() == path.resolve():
         raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
-    return importlib.import_module(TASKS[task]).tune(wish)
+    return module.tune(wish)
 
 
 def tune_lines(facts: dict[str, Any]) -> list[str]:

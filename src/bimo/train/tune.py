@@ -33,7 +33,7 @@ RANGES = {
     "epochs": "above 0",
     "minutes": "0 or more",
     "rate": "0 or more",
-    "batch": "at least 1",
+    "batch": "0 or more",
     "context": "at least 2",
     "validations": "0 or more",
     "seed": "0 or more, below 2^63",
@@ -42,7 +42,8 @@ RANGES = {
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """How to tune. `lora` None changes all weights; `rate` 0 takes the usual one; `batch` counts conversations.
+    """How to tune. `lora` None changes all weights; `rate` 0 takes the usual one; `batch` counts examples,
+    0 takes the usual number of the task.
 
     `minutes` ends it earlier than `epochs` would; 0 does not. Raises UserError when a number is out of range.
     """
@@ -51,7 +52,7 @@ class TuneConfig:
     epochs: float = 2.0
     minutes: float = 0.0
     rate: float = 0.0
-    batch: int = 8
+    batch: int = 0
     context: int = 1024
     validations: int = 4
     seed: int = 0
@@ -61,7 +62,7 @@ class TuneConfig:
             "epochs": 0 < self.epochs < math.inf,
             "minutes": 0 <= self.minutes < math.inf,
             "rate": 0 <= self.rate < math.inf,
-            "batch": self.batch >= 1,
+            "batch": self.batch >= 0,
             "context": self.context >= 2,
             "validations": self.validations >= 0,
             "seed": 0 <= self.seed < 2**63,

@@ -1,0 +1,1 @@
+"""Vectors of texts: made, compared, and learned."""
