@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _VERBS = {
+    "answer": "bimo.tasks.answer.answering",
     "evaluate": "bimo.evaluate.suite",
     "export": "bimo.export.verb",
     "generate": "bimo.generate.engine",
@@ -25,6 +26,7 @@ _VERBS = {
 
 __all__ = [
     "__version__",
+    "answer",
     "evaluate",
     "export",
     "generate",

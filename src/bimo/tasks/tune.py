@@ -14,7 +14,7 @@ from bimo.train.tune import TuneConfig
 
 __all__ = ["TASKS", "Wish", "tune", "tune_lines"]
 
-TASKS = {"chat": "bimo.tasks.chat.tuning"}
+TASKS = {"chat": "bimo.tasks.chat.tuning", "answer": "bimo.tasks.answer.tuning"}
 """Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`."""
 
 

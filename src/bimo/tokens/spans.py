@@ -1,6 +1,6 @@
 """A question and a text in overlapping windows of tokens, each of which knows the characters that it stands for.
 
-N tokens of a text.
+N tokens of a text, B windows, T ids of the longest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bimo.tokens.framing import Framed, Framing
+from bimo.tokens.framing import Framed, FramedBatch, Framing
 
 __all__ = ["LocatedText", "SpanFraming", "SpanWindow", "locate"]
 
@@ -85,22 +85,29 @@ class SpanFraming:
 
     def windows(self, questions: Sequence[str], texts: Sequence[str]) -> list[SpanWindow]:
         """Of each question with its text, in order; a text that is met again is encoded once."""
-        alone = {text: located for texts_ in (dict.fromkeys(texts),) for text, located in self._located(list(texts_))}
+        alone = list(dict.fromkeys(texts))
+        located = dict(zip(alone, locate(self.framing, alone), strict=True))
         asked = self.framing.tokenizer.encode_batch(list(questions))
         return [
             window
             for pair, (ids, text) in enumerate(zip(asked, texts, strict=True))
-            for window in self._cut(ids, alone[text], pair)
+            for window in self._cut(ids, located[text], pair)
         ]
 
-    def _located(self, texts: list[str]) -> Iterator[tuple[str, LocatedText]]:
-        return zip(texts, locate(self.framing, texts), strict=True)
+    def batch(self, windows: Sequence[SpanWindow]) -> tuple[FramedBatch, np.ndarray]:
+        """Filled up on the right; and where tokens of the texts stand [B, T]."""
+        framed = self.framing.batch([window.framed for window in windows])
+        places = np.arange(framed.ids.shape[1])
+        first = np.array([[window.framed.first] for window in windows])
+        end = np.array([[len(window.framed.ids) - 1] for window in windows])
+        return framed, (first <= places) & (places < end)
 
     def _cut(self, asked: list[int], text: LocatedText, pair: int) -> Iterator[SpanWindow]:
         framing = self.framing
-        asked = asked[: min(LONGEST_QUESTION, max(1, framing.context // 3))]
-        room = framing.context - len(asked) - 3
-        for offset in range(0, max(1, len(text.ids) - min(OVERLAP, room // 2)), max(1, room - min(OVERLAP, room // 2))):
+        asked = asked[: min(LONGEST_QUESTION, framing.context // 3)]
+        room = framing.room(len(asked) + 3)
+        shared = min(OVERLAP, room // 2)
+        for offset in range(0, max(1, len(text.ids) - shared), room - shared):
             part = text.ids[offset : offset + room]
             ids = [framing.opening, *asked, framing.closing, *part, framing.closing]
             yield SpanWindow(Framed(ids, len(asked) + 2, len(part) < len(text.ids)), text, offset, pair)
