@@ -77,7 +77,7 @@ def span_logits(model: Encoder, framed: FramedBatch, allowed: np.ndarray) -> Ten
 class Spans:
     """Find the first and the last token of each answer. `held_out` are windows that are not trained on."""
 
-    measure = "loss"
+    measure = "missed"
 
     def __init__(self, held_out: Sequence[MarkedWindow], framing: SpanFraming, *, batch: int) -> None:
         self._batches = SpanBatches(held_out, framing, batch=batch, seed=0)
@@ -98,19 +98,29 @@ class Spans:
 
     @torch.no_grad()
     def validate(self, model: Encoder) -> dict[str, float]:
-        """The mean loss of held-out windows, and the share of which both ends are right."""
+        """Of held-out windows the mean loss, and the share `missed`: 1 - F1 over the tokens that are pointed at.
+
+        The loss grows again while answers still get better: what is missed it misses with more and more certainty.
+        """
         training = model.training
         model.eval()
-        loss, right, count = 0.0, 0, 0
+        loss, agreed, count = 0.0, 0.0, 0
         for batch in self._batches:
             logits = span_logits(model, batch.framed, batch.allowed)
             targets = torch.from_numpy(batch.targets).to(logits.device)
             loss += F.cross_entropy(logits, targets).item() * len(targets)
-            right += int((logits.argmax(dim=1) == targets).all(dim=1).sum())
+            agreed += float(_overlap(logits.argmax(dim=1), targets).sum())
             count += len(targets)
         model.train(training)
-        return {"loss": loss / count, "right": right / count}
+        return {"loss": loss / count, "missed": 1 - agreed / count}
 
     def verdict(self, measured: float, step: int) -> str:
-        """As the loss of an end."""
-        return t("held-out loss {loss:.3f} after {step:,} steps", loss=measured, step=step)
+        """As what is not missed."""
+        return t("F1 of tokens {share:.1%} on texts not seen after {step:,} steps", share=1 - measured, step=step)
+
+
+def _overlap(found: Tensor, wanted: Tensor) -> Tensor:
+    """F1 of two spans of first and last places [B, 2] -> [B]"""
+    common = torch.minimum(found[:, 1], wanted[:, 1]) - torch.maximum(found[:, 0], wanted[:, 0]) + 1
+    lengths = (found[:, 1] - found[:, 0] + 1).clamp(min=0) + wanted[:, 1] - wanted[:, 0] + 1
+    return 2 * common.clamp(min=0) / lengths

@@ -65,10 +65,12 @@ def _answers(question: Question, text: str) -> bool:
 def stranger_lessons(
     questions: Sequence[Question], texts: Sequence[str], index: PassageIndex, framing: SpanFraming, *, seed: int
 ) -> list[MarkedWindow]:
-    """One window of each question with another text, which holds no answer."""
+    """One window each of every other question with another text, which holds no answer."""
     paired = []
     for question in questions:
-        chance = _number(question.question, seed)
+        half, chance = _number(question.question, seed) % 2, _number(question.question, seed) // 2
+        if half:
+            continue
         near = others(question, texts, index, STRANGERS)
         chosen = [*near, chance % len(texts)][chance % (len(near) + 1)]
         if not _answers(question, texts[chosen]):

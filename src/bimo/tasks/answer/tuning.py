@@ -36,7 +36,7 @@ from bimo.weights.names import require_fitting
 __all__ = ["tune", "tune_lines"]
 
 RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 384
-VALIDATED = 160
+VALIDATED = 96
 """Windows that are looked at while it learns; all of what is held out is measured at the end."""
 
 TRIED_WITH = 4
