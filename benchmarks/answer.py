@@ -41,6 +41,9 @@ SETS = {
 SOURCES = {"en": SETS["XQuAD en"], "zh": SETS["CMRC 2018"]}
 CORPORA = ("zh_classic_novels", "zh_modern_python_docs", "zh_poetry")
 WRONG = 100
+CONTEXT = 512
+"""Of the encoder that is pretrained."""
+
 WINDOW, STRIDE, BATCH, N_BEST, LONGEST = 384, 128, 8, 20, 30
 """Of the peer, as transformers documents question answering; its answers in Chinese may be longer."""
 
@@ -307,7 +310,7 @@ def pretrained(minutes: float, paths: dict[str, Path], folder: Path, preset: str
     texts.write_text("\n\n".join(train), encoding="utf-8")
     sources = [str(DATA / "lm" / name) for name in CORPORA]
     _bimo("prepare", *sources, str(texts), "--out", str(folder / "prepared"))
-    settings = ("--family", "encoder", "--minutes", str(minutes), "--set", f"model.context={WINDOW}")
+    settings = ("--family", "encoder", "--minutes", str(minutes), "--set", f"model.context={CONTEXT}")
     _bimo("train", str(folder / "prepared"), "--out", str(folder / "start"), *settings, "--preset", preset)
     return folder / "start"
 

@@ -41,13 +41,19 @@ def _number(text: str, seed: int) -> int:
 
 
 def answerable_lessons(questions: Sequence[Question], framing: SpanFraming) -> list[MarkedWindow]:
-    """All windows of questions with their own texts, marked where the first answer stands in them."""
+    """Windows of questions with their own texts, marked where the first answer stands in them.
+
+    Of the windows of a text that do not hold the answer one is kept, or long texts would teach little but refusing.
+    """
     windows = framing.windows([one.question for one in questions], [one.context for one in questions])
-    found = []
+    found, refusing = [], set()
     for window in windows:
         answers = questions[window.pair].answers
         places = window.places_of(answers[0].start, answers[0].end) if answers else None
-        found.append(MarkedWindow(window, *(places or (0, 0))))
+        if places is not None or window.pair not in refusing:
+            found.append(MarkedWindow(window, *(places or (0, 0))))
+        if places is None:
+            refusing.add(window.pair)
     return found
 
 

@@ -35,7 +35,7 @@ from bimo.weights.names import require_fitting
 
 __all__ = ["tune", "tune_lines"]
 
-RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 384
+RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 512
 VALIDATED = 96
 """Windows that are looked at while it learns; all of what is held out is measured at the end."""
 
@@ -54,8 +54,8 @@ def tune(wish: Wish) -> dict[str, Any]:
     found = read_questions(wish.file)
     wish.console.say("Read", found.describe())
     tell_refused(found.refused, wish.console)
-    inputs = {"model": digest_file(path / "model.safetensors"), "file": digest_file(wish.file)}
-    with claimed(out, {**inputs, "settings": to_mapping(settings)}) as finished:
+    digests = {file.name: digest_file(file) for file in sorted(path.glob("*.safetensors"))}
+    with claimed(out, {"model": digests, "file": digest_file(wish.file), "settings": to_mapping(settings)}) as finished:
         if finished is not None:
             wish.console.say("Tuning", t("was finished before; nothing to do"))
             return finished
