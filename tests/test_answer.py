@@ -405,6 +405,11 @@ def test_answers_come_with_their_passage(place, tmp_path):
     assert lines[0] == "the attic"
     assert lines[1].startswith("one.txt:2, confidence ")
     assert "in [the attic] at noon." in lines[1]
+    sentences = [{"text": "In the attic.", "passage": 1}, {"text": "Or not.", "passage": None}]
+    written = {"text": "", "sentences": sentences, "cited": [{"number": 1, "source": "one.txt", "line": 2}]}
+    assert answering.answer_lines({**facts, "answer": "the attic", "written": written})[2:] == [
+        *("", "In the attic. [1]", "Or not. [?]", "[1] one.txt:2", "[?] No passage that was read says so."),
+    ]
     refused = answering.answer_lines({**facts, "answer": None})
     assert refused[0] == "This is not in the documents."
     assert "[the attic]" in refused[1]
@@ -426,30 +431,53 @@ def test_vectors_of_an_encoder_are_means_of_length_one(place):
 
 
 class Writer:
-    """Stands for a language model: it says what was put to it, and answers from the second passage."""
+    """Stands for a language model: it keeps what it was told, and says what it was made to say."""
 
-    def __init__(self, context):
-        self.config, self.chat, self.asked = EncoderConfig(9, 1, 4, 1, 4, context), self, []
+    def __init__(self, context, says=""):
+        self.config, self.chat, self.says = EncoderConfig(9, 1, 4, 1, 4, context), self, says
+        self.told = ""
 
     def prompt(self, messages):
         return [0] * len(messages[0]["content"])
 
     def reply(self, messages, **options):
-        self.asked = messages
-        yield from ("In the attic ", "[2], [9] or 【2】.")
+        self.told = messages[0]["content"]
+        yield self.says
 
 
-def test_a_writer_cites_the_passages_it_was_shown():
-    passages = [Passage("a.txt", 1, "One." * 10), Passage("b.txt", 5, "Two." * 10)]
-    writer = Writer(context=1000)
-    written = writing.written_answer(writer, "Where?", passages)
-    assert [(one["number"], one["source"], one["line"]) for one in written["cited"]] == [(2, "b.txt", 5)]
-    assert "[1] One." in writer.asked[0]["content"]
-    assert writing.written_answer(writer, "在哪里？", passages)["shown"] == 2
-    assert writer.asked[0]["content"].startswith("只根据")
-    assert writing.written_answer(Writer(context=360), "Where?", passages)["shown"] == 1
+PASSAGES = [Passage("a.txt", 1, "The museum opens at nine."), Passage("b.txt", 5, "花园建于1874年，设计者是安娜。")]
+
+
+@pytest.mark.parametrize(
+    ("says", "sources"),
+    [
+        ("It opens at nine [1].", [1]),
+        ("The museum opens at nine. [1] 花园建于1874年。【2】", [1, 2]),
+        ("The museum opens at nine.", [1]),  # it names none, but the words do
+        ("The museum opens at nine [2].", [None]),  # it names one that does not say so
+        ("The museum opens at nine [7].", [1]),  # there is no such passage
+        ("Elephants never forget anything [1].", [None]),
+    ],
+)
+def test_every_written_sentence_is_traced_to_a_passage(says, sources):
+    writer = Writer(1000, says)
+    written = writing.written_answer(writer, "When does it open?", PASSAGES)
+    assert [one["passage"] for one in written["sentences"]] == sources
+    assert [one["number"] for one in written["cited"]] == sorted({source for source in sources if source})
+    assert not any("[" in one["text"] or "【" in one["text"] for one in written["sentences"])
+    assert "[1] The museum opens at nine.\n[2] 花园" in writer.told
+
+
+def test_a_writer_is_shown_what_it_can_read_and_asked_in_the_language_of_the_question():
+    writer = Writer(1000)
+    writing.written_answer(writer, "花园是哪年建的？", PASSAGES)
+    assert writer.told.startswith("段落：\n[1]")
+    small = Writer(230)
+    writing.written_answer(small, "When?", PASSAGES)
+    assert "[1]" in small.told
+    assert "[2]" not in small.told
     with pytest.raises(UserError, match="too few tokens"):
-        writing.written_answer(Writer(context=170), "Where?", passages)
+        writing.written_answer(Writer(150), "When?", PASSAGES)
 
 
 def test_models_that_cannot_answer_are_refused(place, tmp_path):

@@ -144,10 +144,10 @@ def answer_lines(facts: dict[str, Any]) -> list[str]:
     lines = [facts["answer"], f"{where}, {confidence}: {_shown(nearest)}"]
     if "written" in facts:
         written = facts["written"]
-        lines += ["", written["text"]]
+        lines += ["", *(f"{one['text']} [{one['passage'] or '?'}]" for one in written["sentences"])]
         lines += [f"[{cited['number']}] {cited['source']}:{cited['line']}" for cited in written["cited"]]
-        if not written["cited"]:
-            lines.append(t("It names no passage, so nothing says that it stands in the documents."))
+        if not all(one["passage"] for one in written["sentences"]):
+            lines.append(t("[?] No passage that was read says so."))
     return lines
 
 
