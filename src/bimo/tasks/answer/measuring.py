@@ -96,10 +96,10 @@ def calibrate(trials: Sequence[Trial], *, longest: int) -> Calibration:
 
 
 def _threshold(found: Sequence[Attempt], wrong: Sequence[Attempt]) -> float:
-    """See `calibrate`. Among all margins, and one above them, which refuses everything."""
+    """See `calibrate`. It lies half-way between two margins, or beyond all of them."""
     order = sorted(found, key=lambda one: one.margin)
-    candidates = np.unique([one.margin for one in [*found, *wrong]])
-    candidates = np.append(candidates, candidates[-1] + 1.0)
+    margins = np.unique([one.margin for one in [*found, *wrong]])
+    candidates = np.concatenate([[margins[0] - 1.0], (margins[1:] + margins[:-1]) / 2, [margins[-1] + 1.0]])
     refused = np.searchsorted(np.sort([one.margin for one in wrong]), candidates) / max(1, len(wrong))
     refused = refused if wrong else np.ones(len(candidates))
     below = np.concatenate([[0.0], np.cumsum([one.f1 for one in order])])
