@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _VERBS = {
+    "answer": "bimo.tasks.answer.answering",
     "classify": "bimo.tasks.classify.classifier",
     "embed": "bimo.tasks.embed.embedder",
     "evaluate": "bimo.evaluate.suite",
@@ -28,6 +29,7 @@ _VERBS = {
 
 __all__ = [
     "__version__",
+    "answer",
     "classify",
     "embed",
     "evaluate",

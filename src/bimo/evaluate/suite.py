@@ -54,10 +54,11 @@ def evaluate(
     """Measure a model at what it is for; returns facts as JSON, of which `task` says what was measured.
 
     A classifier on texts with labels, whose `columns` can be named; a translator on pairs; an encoder on masked words
-    of prepared data or on pairs with scores of likeness; a language model on prepared data (its held-out part), on any files of text, or on questions with choices. `against` is another model
-    of the kind to compare with on the same examples. On prepared data baselines and copying are measured too; of a
-    folder everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written
-    anew. Raises UserError when a model cannot be measured on the file.
+    of prepared data, or on pairs with scores of likeness; a language model on prepared data (its held-out part), on any
+    files of text, or on questions with choices. `against` is another model of the kind to compare with on the same
+    examples. On prepared data baselines and copying are measured too; of a folder everything is kept as
+    `bimo/evaluation.json`, and the report and the card of a model of ours are written anew. Raises UserError when a
+    model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
     other, family = None if against is None else Path(against), family_in(model)

@@ -5,7 +5,7 @@ B batch, T time (positions), D width, V vocabulary, N numbers that a head gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from bimo.models.layers import sinusoids
 from bimo.models.transformer import Layer, initialise, norm
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["Encoder", "EncoderConfig"]
+__all__ = ["Encoder", "EncoderConfig", "with_head"]
 
 PLACE_SIZE = 0.03
 """Sines of this size are as large as the random numbers from which words start."""
@@ -147,3 +147,16 @@ class Encoder(nn.Module):
             assert self.pooler is not None
             hidden = self.pooler(hidden)
         return hidden if self.head is None else self.head(hidden)
+
+
+def with_head(encoder: Encoder, head: Head, *, seed: int, dropout: float = 0.0) -> Encoder:
+    """The same layers under another head, whose weights are random where the encoder has none of such a shape."""
+    config = replace(encoder.config, head=head)
+    changed = Encoder(config, compute_dtype=encoder.compute_dtype, dropout=dropout).initialise(seed)
+    weights = changed.state_dict()
+    same = encoder.config.head == head
+    for name, weight in encoder.state_dict().items():
+        if name in weights and (same or not name.startswith("head.")):
+            weights[name] = weight
+    changed.load_state_dict(weights)
+    return changed.to(encoder.embedding.weight.device)

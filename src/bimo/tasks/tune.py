@@ -15,6 +15,7 @@ from bimo.train.tune import TuneConfig
 __all__ = ["TASKS", "Wish", "tune", "tune_lines"]
 
 TASKS = {
+    "answer": "bimo.tasks.answer.tuning",
     "chat": "bimo.tasks.chat.tuning",
     "classify": "bimo.tasks.classify.tuning",
     "embed": "bimo.tasks.embed.tuning",

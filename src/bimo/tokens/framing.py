@@ -45,7 +45,7 @@ class Framing:
 
     def texts(self, texts: Sequence[str]) -> list[Framed]:
         """Each text by itself; of one that is too long the beginning."""
-        room = self._room(2)
+        room = self.room(2)
         return [
             Framed([self.opening, *ids[:room], self.closing], min(len(ids), room) + 2, len(ids) > room)
             for ids in self.tokenizer.encode_batch(list(texts))
@@ -53,7 +53,7 @@ class Framing:
 
     def pairs(self, firsts: Sequence[str], seconds: Sequence[str]) -> list[Framed]:
         """Pairs of texts; the longer of the two is cut at its end until both fit."""
-        room = self._room(3)
+        room = self.room(3)
         found = []
         for first, second in zip(*map(self.tokenizer.encode_batch, (list(firsts), list(seconds))), strict=True):
             cut = len(first) + len(second) > room
@@ -75,7 +75,8 @@ class Framing:
             real[row, : len(one.ids)] = True
         return FramedBatch(ids, segments, real)
 
-    def _room(self, special: int) -> int:
+    def room(self, special: int) -> int:
+        """How many ids fit beside so many others. Raises UserError when none does."""
         if self.context <= special:
             raise UserError(
                 "A model that reads {context} tokens has no room for texts between special tokens.",

@@ -1,0 +1,82 @@
+"""`bimo answer`: questions in, answers from documents out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bimo.cli.app import is_text, require_least, show, verb
+from bimo.cli.options import Device, Json, Quiet
+from bimo.console import Console
+from bimo.runtime import USAGE, UserError, t
+
+
+@verb(t("Answer questions from documents, each with the passage that says so, or that it is not in them."))
+def answer(
+    model: Annotated[Path, typer.Argument(readable=False, help=t("An encoder that bimo tune --task answer taught."))],
+    question: Annotated[str, typer.Argument(help=t("Without one, each line of the input is a question."))] = "",
+    documents: Annotated[
+        list[Path] | None,
+        typer.Option("--from", readable=False, help=t("A file or folder to answer from; may be given several times.")),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", readable=False, help=t("An encoder of sentences that helps to find passages.")),
+    ] = None,
+    writer: Annotated[
+        Path | None,
+        typer.Option("--writer", readable=False, help=t("A language model that writes an answer from the passages.")),
+    ] = None,
+    passages: Annotated[int, typer.Option("--passages", help=t("How many passages are read."))] = 5,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    from bimo.tasks.answer.answering import answer as find_answers
+    from bimo.tasks.answer.answering import answer_lines
+
+    require_least({"passages": (passages, 1)})
+    if not documents:
+        raise UserError("bimo answer needs documents to answer from: name a file or a folder with --from.", code=USAGE)
+    asked = [_text(question)] if question.strip() else _lines(quiet=quiet)
+    found = find_answers(
+        model,
+        asked,
+        documents=documents,
+        vectors=vectors,
+        writer=writer,
+        passages=passages,
+        device=device,
+        console=Console(quiet=quiet),
+    )
+    if json:
+        show(list(found), as_json=True)
+        return
+    for number, facts in enumerate(found):
+        if number:
+            print()
+        for line in answer_lines(facts):
+            print(line, flush=True)
+
+
+def _lines(*, quiet: bool) -> Iterator[str]:
+    """What is typed or piped in, line by line; a sign on the terminal asks for each."""
+    asking = sys.stdin.isatty() and not quiet
+    while True:
+        if asking:
+            print("? ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield _text(line.strip())
+
+
+def _text(question: str) -> str:
+    if not is_text(question):
+        raise UserError("The question holds bytes that are no text in UTF-8.", code=USAGE)
+    return question

@@ -1,0 +1,88 @@
+"""What an encoder learns to answer from: questions with their texts, and with texts that do not hold the answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from bimo.tasks.answer.retrieval import PassageIndex
+from bimo.text.questions import Question
+from bimo.tokens.spans import SpanFraming
+from bimo.train.spans import MarkedWindow
+
+__all__ = ["answerable_lessons", "others", "split_questions", "stranger_lessons"]
+
+MOST_HELD_OUT = 150
+HELD_OUT_SHARE = 0.1
+
+STRANGERS = 3
+"""Of the texts that fit a question best but do not answer it, so many are taken by turns, and one by chance."""
+
+
+def split_questions(questions: Sequence[Question], *, seed: int) -> tuple[list[Question], list[Question]]:
+    """(To learn from, held out). No text is in both; which are held out depends on the texts and the seed alone."""
+    texts = sorted({question.context for question in questions}, key=lambda text: _number(text, seed))
+    wanted = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(questions))))
+    held: set[str] = set()
+    count = 0
+    for text in texts[: len(texts) // 2]:
+        if count >= wanted:
+            break
+        held.add(text)
+        count += sum(question.context == text for question in questions)
+    parts: tuple[list[Question], list[Question]] = ([], [])
+    for question in questions:
+        parts[question.context in held].append(question)
+    return parts
+
+
+def _number(text: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}{text}".encode()).digest()[:8], "big")
+
+
+def answerable_lessons(questions: Sequence[Question], framing: SpanFraming) -> list[MarkedWindow]:
+    """Windows of questions with their own texts, marked where the first answer stands in them.
+
+    Of the windows of a text that do not hold the answer one is kept, or long texts would teach little but refusing.
+    """
+    windows = framing.windows([one.question for one in questions], [one.context for one in questions])
+    found, refusing = [], set()
+    for window in windows:
+        answers = questions[window.pair].answers
+        places = window.places_of(answers[0].start, answers[0].end) if answers else None
+        if places is not None or window.pair not in refusing:
+            found.append(MarkedWindow(window, *(places or (0, 0))))
+        if places is None:
+            refusing.add(window.pair)
+    return found
+
+
+def others(question: Question, texts: Sequence[str], index: PassageIndex, count: int) -> list[int]:
+    """The numbers of the texts that fit a question best without being its own or holding one of its answers."""
+    found = index.search(question.question, count + 8)
+    fitting = [number for number in found if not _answers(question, texts[number])]
+    return fitting[:count]
+
+
+def _answers(question: Question, text: str) -> bool:
+    return text == question.context or any(reference.strip() in text for reference in question.references)
+
+
+def stranger_lessons(
+    questions: Sequence[Question], texts: Sequence[str], index: PassageIndex, framing: SpanFraming, *, seed: int
+) -> list[MarkedWindow]:
+    """One window each of every other question with another text, which holds no answer."""
+    paired = []
+    for question in questions:
+        half, chance = _number(question.question, seed) % 2, _number(question.question, seed) // 2
+        if half:
+            continue
+        near = others(question, texts, index, STRANGERS)
+        chosen = [*near, chance % len(texts)][chance % (len(near) + 1)]
+        if not _answers(question, texts[chosen]):
+            paired.append((question.question, texts[chosen]))
+    if not paired:
+        return []
+    windows = framing.windows(*map(list, zip(*paired, strict=True)))
+    first = {window.pair: window for window in reversed(windows)}
+    return [MarkedWindow(window, 0, 0) for window in first.values()]

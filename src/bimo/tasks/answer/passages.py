@@ -1,0 +1,69 @@
+"""Documents -> passages of some sentences, each with the place where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bimo.runtime import DATA_REFUSED, UserError
+from bimo.text.documents import Rejected
+from bimo.text.opening import Reading
+from bimo.text.readers import ending_of, read_file
+from bimo.text.segment import split_sentences
+from bimo.text.sources import find_sources
+
+__all__ = ["Passage", "cut_passages", "read_passages"]
+
+TARGET, LONGEST = 400, 800
+"""Characters. A question is answered by a sentence or two, and needs those around them to be understood."""
+
+RUNNING = (".txt", ".text", ".md", ".markdown", ".rst")
+"""Endings of files whose lines can be counted; of others the reader numbers rows, objects or pages."""
+
+
+class Passage(NamedTuple):
+    """A text, the file it is from, and its first line there, or its row, object or page; both counted from 1."""
+
+    source: str
+    line: int
+    text: str
+
+
+def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> list[Passage]:
+    """All passages of files and folders; `unread` gets what cannot be read. Raises UserError when there is no text."""
+    found = []
+    for file in find_sources(sources):
+        running = ending_of(file) in RUNNING
+        for document in read_file(file, Reading(unread)):
+            for line, text in cut_passages(document.text):
+                found.append(Passage(document.source, document.line + running * line, text))
+    if not found:
+        raise UserError(
+            "There is no text in {sources} that could be searched.",
+            code=DATA_REFUSED,
+            sources=", ".join(map(str, sources)),
+        )
+    return found
+
+
+def cut_passages(text: str) -> Iterator[tuple[int, str]]:
+    """(lines before it, passage) of a text, cut between sentences; a sentence longer than LONGEST is cut itself."""
+    line = before = size = 0
+    parts: list[str] = []
+    for sentence in split_sentences(text):
+        for piece in (sentence[start : start + LONGEST] for start in range(0, len(sentence), LONGEST)):
+            if parts and (size >= TARGET or size + len(piece) > LONGEST):
+                yield from _joined(before, parts)
+                parts, size, before = [], 0, line
+            parts.append(piece)
+            size += len(piece)
+            line += piece.count("\n")
+    yield from _joined(before, parts)
+
+
+def _joined(line: int, parts: list[str]) -> Iterator[tuple[int, str]]:
+    text = "".join(parts)
+    bare = text.lstrip()
+    if bare:
+        yield line + text[: len(text) - len(bare)].count("\n"), bare.rstrip()

@@ -1,0 +1,182 @@
+"""`bimo tune --task answer`: an encoder and questions on texts -> an encoder that points at answers."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bimo.config import to_mapping
+from bimo.console import Console
+from bimo.files import digest_file, write_json
+from bimo.machine import measure_machine
+from bimo.models.encoder import with_head
+from bimo.models.heads import Head
+from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
+from bimo.tasks.answer.lessons import answerable_lessons, split_questions, stranger_lessons
+from bimo.tasks.answer.measuring import Trial, calibrate, score, try_questions
+from bimo.tasks.answer.reading import CALIBRATION_FILE, Calibration, load_reader
+from bimo.tasks.answer.retrieval import PassageIndex
+from bimo.tasks.folder import claimed, tell_refused, write_refused
+from bimo.tasks.tune import Wish
+from bimo.text.questions import Question, Questions, read_questions
+from bimo.tokens.framing import Framing
+from bimo.tokens.spans import SpanFraming
+from bimo.tokens.tokenizer import load_tokenizer
+from bimo.train.pretrain import check_output
+from bimo.train.spans import MarkedWindow, SpanBatches, Spans
+from bimo.train.tune import TuneConfig, Tuning
+from bimo.weights.huggingface import load_encoder, save_encoder
+from bimo.weights.names import require_fitting
+
+__all__ = ["tune", "tune_lines"]
+
+RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 512
+VALIDATED = 96
+"""Windows that are looked at while it learns; all of what is held out is measured at the end."""
+
+TRIED_WITH = 4
+"""Other texts that a held-out question is tried with."""
+
+SAMPLES = 5
+
+
+def tune(wish: Wish) -> dict[str, Any]:
+    """Let an encoder learn to answer; returns the facts of `bimo/tune.json`."""
+    path, out = wish.require_model(), wish.out
+    wish.refuse(engine=wish.engine, column=wish.columns, lora=wish.settings.lora)
+    check_output(out)
+    settings = replace(wish.settings, rate=wish.settings.rate or RATE, context=min(wish.settings.context, CONTEXT))
+    found = read_questions(wish.file)
+    wish.console.say("Read", found.describe())
+    tell_refused(found.refused, wish.console)
+    digests = {file.name: digest_file(file) for file in sorted(path.glob("*.safetensors"))}
+    with claimed(out, {"model": digests, "file": digest_file(wish.file), "settings": to_mapping(settings)}) as finished:
+        if finished is not None:
+            wish.console.say("Tuning", t("was finished before; nothing to do"))
+            return finished
+        write_refused(out, found.refused)
+        facts = _tune(path, found, settings, out, pick_device(wish.device), wish.console)
+        write_json(out / "bimo" / "tune.json", facts)
+    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
+    return facts
+
+
+def _tune(
+    path: Path, found: Questions, settings: TuneConfig, out: Path, device: torch.device, console: Console
+) -> dict[str, Any]:
+    """Teach, write what was learned, and measure what was written."""
+    encoder, tokenizer = load_encoder(path, device=device), load_tokenizer(path)
+    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=encoder.config.vocabulary)
+    model = with_head(encoder, Head("span"), seed=settings.seed, dropout=DROPOUT)
+    model.compute_dtype = getattr(torch, measure_machine(device, seconds=0.2).dtype)
+    framing = SpanFraming(Framing(tokenizer, context=min(settings.context, encoder.config.context)))
+    train, held_out = split_questions(found.kept, seed=settings.seed)
+    if not train or not held_out:
+        raise UserError(
+            "Questions on two texts are needed, some of them to test with, but those in {path} are on one.",
+            code=DATA_REFUSED,
+            path=found.path,
+        )
+    texts = sorted({question.context for question in found.kept})
+    index = PassageIndex(texts)
+
+    def lessons(questions: list[Question]) -> list[MarkedWindow]:
+        strangers = stranger_lessons(questions, texts, index, framing, seed=settings.seed)
+        return [*answerable_lessons(questions, framing), *strangers]
+
+    learned, tested = lessons(train), lessons(held_out)
+    marked = [one.last - one.first + 1 for one in learned if one.first]
+    if not marked:
+        raise UserError(
+            "No answer in {path} could be found among the tokens of its text.", code=DATA_REFUSED, path=path
+        )
+    chosen = np.random.default_rng(settings.seed).permutation(len(tested))[:VALIDATED]
+    tuning = Tuning(
+        model,
+        Spans([tested[number] for number in chosen], framing, batch=settings.batch),
+        SpanBatches(learned, framing, batch=settings.batch, seed=settings.seed),
+        settings,
+        home=out / "bimo",
+        console=console,
+    )
+    facts = tuning.run()
+    save_encoder(out, model, pad=framing.framing.padding)
+    tokenizer.save(out, context=encoder.config.context)
+    calibration = Calibration(longest=max(marked))
+    context = framing.framing.context
+    write_json(out / "bimo" / CALIBRATION_FILE, {**asdict(calibration), "context": context})
+    trials = try_questions(load_reader(out, device=device), held_out, texts, index, count=TRIED_WITH)
+    calibration = calibrate(trials, longest=max(marked))
+    write_json(out / "bimo" / CALIBRATION_FILE, {**asdict(calibration), "context": context})
+    return {
+        "task": "answer",
+        "model": str(path),
+        "settings": to_mapping(settings),
+        **facts,
+        "questions": {
+            "train": len(train),
+            "held_out": len(held_out),
+            "windows": len(learned),
+            "refused": len(found.refused),
+            "repaired": found.repaired,
+            "unplaced": found.unplaced,
+        },
+        "scores": score(trials, calibration),
+        "calibration": asdict(calibration),
+        "samples": [_sample(trial) for trial in trials if trial.own is not None][:SAMPLES],
+    }
+
+
+def _sample(trial: Trial) -> dict[str, str]:
+    assert trial.own is not None
+    return {
+        "question": trial.question.question,
+        "reference": trial.question.references[0],
+        "answer": trial.own.text,
+    }
+
+
+def tune_lines(facts: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a tuning."""
+    scores, lines = facts["scores"], []
+    if "f1" in scores:
+        lines.append(
+            t(
+                "Held-out questions on texts not seen: exact match {exact:.1%}, F1 {f1:.1%} ({low:.1%} to {high:.1%}); "
+                "the sentence with most words of the question: F1 {baseline:.1%}",
+                exact=scores["exact"],
+                f1=scores["f1"],
+                low=scores["f1_interval"][0],
+                high=scores["f1_interval"][1],
+                baseline=scores["baseline_f1"],
+            )
+        )
+    if {"refused", "answered"} <= scores.keys():
+        lines.append(
+            t(
+                "Where the texts hold no answer, {refused:.1%} is refused; where they do, {answered:.1%} is answered, "
+                "with an F1 of {f1:.1%}",
+                refused=scores["refused"],
+                answered=scores["answered"],
+                f1=scores["f1_of_answers"],
+            )
+        )
+    lines.append(
+        t(
+            "Trained: {parameters:,} parameters, {epochs:.1f} epochs in {minutes:.1f} min, at most {memory:,.0f} MB of "
+            "memory",
+            parameters=facts["trained_parameters"],
+            epochs=facts["epochs"],
+            minutes=facts["seconds"] / 60,
+            memory=facts["peak_memory_bytes"] / 1e6,
+        )
+    )
+    for sample in facts["samples"]:
+        lines += ["", f"> {sample['question']}", f"{t('answer')}: {sample['answer']}"]
+        lines += [f"{t('reference')}: {sample['reference']}"]
+    return lines
