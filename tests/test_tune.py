@@ -24,6 +24,8 @@ from bimo.train.tune import TuneConfig
 from bimo.weights.adapters import load_adapter
 from bimo.weights.huggingface import load_model, save_model
 
+pytestmark = pytest.mark.usefixtures("one_number_format")
+
 LORA = TuneConfig(lora=LoRAConfig(rank=4, alpha=8.0), epochs=3, batch=4, rate=0.03, validations=1)
 FULL = replace(LORA, lora=None, rate=0.005)
 GREEDY = Sampling(temperature=0.0)

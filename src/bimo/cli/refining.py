@@ -22,7 +22,7 @@ def tune(
         ),
     ],
     out: Out,
-    task: Annotated[str, typer.Option("--task", help=t("What to learn: chat."))] = "chat",
+    task: Annotated[str, typer.Option("--task", help=t("What to learn: chat or prefer."))] = "chat",
     engine: Annotated[str, typer.Option("--engine", help=t("How, where there are several ways."))] = "",
     column: Annotated[
         list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
@@ -42,6 +42,13 @@ def tune(
     context: Annotated[int, typer.Option("--context", help=t("Longer conversations are cut after so many tokens."))] = (
         1024
     ),
+    beta: Annotated[
+        float, typer.Option("--beta", help=t("prefer: how much to stay near what the model was; 0 takes the usual."))
+    ] = 0.0,
+    general: Annotated[
+        Path | None,
+        typer.Option("--general", readable=False, help=t("Any text, to show what was forgotten: chat and prefer.")),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -63,6 +70,7 @@ def tune(
         rate=rate,
         batch=batch,
         context=context,
+        beta=beta,
         seed=seed,
     )
     facts = tune_model(
@@ -73,6 +81,7 @@ def tune(
         settings=settings,
         engine=engine,
         columns=_columns(column or []),
+        general=general,
         device=device,
         console=Console(quiet=quiet),
     )

@@ -14,7 +14,7 @@ from bimo.train.tune import TuneConfig
 
 __all__ = ["TASKS", "Wish", "tune", "tune_lines"]
 
-TASKS = {"chat": "bimo.tasks.chat.tuning"}
+TASKS = {"chat": "bimo.tasks.chat.tuning", "prefer": "bimo.tasks.chat.preferring"}
 """Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`."""
 
 
@@ -23,7 +23,7 @@ class Wish:
     """What somebody wants to have tuned. `model` None begins with nothing, where a task can.
 
     `engine` says how, where there are several ways, "" leaves it to the task; `columns` says what cells of a table are
-    called, such as {"label": "stars"}, where their names do not tell.
+    called, such as {"label": "stars"}, where their names do not tell; `general` is text that shows what was forgotten.
     """
 
     model: Path | None
@@ -32,6 +32,7 @@ class Wish:
     settings: TuneConfig = field(default_factory=TuneConfig)
     engine: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    general: Path | None = None
     device: str = "auto"
     console: Console = SILENT
 
@@ -57,6 +58,7 @@ def tune(
     settings: TuneConfig | None = None,
     engine: str = "",
     columns: Mapping[str, str] | None = None,
+    general: str | Path | None = None,
     device: str = "auto",
     console: Console = SILENT,
 ) -> dict[str, Any]:
@@ -69,7 +71,17 @@ def tune(
             "--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task
         )
     path = None if model is None else Path(model)
-    wish = Wish(path, Path(file), Path(out), settings or TuneConfig(), engine, columns or {}, device, console)
+    wish = Wish(
+        path,
+        Path(file),
+        Path(out),
+        settings or TuneConfig(),
+        engine=engine,
+        columns=columns or {},
+        general=None if general is None else Path(general),
+        device=device,
+        console=console,
+    )
     if path is not None and wish.out.exists() and path.exists() and wish.out.resolve() == path.resolve():
         raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
     return importlib.import_module(TASKS[task]).tune(wish)

@@ -79,7 +79,8 @@ class ChatFormat:
 
     def require_usable(self) -> None:
         """Raises UserError when the template cannot lay out a question and its answer, so that it is said but once."""
-        self.lessons(QUESTION_AND_ANSWER)
+        if not any(self.lessons(QUESTION_AND_ANSWER)[0].counted):
+            raise UserError("The chat template leaves out what the assistant says, so that nothing can be learned.")
 
     @functools.cached_property
     def closing(self) -> int | None:
@@ -108,22 +109,29 @@ class ChatFormat:
         An answer counts with the token that closes it. Raises UserError when the template does not let it be found.
         """
         mark = self._unused_character(messages)
-        answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-        texts, spans = [], []
-        for place in answers:
-            before = self._render(messages[:place], mark, answer=True)
-            after = self._render(messages[: place + 1], mark, answer=False)
-            if not after.startswith(before):
-                raise UserError(
-                    "The chat template does not begin an answer as it asks for one, so that it cannot be told which "
-                    "tokens the assistant writes. Tune with another template: put a chat_template.jinja into the "
-                    "model's folder."
-                )
-            texts.append(after)
-            spans.append((len(before), len(after)))
-        if texts and all(texts[-1].startswith(text) for text in texts):
-            return [self._lesson(texts[-1], mark, spans)]
-        return [self._lesson(text, mark, [span]) for text, span in zip(texts, spans, strict=True)]
+        places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        found = [self._answer(messages[: place + 1], mark) for place in places]
+        if found and all(found[-1][0].startswith(text) for text, _ in found):
+            return [self._lesson(found[-1][0], mark, [span for _, span in found])]
+        return [self._lesson(text, mark, [span]) for text, span in found]
+
+    def last_lesson(self, messages: Sequence[Message]) -> Lesson:
+        """What is learned of the last message, an answer, alone. Raises UserError as `lessons` does."""
+        mark = self._unused_character(messages)
+        text, span = self._answer(messages, mark)
+        return self._lesson(text, mark, [span])
+
+    def _answer(self, messages: Sequence[Message], mark: str) -> tuple[str, tuple[int, int]]:
+        """The text of messages that end in an answer, and from where to where that one goes in it."""
+        before = self._render(messages[:-1], mark, answer=True)
+        after = self._render(messages, mark, answer=False)
+        if not after.startswith(before):
+            raise UserError(
+                "The chat template does not begin an answer as it asks for one, so that it cannot be told which "
+                "tokens the assistant writes. Tune with another template: put a chat_template.jinja into the "
+                "model's folder."
+            )
+        return after, (len(before), len(after))
 
     def _lesson(self, text: str, mark: str, spans: list[tuple[int, int]]) -> Lesson:
         tokens = self._encode(text, mark)

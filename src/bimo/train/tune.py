@@ -35,6 +35,7 @@ RANGES = {
     "rate": "0 or more",
     "batch": "at least 1",
     "context": "at least 2",
+    "beta": "0 or more",
     "validations": "0 or more",
     "seed": "0 or more, below 2^63",
 }
@@ -44,7 +45,9 @@ RANGES = {
 class TuneConfig:
     """How to tune. `lora` None changes all weights; `rate` 0 takes the usual one; `batch` counts conversations.
 
-    `minutes` ends it earlier than `epochs` would; 0 does not. Raises UserError when a number is out of range.
+    `minutes` ends it earlier than `epochs` would; 0 does not. `beta` is for preferences: how much going away from the
+    model as it was counts against what is preferred; 0 takes the usual one. Raises UserError when a number is out of
+    range.
     """
 
     lora: LoRAConfig | None = None
@@ -53,6 +56,7 @@ class TuneConfig:
     rate: float = 0.0
     batch: int = 8
     context: int = 1024
+    beta: float = 0.0
     validations: int = 4
     seed: int = 0
 
@@ -63,6 +67,7 @@ class TuneConfig:
             "rate": 0 <= self.rate < math.inf,
             "batch": self.batch >= 1,
             "context": self.context >= 2,
+            "beta": 0 <= self.beta < math.inf,
             "validations": self.validations >= 0,
             "seed": 0 <= self.seed < 2**63,
         }
