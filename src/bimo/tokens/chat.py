@@ -76,6 +76,8 @@ class ChatFormat:
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._seam = _seams(longest_first)
+        self._edge = _edges(longest_first)
+        self._sought = [text for text in self.template.constants if self._edge.search(text)]
 
     def require_usable(self) -> None:
         """Raises UserError when the template cannot lay out a question and its answer, so that it is said but once."""
@@ -146,10 +148,30 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], mark: str, *, answer: bool) -> str:
         """The text, in which `mark` stands where a message could otherwise take part in spelling a control token."""
-        guarded: list[dict[str, Any]] = [
-            {**message, "content": self._seam.sub(mark, message["content"])} for message in messages
-        ]
+        guarded: list[dict[str, Any]] = []
+        for message in messages:
+            if message["role"] not in ROLES:
+                raise UserError("A message is of {role!r:.40}, which is none of {known}.", **_named(message["role"]))
+            # Nothing else, which a template might write unguarded.
+            guarded.append({"role": message["role"], "content": self._guarded(message["content"], mark)})
         return self.template.render(guarded, answer=answer, **self._names)
+
+    def _guarded(self, content: str, mark: str) -> str:
+        """With `mark` wherever a control token would be spelled, or could be once the template has taken out a part.
+
+        What the template itself looks for, such as `</think>`, must stay as it is for it to be found.
+        """
+        sought = set()
+        for text in self._sought:
+            start = content.find(text)
+            while start >= 0:
+                sought.update(range(start + 1, start + len(text)))
+                start = content.find(text, start + 1)
+        places = {found.start() for found in self._seam.finditer(content)}
+        places |= {found.start() for found in self._edge.finditer(content)} - sought
+        cuts = sorted({0, *places, len(content)})
+        parts = [content[start:end] for start, end in itertools.pairwise(cuts)]
+        return (mark if 0 in places else "") + mark.join(parts) + (mark if len(content) in places else "")
 
     def _unused_character(self, messages: Sequence[Message]) -> str:
         used = set(self.template.source).union(*(message["content"] for message in messages))
@@ -171,9 +193,8 @@ class ChatFormat:
                 plain = "".join(character for _, character in kept)
                 end = len(plain.rstrip()) if after is not None and after.eats_left else len(plain)
                 start = len(plain) - len(plain.lstrip()) if before is not None and before.eats_right else 0
-                encoding = self.tokenizer.inner.encode(plain[start:end], add_special_tokens=False)
-                offsets = (place + kept[start + first][0] for first, _ in encoding.offsets)
-                found += zip(encoding.ids, offsets, strict=True)
+                pairs = self.tokenizer.plain_ids(plain[start:end])
+                found += ((id, place + kept[start + first][0]) for id, first in pairs)
             place += len(part)
         return found
 
@@ -182,13 +203,23 @@ def _at(parts: list[str], number: int) -> str:
     return parts[number] if 0 <= number < len(parts) else ""
 
 
+def _named(role: Any) -> dict[str, Any]:
+    return {"role": role, "known": ", ".join(ROLES)}
+
+
 def _seams(controls: list[str]) -> re.Pattern[str]:
     """Places after the first and before the last character of what could be, or become, part of a control token.
 
-    Looking at two characters is enough to spare what templates look for, such as `</think>`.
+    Looking at two characters is enough to tell what else begins so. Templates may change letters to small or capital.
     """
     first = {(token[0], token[1:2]) for token in controls}
     last = {(token[-2:-1], token[-1]) for token in controls}
     after = (rf"(?<={re.escape(one)})(?={re.escape(two)}|\Z)" for one, two in first)
     before = (rf"(?:(?<={re.escape(one)})|\A)(?={re.escape(two)})" for one, two in last)
-    return re.compile("|".join(itertools.chain(sorted(after), sorted(before))))
+    return re.compile("|".join(itertools.chain(sorted(after), sorted(before))), re.IGNORECASE)
+
+
+def _edges(controls: list[str]) -> re.Pattern[str]:
+    """All places after a character with which a control token begins, and before one with which one ends."""
+    first, last = ("".join(sorted({re.escape(token[place]) for token in controls})) for place in (0, -1))
+    return re.compile(f"(?<=[{first}])|(?=[{last}])", re.IGNORECASE)
