@@ -13,7 +13,7 @@ from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
 from bimo.models.lora import LoRAConfig
-from bimo.runtime import INTERRUPTED, UserError
+from bimo.runtime import DATA_REFUSED, INTERRUPTED, UserError
 from bimo.tasks.chat.conversation import Conversation, read_messages
 from bimo.tasks.tune import tune, tune_lines
 from bimo.tokens.chat import PLAIN, ChatFormat, Lesson
@@ -114,6 +114,10 @@ def test_an_adapter_learns_and_the_base_stays(place, tuned):
     assert not (folder / "bimo" / "checkpoints").exists()
     adapter = load_adapter(folder, load_model(place / "model").config)
     assert facts["trained_parameters"] == adapter.parameters
+    assert facts["answers"]["wins"] == facts["answers"]["answers"] == 4
+    assert facts["general"] is None
+    page = (folder / "bimo" / "report.html").read_text()
+    assert all(word in page for word in ("Before and after", "4 of 4 became likelier", "say ", "<svg"))
     text = "\n".join(tune_lines(facts))
     assert "The base model's files are unchanged." in text
     assert facts["samples"][0]["reference"].startswith("it is")
@@ -208,6 +212,30 @@ def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
         tune(model, file, out=tmp_path / "a", settings=replace(LORA, lora=LoRAConfig(targets=("heart",))))
     right = replace(LORA, epochs=0.1, lora=LoRAConfig(targets=("query",)))
     assert tune(model, file, out=tmp_path / "a", settings=right)["steps"] == 1
+
+
+def test_where_nothing_counts_nothing_is_learned_in_silence(place, tmp_path, monkeypatch):
+    """At the door, row by row; and in the loop, should a batch without targets ever come to it."""
+    arguments = (place / "model", place / "talk.jsonl")
+    with pytest.raises(UserError, match="its answers begin after 2 tokens") as caught:
+        tune(*arguments, out=tmp_path / "a", settings=replace(LORA, context=2))
+    assert caught.value.code == DATA_REFUSED
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "mute").mkdir(exist_ok=True)
+        (tmp_path / "mute" / name).write_bytes((place / "model" / name).read_bytes())
+    mute = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    (tmp_path / "mute" / "chat_template.jinja").write_text(mute)
+    with pytest.raises(UserError, match="leaves out what the assistant says"):
+        tune(tmp_path / "mute", place / "talk.jsonl", out=tmp_path / "a", settings=LORA)
+    read = LessonBatches.at
+
+    def masked(self, step):
+        ids, targets = read(self, step)
+        return ids, np.full_like(targets, IGNORED)
+
+    monkeypatch.setattr(LessonBatches, "at", masked)
+    with pytest.raises(UserError, match="every label is masked"):
+        tune(*arguments, out=tmp_path / "a", settings=LORA)
 
 
 WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}]
