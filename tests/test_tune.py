@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from bimo.cli import talking
 from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
@@ -267,6 +269,26 @@ def test_what_is_beyond_the_context_is_left_out_from_the_oldest_on(place, tuned)
     assert len(model.chat.prompt(reach)) <= 64 - 8
     assert [reach[0]["role"], reach[1]["role"], reach[-1]["content"]] == ["system", "user", "say 9"]
     assert len(conversation.messages) == 19
+    assert conversation.forgotten == 18 - len(reach) > 0
+
+
+def test_an_answer_that_is_cut_short_is_kept_as_far_as_it_went(place, tuned, tmp_path):
+    path = tmp_path / "talk.json"
+    conversation = Conversation(load(place / "model", adapter=tuned[0]), max_tokens=40, sampling=GREEDY, path=path)
+    pieces = conversation.ask("say 3")
+    said = next(pieces)
+    pieces.close()
+    assert [message["content"] for message in read_messages(path)] == ["say 3", said]
+
+
+def test_the_first_wish_to_stop_lets_the_answer_end_and_the_second_acts_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with talking._listening() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_only_what_was_kept_is_taken_up(tmp_path):
