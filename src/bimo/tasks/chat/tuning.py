@@ -72,7 +72,7 @@ def tune(wish: Wish) -> dict[str, Any]:
         facts |= {"conversations": {**lessons.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
         facts["base"] = {"before": digests, "after": opened.digests()}
         write_json(out / "bimo" / "tune.json", facts)
-        write_tuning_report(out)
+        wish.console.say("Look", str(write_tuning_report(out)))
     shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
     return facts
 
