@@ -33,6 +33,9 @@ PLAIN = (
 )
 """For tokenizers with no control token but the end of a text: it stands between messages as between documents."""
 
+LONGEST_SOUGHT, MOST_SOUGHT = 64, 64
+"""Characters and number of the texts that a template may look for in messages: with more it would cost time."""
+
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
@@ -77,7 +80,9 @@ class ChatFormat:
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._seam = _seams(longest_first)
         self._edge = _edges(longest_first)
-        self._sought = [text for text in self.template.constants if self._edge.search(text)]
+        sought = (text for text in self.template.constants if len(text) <= LONGEST_SOUGHT and self._edge.search(text))
+        longest = sorted(sought, key=lambda text: (-len(text), text))[:MOST_SOUGHT]
+        self._sought = re.compile(f"(?=({'|'.join(map(re.escape, longest))}))") if longest else None
 
     def require_usable(self) -> None:
         """Raises UserError when the template cannot lay out a question and its answer, so that it is said but once."""
@@ -162,11 +167,8 @@ class ChatFormat:
         What the template itself looks for, such as `</think>`, must stay as it is for it to be found.
         """
         sought: set[int] = set()
-        for text in self._sought:
-            start = content.find(text)
-            while start >= 0:
-                sought.update(range(start + 1, start + len(text)))
-                start = content.find(text, start + 1)
+        for found in self._sought.finditer(content) if self._sought else ():
+            sought.update(range(found.start(1) + 1, found.end(1)))
         places = {found.start() for found in self._seam.finditer(content)}
         places |= {found.start() for found in self._edge.finditer(content)} - sought
         cuts = sorted({0, *places, len(content)})
