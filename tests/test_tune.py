@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from bimo.cli import talking
 from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
 from bimo.models.lora import LoRAConfig
-from bimo.runtime import INTERRUPTED, UserError
+from bimo.runtime import DATA_REFUSED, INTERRUPTED, UserError
 from bimo.tasks.chat.conversation import Conversation, read_messages
 from bimo.tasks.tune import tune, tune_lines
 from bimo.tokens.chat import PLAIN, ChatFormat, Lesson
@@ -23,6 +25,8 @@ from bimo.train.losses import IGNORED, answer_loss
 from bimo.train.tune import TuneConfig
 from bimo.weights.adapters import load_adapter
 from bimo.weights.huggingface import load_model, save_model
+
+pytestmark = pytest.mark.usefixtures("one_number_format")
 
 LORA = TuneConfig(lora=LoRAConfig(rank=4, alpha=8.0), epochs=3, batch=4, rate=0.03, validations=1)
 FULL = replace(LORA, lora=None, rate=0.005)
@@ -112,6 +116,10 @@ def test_an_adapter_learns_and_the_base_stays(place, tuned):
     assert not (folder / "bimo" / "checkpoints").exists()
     adapter = load_adapter(folder, load_model(place / "model").config)
     assert facts["trained_parameters"] == adapter.parameters
+    assert facts["answers"]["wins"] == facts["answers"]["answers"] == 4
+    assert facts["general"] is None
+    page = (folder / "bimo" / "report.html").read_text()
+    assert all(word in page for word in ("Before and after", "4 of 4 became likelier", "say ", "<svg"))
     text = "\n".join(tune_lines(facts))
     assert "The base model's files are unchanged." in text
     assert facts["samples"][0]["reference"].startswith("it is")
@@ -208,7 +216,31 @@ def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
     assert tune(model, file, out=tmp_path / "a", settings=right)["steps"] == 1
 
 
-WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": -1}, {"context": 1}, {"seed": -1}]
+def test_where_nothing_counts_nothing_is_learned_in_silence(place, tmp_path, monkeypatch):
+    """At the door, row by row; and in the loop, should a batch without targets ever come to it."""
+    arguments = (place / "model", place / "talk.jsonl")
+    with pytest.raises(UserError, match="its answers begin after 2 tokens") as caught:
+        tune(*arguments, out=tmp_path / "a", settings=replace(LORA, context=2))
+    assert caught.value.code == DATA_REFUSED
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "mute").mkdir(exist_ok=True)
+        (tmp_path / "mute" / name).write_bytes((place / "model" / name).read_bytes())
+    mute = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    (tmp_path / "mute" / "chat_template.jinja").write_text(mute)
+    with pytest.raises(UserError, match="leaves out what the assistant says"):
+        tune(tmp_path / "mute", place / "talk.jsonl", out=tmp_path / "a", settings=LORA)
+    read = LessonBatches.at
+
+    def masked(self, step):
+        ids, targets = read(self, step)
+        return ids, np.full_like(targets, IGNORED)
+
+    monkeypatch.setattr(LessonBatches, "at", masked)
+    with pytest.raises(UserError, match="every label is masked"):
+        tune(*arguments, out=tmp_path / "a", settings=LORA)
+
+
+WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -237,6 +269,26 @@ def test_what_is_beyond_the_context_is_left_out_from_the_oldest_on(place, tuned)
     assert len(model.chat.prompt(reach)) <= 64 - 8
     assert [reach[0]["role"], reach[1]["role"], reach[-1]["content"]] == ["system", "user", "say 9"]
     assert len(conversation.messages) == 19
+    assert conversation.forgotten == 18 - len(reach) > 0
+
+
+def test_an_answer_that_is_cut_short_is_kept_as_far_as_it_went(place, tuned, tmp_path):
+    path = tmp_path / "talk.json"
+    conversation = Conversation(load(place / "model", adapter=tuned[0]), max_tokens=40, sampling=GREEDY, path=path)
+    pieces = conversation.ask("say 3")
+    said = next(pieces)
+    pieces.close()
+    assert [message["content"] for message in read_messages(path)] == ["say 3", said]
+
+
+def test_the_first_wish_to_stop_lets_the_answer_end_and_the_second_acts_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with talking._listening() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_only_what_was_kept_is_taken_up(tmp_path):

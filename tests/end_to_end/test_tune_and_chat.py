@@ -29,6 +29,8 @@ def test_tune_says_what_it_read_and_what_came_of_it(tuned):
     assert "talk.jsonl:21 it has none of the keys that hold conversations" in done.err
     assert "Held-out loss: " in done.out
     assert "The base model's files are unchanged." in done.out
+    assert "Bits per byte of general text (held-out text of the model's own data): " in done.out
+    assert (home / "adapter" / "bimo" / "report.html").is_file()
     assert {"adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"} <= {
         path.name for path in (home / "adapter").iterdir()
     }
@@ -41,6 +43,23 @@ def test_tune_again_finds_it_done_and_prints_json(tuned):
     assert done.code == 0, done.err
     assert json.loads(done.out) == read_json(home / "adapter" / "bimo" / "tune.json")
     assert digest_file(home / "adapter" / "adapter_model.safetensors") == before
+
+
+def test_preferences_are_learned_and_told(tuned):
+    home, _ = tuned
+    rows = [{"prompt": f"Box {n}?", "chosen": f"In room {n}.", "rejected": "No idea."} for n in range(10)]
+    (home / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "x"}]))
+    done = warm_bimo("tune", "model", "pairs.jsonl", "--task", "prefer", "--out", "preferred", *TUNE, cwd=home)
+    assert done.code == 0, done.err
+    assert "Read      10 preferences in the form of prompt, chosen, rejected" in done.err
+    assert "pairs.jsonl:11 it has none of the keys that hold preferences" in done.err
+    assert "Held-out pairs told right: " in done.out
+    assert "KL divergence from the model as it was: " in done.out
+    assert "Bits per byte of general text (held-out text of the model's own data): " in done.out
+    report = (home / "preferred" / "bimo" / "report.html").read_text()
+    assert "Which answer is the better one" in report
+    answer = warm_bimo("chat", "model", "--adapter", "preferred", *SHORT, cwd=home, given=b"Box 3?\n")
+    assert answer.code == 0, answer.err
 
 
 def test_generate_writes_with_an_adapter(tuned):

@@ -22,7 +22,9 @@ def tune(
         ),
     ],
     out: Out,
-    task: Annotated[str, typer.Option("--task", help=t("What to learn: chat or classify."))] = "chat",
+    task: Annotated[
+        str, typer.Option("--task", help=t("What to learn: answer, chat, classify, embed or prefer."))
+    ] = "chat",
     engine: Annotated[str, typer.Option("--engine", help=t("How, where there are several ways."))] = "",
     column: Annotated[
         list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
@@ -33,7 +35,9 @@ def tune(
     target: Annotated[
         list[str] | None, typer.Option("--target", help=t("Matrices to adapt, such as query; none takes all."))
     ] = None,
-    epochs: Annotated[float, typer.Option("--epochs", help=t("How often each conversation is read."))] = 2.0,
+    epochs: Annotated[
+        float, typer.Option("--epochs", help=t("How often each example is read; 0 takes the usual number."))
+    ] = 0.0,
     minutes: Annotated[
         float, typer.Option("--minutes", help=t("End earlier, after so long; 0: when the epochs are over."))
     ] = 0.0,
@@ -41,9 +45,17 @@ def tune(
     batch: Annotated[
         int, typer.Option("--batch", help=t("At most so many examples a step; 0 takes the usual number."))
     ] = 0,
-    context: Annotated[int, typer.Option("--context", help=t("Longer conversations are cut after so many tokens."))] = (
-        1024
-    ),
+    context: Annotated[
+        int,
+        typer.Option("--context", help=t("Longer examples are cut after so many tokens; 0 takes the usual number.")),
+    ] = 0,
+    beta: Annotated[
+        float, typer.Option("--beta", help=t("prefer: how much to stay near what the model was; 0 takes the usual."))
+    ] = 0.0,
+    general: Annotated[
+        Path | None,
+        typer.Option("--general", readable=False, help=t("Any text, to show what was forgotten: chat and prefer.")),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -65,6 +77,7 @@ def tune(
         rate=rate,
         batch=batch,
         context=context,
+        beta=beta,
         seed=seed,
     )
     facts = tune_model(
@@ -75,6 +88,7 @@ def tune(
         settings=settings,
         engine=engine,
         columns=columns_of(column or []),
+        general=general,
         device=device,
         console=Console(quiet=quiet),
     )

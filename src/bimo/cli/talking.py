@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -66,12 +70,40 @@ def chat(
     language_model.chat.require_usable()  # before anybody has typed anything
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     for line in _lines(quiet=quiet):
-        for piece in conversation.ask(_text(line)):
-            if not json:
-                print(piece, end="", flush=True)
+        forgotten, interrupted = conversation.forgotten, False
+        with _listening() as asked_to_stop, contextlib.closing(conversation.ask(_text(line))) as pieces:
+            for piece in pieces:
+                if not json:
+                    print(piece, end="", flush=True)
+                if asked_to_stop.is_set():
+                    interrupted = True
+                    break
         if not json:
             print(flush=True)
+        if conversation.forgotten > forgotten:
+            console.warn(
+                t("its context is full: it no longer reads the first {n:,} messages", n=conversation.forgotten)
+            )
+        if interrupted and not sys.stdin.isatty():
+            raise KeyboardInterrupt
     show({"messages": conversation.messages}, as_json=json)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[threading.Event]:
+    """Meanwhile the first Ctrl-C is a wish to end the answer, so that it stays whole; a second one acts at once."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(number, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _lines(*, quiet: bool) -> Iterator[str]:
@@ -82,6 +114,8 @@ def _lines(*, quiet: bool) -> Iterator[str]:
             print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
+            if asking:
+                print(file=sys.stderr)
             return
         if line.strip():
             yield line.rstrip("\r\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "LoRAConfig",
     "LowRank",
     "adapter_of",
+    "adapter_off",
     "attach_adapter",
     "changes",
     "detach_adapter",
@@ -147,6 +149,19 @@ def detach_adapter(model: nn.Module) -> None:
 def is_adapted(model: nn.Module) -> bool:
     """Whether an adapter is attached."""
     return any(matrix.low_rank is not None for _, matrix in _matrices(model))
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[None]:
+    """Meanwhile `model` computes without the adapter that is attached; nothing is copied."""
+    parts = [(matrix, matrix.low_rank) for _, matrix in _matrices(model)]
+    for matrix, _ in parts:
+        matrix.low_rank = None
+    try:
+        yield
+    finally:
+        for matrix, part in parts:
+            matrix.low_rank = part
 
 
 def adapter_of(model: nn.Module, config: LoRAConfig) -> Adapter:

@@ -29,6 +29,7 @@ __all__ = [
     "part",
     "percent",
     "read_data_facts",
+    "read_events",
     "read_facts",
     "rounded",
     "size",
@@ -46,7 +47,7 @@ def read_facts(model_folder: Path) -> Facts:
     inside = model_folder / "bimo"
     facts: Facts = {name: _read(inside / f"{name}.json") for name in ("manifest", "plan", "training", "evaluation")}
     facts["config"] = _read(model_folder / "config.json")
-    facts["metrics"] = _read_lines(inside / "metrics.jsonl")
+    facts["metrics"] = read_events(inside / "metrics.jsonl")
     facts["name"] = model_folder.resolve().name
     data = facts["manifest"].get("data")
     if isinstance(data, str):
@@ -69,7 +70,7 @@ def _read(path: Path) -> Facts:
     return value if isinstance(value, dict) else {}
 
 
-def _read_lines(path: Path) -> list[Facts]:
+def read_events(path: Path) -> list[Facts]:
     """The JSON objects of a log; a line that an interruption cut short is passed over."""
     events = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:

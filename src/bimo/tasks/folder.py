@@ -8,18 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import bimo
 from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
+from bimo.machine import measure_machine
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.documents import Rejected
 from bimo.train.pretrain import check_output
 
-__all__ = ["claimed", "tell_refused", "write_refused"]
+__all__ = ["claimed", "number_format", "tell_refused", "write_refused"]
 
 REFUSALS_SHOWN = 3
 
-UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl")
+UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json")
 """What stands in a folder although nothing was learned yet, such as after a setting that was refused."""
 
 
@@ -51,6 +54,14 @@ def _require_unmade(out: Path) -> None:
             code=USAGE,
             out=out,
         )
+
+
+def number_format(out: Path, device: torch.device) -> torch.dtype:
+    """What a tuning computes in, as this machine showed itself when it began: measured anew it might differ."""
+    path = out / "bimo" / "machine.json"
+    if not path.exists():
+        write_json(path, measure_machine(device, seconds=0.2).facts())
+    return getattr(torch, read_json(path)["dtype"])
 
 
 def tell_refused(refused: Sequence[Rejected], console: Console) -> None:

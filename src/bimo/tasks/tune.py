@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,9 @@ TASKS = {
     "chat": "bimo.tasks.chat.tuning",
     "classify": "bimo.tasks.classify.tuning",
     "embed": "bimo.tasks.embed.tuning",
+    "prefer": "bimo.tasks.chat.preferring",
 }
-"""Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`.
-
-It may have `BATCH` as well: how many examples a step are usual.
-"""
-
-USUAL_BATCH = 8
-"""Examples a step where a task says nothing of it."""
+"""Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Wish:
     """What somebody wants to have tuned. `model` None begins with nothing, where a task can.
 
     `engine` says how, where there are several ways, "" leaves it to the task; `columns` says what cells of a table are
-    called, such as {"label": "stars"}, where their names do not tell.
+    called, such as {"label": "stars"}, where their names do not tell; `general` is text that shows what was forgotten.
     """
 
     model: Path | None
@@ -43,6 +38,7 @@ class Wish:
     settings: TuneConfig = field(default_factory=TuneConfig)
     engine: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    general: Path | None = None
     device: str = "auto"
     console: Console = SILENT
 
@@ -68,6 +64,7 @@ def tune(
     settings: TuneConfig | None = None,
     engine: str = "",
     columns: Mapping[str, str] | None = None,
+    general: str | Path | None = None,
     device: str = "auto",
     console: Console = SILENT,
 ) -> dict[str, Any]:
@@ -79,10 +76,18 @@ def tune(
         raise UserError(
             "--task must be one of {tasks}, but is {task!r}.", code=USAGE, tasks=", ".join(TASKS), task=task
         )
-    path, module = None if model is None else Path(model), importlib.import_module(TASKS[task])
-    settings = settings or TuneConfig()
-    settings = replace(settings, batch=settings.batch or getattr(module, "BATCH", USUAL_BATCH))
-    wish = Wish(path, Path(file), Path(out), settings, engine, columns or {}, device, console)
+    path = None if model is None else Path(model)
+    wish = Wish(
+        path,
+        Path(file),
+        Path(out),
+        settings or TuneConfig(),
+        engine=engine,
+        columns=columns or {},
+        general=None if general is None else Path(general),
+        device=device,
+        console=console,
+    )
     if path is not None and wish.out.exists() and path.exists() and wish.out.resolve() == path.resolve():
         raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
     return module.tune(wish)

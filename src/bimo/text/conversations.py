@@ -6,16 +6,27 @@ A row that is no conversation is refused with its number and the reason; nothing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.documents import Rejected
 from bimo.text.readers import json_values
 
-__all__ = ["Conversation", "Conversations", "conversation_in", "read_conversations"]
+__all__ = [
+    "Conversation",
+    "Conversations",
+    "NoConversation",
+    "conversation_in",
+    "message",
+    "question",
+    "read_conversations",
+    "read_talk",
+    "turns",
+    "whole",
+]
 
 ENDINGS = (".jsonl", ".ndjson", ".json")
 
@@ -30,10 +41,12 @@ ROLES = {
 PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("query", "response"))
 """Keys of a question and its answer."""
 
+Read = TypeVar("Read")
+
 ROLE_KEYS, CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "message", "text")
 
 
-class _NoConversation(Exception):
+class NoConversation(Exception):
     """Why a row is refused, as a sentence."""
 
 
@@ -62,23 +75,8 @@ class Conversations:
 
 def read_conversations(path: Path) -> Conversations:
     """All conversations of a JSON or JSON Lines file, packed or not. Raises UserError when it holds none."""
-    if not path.is_file():
-        raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
-    inner = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
-    if inner.suffix.lower() not in ENDINGS:
-        raise UserError(
-            "{path} is not a file of conversations: Bimo reads them from {known}, also packed with gz or zst.",
-            code=DATA_REFUSED,
-            path=path,
-            known=", ".join(ENDINGS),
-        )
     found = Conversations(path)
-    for row, value in json_values(path, found.refused.append):
-        try:
-            form, messages = conversation_in(value)
-        except _NoConversation as reason:
-            found.refused.append(Rejected(path.name, row, "bad_row", str(reason), str(value)[:200]))
-            continue
+    for row, form, messages in read_talk(path, conversation_in, found.refused):
         found.forms[form] += 1
         found.kept.append(Conversation(row, messages))
     if not found.kept:
@@ -93,72 +91,98 @@ def read_conversations(path: Path) -> Conversations:
     return found
 
 
+def read_talk(
+    path: Path, read: Callable[[Any], tuple[str, Read]], refused: list[Rejected]
+) -> Iterator[tuple[int, str, Read]]:
+    """(row, form, what `read` makes of it) of a JSON or JSON Lines file; rows that are refused go to `refused`.
+
+    Raises UserError when there is no such file.
+    """
+    if not path.is_file():
+        raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
+    inner = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
+    if inner.suffix.lower() not in ENDINGS:
+        raise UserError(
+            "{path} is not a file of conversations: Bimo reads them from {known}, also packed with gz or zst.",
+            code=DATA_REFUSED,
+            path=path,
+            known=", ".join(ENDINGS),
+        )
+    for row, value in json_values(path, refused.append):
+        try:
+            yield row, *read(value)
+        except NoConversation as reason:
+            refused.append(Rejected(path.name, row, "bad_row", str(reason), str(value)[:200]))
+
+
 def conversation_in(value: Any) -> tuple[str, tuple[dict[str, str], ...]]:
-    """(name of the form, messages) of a row. Raises _NoConversation with the reason."""
+    """(name of the form, messages) of a row. Raises NoConversation with the reason."""
     if not isinstance(value, dict):
-        raise _NoConversation(t("it is not an object"))
+        raise NoConversation(t("it is not an object"))
     for form, keys, read in FORMS:
         if all(isinstance(value.get(key), str | list) for key in keys):
-            return form, _checked(read(value))
-    raise _NoConversation(t("it has none of the keys that hold conversations"))
+            return form, whole(read(value))
+    raise NoConversation(t("it has none of the keys that hold conversations"))
 
 
-def _checked(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
-    if not any(message["role"] == "assistant" for message in messages):
-        raise _NoConversation(t("no answer of the assistant is in it"))
-    for number, message in enumerate(messages, 1):
-        if message["role"] == "assistant" and not message["content"].strip():
-            raise _NoConversation(t("message {number} is an empty answer", number=number))
-        if any("\ud800" <= character <= "\udfff" for character in message["content"]):
-            raise _NoConversation(t("message {number} holds half a character", number=number))
+def whole(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
+    """The same, if it is a conversation with answers. Raises NoConversation."""
+    if not any(one["role"] == "assistant" for one in messages):
+        raise NoConversation(t("no answer of the assistant is in it"))
+    for number, one in enumerate(messages, 1):
+        if one["role"] == "assistant" and not one["content"].strip():
+            raise NoConversation(t("message {number} is an empty answer", number=number))
+        if any("\ud800" <= character <= "\udfff" for character in one["content"]):
+            raise NoConversation(t("message {number} holds half a character", number=number))
     return tuple(messages)
 
 
-def _turns(value: dict[str, Any], key: str) -> list[dict[str, str]]:
+def turns(value: dict[str, Any], key: str) -> list[dict[str, str]]:
     """A list of objects, or of texts, that say who speaks, or else speak by turns."""
-    messages = [_message("system", value["system"])] if value.get("system") else []
+    messages = [message("system", value["system"])] if value.get("system") else []
     for number, turn in enumerate(value[key], 1):
         if isinstance(turn, str):
             turn = {"content": turn}
         if not isinstance(turn, dict):
-            raise _NoConversation(t("message {number} is not an object", number=number))
+            raise NoConversation(t("message {number} is not an object", number=number))
         speaker = next((turn[name] for name in ROLE_KEYS if name in turn), ("user", "assistant")[(number - 1) % 2])
         role = ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
         if role is None:
-            raise _NoConversation(t("message {number} is of {role!r:.40}", number=number, role=speaker))
+            raise NoConversation(t("message {number} is of {role!r:.40}", number=number, role=speaker))
         content = next((turn[name] for name in CONTENT_KEYS if isinstance(turn.get(name), str)), None)
         if content is None:
-            raise _NoConversation(t("message {number} has no text", number=number))
+            raise NoConversation(t("message {number} has no text", number=number))
         messages.append({"role": role, "content": content})
     return messages
 
 
-def _alpaca(value: dict[str, Any]) -> list[dict[str, str]]:
-    """Taori et al. 2023, with `system` and earlier pairs in `history` as later files have them."""
-    messages = [_message("system", value["system"])] if value.get("system") else []
+def question(value: dict[str, Any], key: str = "instruction") -> list[dict[str, str]]:
+    """What is asked in a row of alpaca's (Taori et al. 2023), with `system` and `history` as later files have them."""
+    messages = [message("system", value["system"])] if value.get("system") else []
     history = value.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise _NoConversation(t("its history is not made of pairs"))
-    for question, answer in history:
-        messages += [_message("user", question), _message("assistant", answer)]
-    question = "\n".join(text for text in (value["instruction"], value.get("input")) if text)
-    return [*messages, _message("user", question), _message("assistant", value["output"])]
+        raise NoConversation(t("its history is not made of pairs"))
+    for asked, answer in history:
+        messages += [message("user", asked), message("assistant", answer)]
+    given = message("user", value.get("input") or "")["content"]
+    return [*messages, message("user", "\n".join(text for text in (value[key], given) if text))]
 
 
-def _message(role: str, content: Any) -> dict[str, str]:
+def message(role: str, content: Any) -> dict[str, str]:
+    """Raises NoConversation when `content` is no text."""
     if not isinstance(content, str):
-        raise _NoConversation(t("the text of {role} is no text", role=role))
+        raise NoConversation(t("the text of {role} is no text", role=role))
     return {"role": role, "content": content}
 
 
-def _pair(question: str, answer: str) -> Callable[[dict[str, Any]], list[dict[str, str]]]:
-    return lambda value: [_message("user", value[question]), _message("assistant", value[answer])]
+def _pair(asked: str, answer: str) -> Callable[[dict[str, Any]], list[dict[str, str]]]:
+    return lambda value: [message("user", value[asked]), message("assistant", value[answer])]
 
 
 FORMS: tuple[tuple[str, tuple[str, ...], Callable[[dict[str, Any]], list[dict[str, str]]]], ...] = (
-    ("messages", ("messages",), lambda value: _turns(value, "messages")),
-    ("ShareGPT", ("conversations",), lambda value: _turns(value, "conversations")),
-    ("alpaca", ("instruction", "output"), _alpaca),
-    *((f"{question}/{answer}", (question, answer), _pair(question, answer)) for question, answer in PAIRS),
+    ("messages", ("messages",), lambda value: turns(value, "messages")),
+    ("ShareGPT", ("conversations",), lambda value: turns(value, "conversations")),
+    ("alpaca", ("instruction", "output"), lambda value: [*question(value), message("assistant", value["output"])]),
+    *((f"{asked}/{answer}", (asked, answer), _pair(asked, answer)) for asked, answer in PAIRS),
 )
 """Name, keys that tell it, and how it is read; the first whose keys are there counts."""

@@ -33,6 +33,9 @@ PLAIN = (
 )
 """For tokenizers with no control token but the end of a text: it stands between messages as between documents."""
 
+LONGEST_SOUGHT, MOST_SOUGHT = 64, 64
+"""Characters and number of the texts that a template may look for in messages: with more it would cost time."""
+
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
@@ -76,10 +79,15 @@ class ChatFormat:
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._seam = _seams(longest_first)
+        self._edge = _edges(longest_first)
+        sought = (text for text in self.template.constants if len(text) <= LONGEST_SOUGHT and self._edge.search(text))
+        longest = sorted(sought, key=lambda text: (-len(text), text))[:MOST_SOUGHT]
+        self._sought = re.compile(f"(?=({'|'.join(map(re.escape, longest))}))") if longest else None
 
     def require_usable(self) -> None:
         """Raises UserError when the template cannot lay out a question and its answer, so that it is said but once."""
-        self.lessons(QUESTION_AND_ANSWER)
+        if not any(self.lessons(QUESTION_AND_ANSWER)[0].counted):
+            raise UserError("The chat template leaves out what the assistant says, so that nothing can be learned.")
 
     @functools.cached_property
     def closing(self) -> int | None:
@@ -108,22 +116,29 @@ class ChatFormat:
         An answer counts with the token that closes it. Raises UserError when the template does not let it be found.
         """
         mark = self._unused_character(messages)
-        answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-        texts, spans = [], []
-        for place in answers:
-            before = self._render(messages[:place], mark, answer=True)
-            after = self._render(messages[: place + 1], mark, answer=False)
-            if not after.startswith(before):
-                raise UserError(
-                    "The chat template does not begin an answer as it asks for one, so that it cannot be told which "
-                    "tokens the assistant writes. Tune with another template: put a chat_template.jinja into the "
-                    "model's folder."
-                )
-            texts.append(after)
-            spans.append((len(before), len(after)))
-        if texts and all(texts[-1].startswith(text) for text in texts):
-            return [self._lesson(texts[-1], mark, spans)]
-        return [self._lesson(text, mark, [span]) for text, span in zip(texts, spans, strict=True)]
+        places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        found = [self._answer(messages[: place + 1], mark) for place in places]
+        if found and all(found[-1][0].startswith(text) for text, _ in found):
+            return [self._lesson(found[-1][0], mark, [span for _, span in found])]
+        return [self._lesson(text, mark, [span]) for text, span in found]
+
+    def last_lesson(self, messages: Sequence[Message]) -> Lesson:
+        """What is learned of the last message, an answer, alone. Raises UserError as `lessons` does."""
+        mark = self._unused_character(messages)
+        text, span = self._answer(messages, mark)
+        return self._lesson(text, mark, [span])
+
+    def _answer(self, messages: Sequence[Message], mark: str) -> tuple[str, tuple[int, int]]:
+        """The text of messages that end in an answer, and from where to where that one goes in it."""
+        before = self._render(messages[:-1], mark, answer=True)
+        after = self._render(messages, mark, answer=False)
+        if not after.startswith(before):
+            raise UserError(
+                "The chat template does not begin an answer as it asks for one, so that it cannot be told which "
+                "tokens the assistant writes. Tune with another template: put a chat_template.jinja into the "
+                "model's folder."
+            )
+        return after, (len(before), len(after))
 
     def _lesson(self, text: str, mark: str, spans: list[tuple[int, int]]) -> Lesson:
         tokens = self._encode(text, mark)
@@ -138,10 +153,27 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], mark: str, *, answer: bool) -> str:
         """The text, in which `mark` stands where a message could otherwise take part in spelling a control token."""
-        guarded: list[dict[str, Any]] = [
-            {**message, "content": self._seam.sub(mark, message["content"])} for message in messages
-        ]
+        guarded: list[dict[str, Any]] = []
+        for message in messages:
+            if message["role"] not in ROLES:
+                raise UserError("A message is of {role!r:.40}, which is none of {known}.", **_named(message["role"]))
+            # Nothing else, which a template might write unguarded.
+            guarded.append({"role": message["role"], "content": self._guarded(message["content"], mark)})
         return self.template.render(guarded, answer=answer, **self._names)
+
+    def _guarded(self, content: str, mark: str) -> str:
+        """With `mark` wherever a control token would be spelled, or could be once the template has taken out a part.
+
+        What the template itself looks for, such as `</think>`, must stay as it is for it to be found.
+        """
+        sought: set[int] = set()
+        for found in self._sought.finditer(content) if self._sought else ():
+            sought.update(range(found.start(1) + 1, found.end(1)))
+        places = {found.start() for found in self._seam.finditer(content)}
+        places |= {found.start() for found in self._edge.finditer(content)} - sought
+        cuts = sorted({0, *places, len(content)})
+        parts = [content[start:end] for start, end in itertools.pairwise(cuts)]
+        return (mark if 0 in places else "") + mark.join(parts) + (mark if len(content) in places else "")
 
     def _unused_character(self, messages: Sequence[Message]) -> str:
         used = set(self.template.source).union(*(message["content"] for message in messages))
@@ -163,9 +195,8 @@ class ChatFormat:
                 plain = "".join(character for _, character in kept)
                 end = len(plain.rstrip()) if after is not None and after.eats_left else len(plain)
                 start = len(plain) - len(plain.lstrip()) if before is not None and before.eats_right else 0
-                encoding = self.tokenizer.inner.encode(plain[start:end], add_special_tokens=False)
-                offsets = (place + kept[start + first][0] for first, _ in encoding.offsets)
-                found += zip(encoding.ids, offsets, strict=True)
+                pairs = self.tokenizer.plain_ids(plain[start:end])
+                found += ((id, place + kept[start + first][0]) for id, first in pairs)
             place += len(part)
         return found
 
@@ -174,13 +205,23 @@ def _at(parts: list[str], number: int) -> str:
     return parts[number] if 0 <= number < len(parts) else ""
 
 
+def _named(role: Any) -> dict[str, Any]:
+    return {"role": role, "known": ", ".join(ROLES)}
+
+
 def _seams(controls: list[str]) -> re.Pattern[str]:
     """Places after the first and before the last character of what could be, or become, part of a control token.
 
-    Looking at two characters is enough to spare what templates look for, such as `</think>`.
+    Looking at two characters is enough to tell what else begins so. Templates may change letters to small or capital.
     """
     first = {(token[0], token[1:2]) for token in controls}
     last = {(token[-2:-1], token[-1]) for token in controls}
     after = (rf"(?<={re.escape(one)})(?={re.escape(two)}|\Z)" for one, two in first)
     before = (rf"(?:(?<={re.escape(one)})|\A)(?={re.escape(two)})" for one, two in last)
-    return re.compile("|".join(itertools.chain(sorted(after), sorted(before))))
+    return re.compile("|".join(itertools.chain(sorted(after), sorted(before))), re.IGNORECASE)
+
+
+def _edges(controls: list[str]) -> re.Pattern[str]:
+    """All places after a character with which a control token begins, and before one with which one ends."""
+    first, last = ("".join(sorted({re.escape(token[place]) for token in controls})) for place in (0, -1))
+    return re.compile(f"(?<=[{first}])|(?=[{last}])", re.IGNORECASE)

@@ -62,6 +62,7 @@ class ChatTemplate:
         self._environment = _Bounded()
         self._one_at_a_time = threading.Lock()
         self._template = self._within_bounds(lambda: self._environment.compiled(source))
+        self.constants: frozenset[str] = self._within_bounds(lambda: self._environment.constants(source))
 
     def render(self, messages: list[dict[str, Any]], *, answer: bool, **values: Any) -> str:
         """The text of messages; with `answer`, up to where the assistant's next message begins. Raises UserError."""
@@ -111,6 +112,11 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
     def compiled(self, source: str) -> jinja2.Template:
         """The template, with a look at the clock wherever it goes round."""
         return self.from_string(_Watch(self).visit(self.parse(source)))
+
+    def constants(self, source: str) -> frozenset[str]:
+        """The texts that a template compares with, searches for or writes."""
+        found = (node.value for node in self.parse(source).find_all(nodes.Const))
+        return frozenset(value for value in found if isinstance(value, str))
 
     def spend(self, characters: int) -> str:
         """Count so many characters and look at the clock."""

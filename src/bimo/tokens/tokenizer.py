@@ -106,7 +106,37 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
-        return self.inner.encode(text, add_special_tokens=False).ids
+        return [id for id, _ in self.plain_ids(text)]
+
+    def plain_ids(self, text: str) -> list[tuple[int, int]]:
+        """(id, where in the text it begins) for each token of a text, none of them a special one but the unknown.
+
+        Some vocabularies hold special tokens as words like others. Raises UserError when one of them is a character.
+        """
+        found: list[tuple[int, int]] = []
+        parts = [(0, text)]
+        while parts:
+            begin, part = parts.pop()
+            encoding = self.inner.encode(part, add_special_tokens=False)
+            if self._forbidden.isdisjoint(encoding.ids):
+                found += ((id, begin + start) for id, (start, _) in zip(encoding.ids, encoding.offsets, strict=True))
+                continue
+            spelled = [span for id, span in zip(encoding.ids, encoding.offsets, strict=True) if id in self._forbidden]
+            if any(end - start < 2 for start, end in spelled):
+                raise UserError("The tokenizer takes {part!r} for a special token.", part=part[slice(*spelled[0])])
+            cuts = [0, *(start + 1 for start, _ in spelled), len(part)]
+            parts += [(begin + start, part[start:end]) for start, end in itertools.pairwise(cuts)][::-1]
+        return found
+
+    @functools.cached_property
+    def _forbidden(self) -> frozenset[int]:
+        """Special tokens that no text may become; the one for what is unknown may be, unless it also ends a text."""
+        model = self.inner.model
+        unknown = getattr(model, "unk_token", None) and self.inner.token_to_id(model.unk_token)
+        if isinstance(model, models.Unigram):
+            unknown = json.loads(self.inner.to_str())["model"].get("unk_id")
+        special = (number for number, token in self.inner.get_added_tokens_decoder().items() if token.special)
+        return frozenset(number for number in special if number != unknown or number == self.end)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """The ids of many texts, each as `encode` gives them; on all cores."""

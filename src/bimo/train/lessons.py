@@ -17,9 +17,9 @@ from bimo.models.families import LanguageModule
 from bimo.runtime import t
 from bimo.tokens.chat import Lesson
 from bimo.tokens.lengths import LengthBatches
-from bimo.train.losses import IGNORED, answer_loss
+from bimo.train.losses import IGNORED, answer_loss, token_losses
 
-__all__ = ["Answers", "LessonBatches"]
+__all__ = ["Answers", "LessonBatches", "answer_likelihoods", "filled", "likelihoods_per_token"]
 
 MOST_TOKENS = 2048
 """Of a batch, filled up: what backward needs of them has to stand in memory."""
@@ -42,16 +42,44 @@ class LessonBatches:
         return map(self._filled, self._order)
 
     def _filled(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each position's target is the id after it, where that one counts."""
-        lessons = [self._lessons[number] for number in numbers]
-        longest = max(len(lesson.ids) for lesson in lessons) - 1
-        ids = np.zeros((len(lessons), longest), dtype=np.int64)
-        targets = np.full((len(lessons), longest), IGNORED, dtype=np.int64)
-        for row, lesson in enumerate(lessons):
-            T = len(lesson.ids) - 1
-            ids[row, :T] = lesson.ids[:-1]
-            targets[row, :T] = np.where(lesson.counted[1:], lesson.ids[1:], IGNORED)
-        return ids, targets
+        return filled([self._lessons[number] for number in numbers])
+
+
+def filled(lessons: Sequence[Lesson]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and targets [B, T], int64: each position's target is the id after it, where that one counts."""
+    longest = max(len(lesson.ids) for lesson in lessons) - 1
+    ids = np.zeros((len(lessons), longest), dtype=np.int64)
+    targets = np.full((len(lessons), longest), IGNORED, dtype=np.int64)
+    for row, lesson in enumerate(lessons):
+        T = len(lesson.ids) - 1
+        ids[row, :T] = lesson.ids[:-1]
+        targets[row, :T] = np.where(lesson.counted[1:], lesson.ids[1:], IGNORED)
+    return ids, targets
+
+
+def answer_likelihoods(model: LanguageModule, ids: np.ndarray, targets: np.ndarray) -> Tensor:
+    """Natural logarithm of the probability of each row's answer: ids and targets [B, T] -> [B] in float32."""
+    device = model.embedding.weight.device
+    read, wanted = torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device)
+    counting = wanted != IGNORED
+    hidden, head = model.hidden_states(read)[counting], model.head
+    losses = token_losses(hidden, head.weight, wanted[counting], head.bias)
+    rows = torch.arange(len(ids), device=device)[:, None].expand(ids.shape)[counting]
+    return torch.zeros(len(ids), device=device).index_add(0, rows, -losses)
+
+
+@torch.no_grad()
+def likelihoods_per_token(model: LanguageModule, lessons: Sequence[Lesson]) -> np.ndarray:
+    """Natural logarithm of the probability of each lesson's answers, over the number of their tokens: [B]."""
+    training = model.training
+    model.eval()
+    found = np.empty(len(lessons))
+    for numbers in LengthBatches([len(lesson.ids) for lesson in lessons], rows=8, tokens=MOST_TOKENS, seed=0):
+        part = [lessons[number] for number in numbers]
+        found[numbers] = answer_likelihoods(model, *filled(part)).cpu().numpy()
+        found[numbers] /= [sum(lesson.counted[1:]) for lesson in part]
+    model.train(training)
+    return found
 
 
 class Answers:

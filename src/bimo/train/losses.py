@@ -24,6 +24,8 @@ __all__ = [
     "linear_cross_entropy_reference",
     "masked_loss",
     "next_token_loss",
+    "token_losses",
+    "token_losses_reference",
     "translation_loss",
     "with_noise",
 ]
@@ -108,6 +110,52 @@ def linear_cross_entropy_reference(
     bias = None if bias is None else bias.to(hidden.dtype)
     logits = F.linear(hidden, weight.to(hidden.dtype), bias).float()
     return F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing)
+
+
+class _TokenLosses(torch.autograd.Function):
+    """The loss of each token by itself. How much each will count is known on the way back alone: the gradient of the
+    hidden states is made on the way out for a weight of one, that of the matrix, where it learns, on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> Tensor:
+        cast, added = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        hidden_gradient = torch.empty_like(hidden)
+        losses = torch.empty(len(hidden), device=hidden.device)
+        for start in range(0, len(hidden), ROWS):
+            part = slice(start, start + ROWS)
+            losses[part], gradient = _cross_entropy(F.linear(hidden[part], cast, added), targets[part])
+            hidden_gradient[part] = gradient @ cast
+        ctx.save_for_backward(hidden, weight, targets, bias, hidden_gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, targets, bias, hidden_gradient = ctx.saved_tensors
+        counts = gradients[0].to(hidden.dtype)[:, None]
+        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
+        if weight_gradient is not None or bias_gradient is not None:
+            cast, added = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+            for start in range(0, len(hidden), ROWS):
+                part = slice(start, start + ROWS)
+                _, gradient = _cross_entropy(F.linear(hidden[part], cast, added), targets[part])
+                gradient = gradient * counts[part]
+                if weight_gradient is not None:
+                    weight_gradient += gradient.mT @ hidden[part]
+                if bias_gradient is not None:
+                    bias_gradient += gradient.sum(dim=0, dtype=bias_gradient.dtype)
+        return hidden_gradient * counts, weight_gradient, None, bias_gradient
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Cross-entropy in nats of each of the targets [N] -> [N] in float32; shapes as in `linear_cross_entropy`."""
+    return _TokenLosses.apply(hidden, weight, targets, bias)
+
+
+def token_losses_reference(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same, as it is written."""
+    bias = None if bias is None else bias.to(hidden.dtype)
+    return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype), bias).float(), targets, reduction="none")
 
 
 def with_noise(ids: Tensor, share: float) -> Tensor:

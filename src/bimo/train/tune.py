@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,20 +21,18 @@ from bimo.train.objectives import Objective
 
 __all__ = ["EpochBatches", "TuneConfig", "Tuning"]
 
-LORA_RATE, FULL_RATE = 1e-3, 5e-5
-"""Learning rates of AdamW. The first lowered the held-out loss of a real model (docs/log.md); the second is untried."""
-
 WARMUP, DECAY, CLIP = 0.05, 0.9, 1.0
 MOST_WORSE = -0.5
 """A model that can speak already has little to gain, but its loss must not grow by half either."""
 
 
 RANGES = {
-    "epochs": "above 0",
+    "epochs": "0 or more",
     "minutes": "0 or more",
     "rate": "0 or more",
     "batch": "0 or more",
-    "context": "at least 2",
+    "context": "0, or at least 2",
+    "beta": "0 or more",
     "validations": "0 or more",
     "seed": "0 or more, below 2^63",
 }
@@ -42,32 +40,48 @@ RANGES = {
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """How to tune. `lora` None changes all weights; `rate` 0 takes the usual one; `batch` counts examples,
-    0 takes the usual number of the task.
+    """How to tune. `lora` None changes all weights; `batch` counts examples, `context` tokens of each.
 
-    `minutes` ends it earlier than `epochs` would; 0 does not. Raises UserError when a number is out of range.
+    0 takes what is usual for a task. `minutes` ends it earlier than `epochs` would; 0 does not. `beta` is for
+    preferences: how much going away from the model as it was counts against what is preferred. Raises UserError when a
+    number is out of range.
     """
 
     lora: LoRAConfig | None = None
-    epochs: float = 2.0
+    epochs: float = 0.0
     minutes: float = 0.0
     rate: float = 0.0
     batch: int = 0
-    context: int = 1024
+    context: int = 0
+    beta: float = 0.0
     validations: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
         fits = {
-            "epochs": 0 < self.epochs < math.inf,
+            "epochs": 0 <= self.epochs < math.inf,
             "minutes": 0 <= self.minutes < math.inf,
             "rate": 0 <= self.rate < math.inf,
             "batch": self.batch >= 0,
-            "context": self.context >= 2,
+            "context": self.context == 0 or self.context >= 2,
+            "beta": 0 <= self.beta < math.inf,
             "validations": self.validations >= 0,
             "seed": 0 <= self.seed < 2**63,
         }
         require_ranges(self, fits, lambda name: t(RANGES[name]))
+
+    def filled(
+        self, *, rate: float, epochs: float = 2.0, batch: int = 8, context: int = 1024, beta: float = 0.0
+    ) -> TuneConfig:
+        """With what is usual for a task wherever 0 stands."""
+        return replace(
+            self,
+            rate=self.rate or rate,
+            epochs=self.epochs or epochs,
+            batch=self.batch or batch,
+            context=self.context or context,
+            beta=self.beta or beta,
+        )
 
 
 class EpochBatches(Protocol):
@@ -80,7 +94,10 @@ class EpochBatches(Protocol):
 
 
 class Tuning:
-    """One tuning in one folder `home`: what the hooks of the loop share. `objective` knows what is held out."""
+    """One tuning in one folder `home`: what the hooks of the loop share.
+
+    `objective` knows what is held out; `settings` are filled, see TuneConfig.
+    """
 
     def __init__(
         self,
@@ -112,13 +129,12 @@ class Tuning:
         seed_everything(settings.seed)
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         own = [weight for name, weight in self.model.named_parameters() if ".low_rank." not in name]
-        rate = settings.rate or (FULL_RATE if self.lora is None else LORA_RATE)
         steps = max(1, round(settings.epochs * self.batches.steps_per_epoch))
         before = self.objective.validate(self.model)
         self._say(before, 0)
         trainer = Trainer(
             self.model,
-            [torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)],
+            [torch.optim.AdamW(trained, lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0)],
             self.batches,
             objective=self.objective.loss,
             folder=self.home / "checkpoints",
@@ -144,7 +160,7 @@ class Tuning:
             "held_out": {"before": before, "after": self.objective.validate(self.model)},
             "trained_parameters": sum(weight.numel() for weight in trained),
             "parameters": sum(weight.numel() for weight in own),
-            "learning_rate": rate,
+            "learning_rate": settings.rate,
             "steps": progress.step,
             "weights_of_step": kept,
             "epochs": progress.step / self.batches.steps_per_epoch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,15 @@ SAMPLES = 5
 def tune(wish: Wish) -> dict[str, Any]:
     """Let an encoder learn to answer; returns the facts of `bimo/tune.json`."""
     path, out = wish.require_model(), wish.out
-    wish.refuse(engine=wish.engine, column=wish.columns, lora=wish.settings.lora)
+    wish.refuse(
+        engine=wish.engine,
+        column=wish.columns,
+        lora=wish.settings.lora,
+        beta=wish.settings.beta,
+        general=wish.general,
+    )
     check_output(out)
-    settings = replace(wish.settings, rate=wish.settings.rate or RATE, context=min(wish.settings.context, CONTEXT))
+    settings = wish.settings.filled(rate=RATE, context=CONTEXT)
     found = read_questions(wish.file)
     wish.console.say("Read", found.describe())
     tell_refused(found.refused, wish.console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,20 +26,31 @@ class Conversation:
     seed: int = 0
     stop: tuple[str, ...] = ()
     path: Path | None = None
+    forgotten: int = 0
+    """The messages that had no room any more when the model was last asked."""
 
-    def ask(self, text: str) -> Iterator[str]:
-        """Stream the answer to what the user says."""
+    def ask(self, text: str) -> Generator[str, None, None]:
+        """Stream the answer to what the user says. Closed early, it keeps what was said until then."""
         said: list[Message] = [*self.messages, {"role": "user", "content": text}]
         pieces: list[str] = []
-        for piece in self.model.reply(
-            self._within_reach(said),
-            max_tokens=self.max_tokens,
-            sampling=self.sampling,
-            seed=self.seed + len(said),
-            stop=self.stop,
-        ):
-            pieces.append(piece)
-            yield piece
+        reached = self._within_reach(said)
+        self.forgotten = len(said) - len(reached)
+        try:
+            for piece in self.model.reply(
+                reached,
+                max_tokens=self.max_tokens,
+                sampling=self.sampling,
+                seed=self.seed + len(said),
+                stop=self.stop,
+            ):
+                pieces.append(piece)
+                yield piece
+        except GeneratorExit:
+            self._keep(said, pieces)
+            raise
+        self._keep(said, pieces)
+
+    def _keep(self, said: list[Message], pieces: list[str]) -> None:
         self.messages = [*said, {"role": "assistant", "content": "".join(pieces)}]
         if self.path is not None:
             write_json(self.path, {"messages": self.messages})

@@ -47,15 +47,11 @@ MOST_UNEVEN = 10.0
 
 def usual(settings: TuneConfig, *, from_nothing: bool) -> TuneConfig:
     """Settings that nobody chose become those that are usual for texts."""
-    general = TuneConfig()
-    rate = USUAL_RATE_FROM_NOTHING if from_nothing else USUAL_RATE
-    return replace(
-        settings,
-        batch=USUAL_BATCH if settings.batch == general.batch else settings.batch,
-        epochs=(3 if from_nothing else 1) * USUAL_EPOCHS if settings.epochs == general.epochs else settings.epochs,
-        context=USUAL_CONTEXT if settings.context == general.context else settings.context,
-        rate=settings.rate or rate,
-    )
+    if from_nothing:
+        return settings.filled(
+            rate=USUAL_RATE_FROM_NOTHING, epochs=3 * USUAL_EPOCHS, batch=USUAL_BATCH, context=USUAL_CONTEXT
+        )
+    return settings.filled(rate=USUAL_RATE, epochs=USUAL_EPOCHS, batch=USUAL_BATCH, context=USUAL_CONTEXT)
 
 
 @dataclass(frozen=True)

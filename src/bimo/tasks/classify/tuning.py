@@ -34,7 +34,7 @@ FLOPS_SHARE = 0.4
 
 def tune(wish: Wish) -> dict[str, Any]:
     """Learn to classify; returns the facts of `bimo/tune.json`. Raises UserError when file or model will not do."""
-    wish.refuse(lora=wish.settings.lora)
+    wish.refuse(lora=wish.settings.lora, beta=wish.settings.beta, general=wish.general)
     check_output(wish.out)
     found = read_labelled(wish.file, columns=wish.columns)
     wish.console.say("Read", found.describe())

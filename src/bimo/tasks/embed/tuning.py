@@ -46,7 +46,7 @@ Without it encoders that were trained for minutes lost by dropout what they had 
 def tune(wish: Wish) -> dict[str, Any]:
     """Let an encoder learn vectors; returns the facts of `bimo/tune.json`."""
     path, out, settings = wish.require_model(), wish.out, wish.settings
-    wish.refuse(engine=wish.engine, lora=settings.lora)
+    wish.refuse(engine=wish.engine, lora=settings.lora, beta=settings.beta, general=wish.general)
     check_output(out)
     start = open_embedder(path, device=wish.device)
     if not isinstance(start.model, Encoder):
@@ -88,8 +88,8 @@ def _tune(
     start: Embedder, train: Examples, held_out: Examples, settings: TuneConfig, out: Path, console: Console
 ) -> dict[str, Any]:
     """Tune, and write a folder that sentence-transformers reads as well."""
+    settings = settings.filled(rate=RATE_BY_WIDTH / start.width, batch=BATCH)
     context = min(start.context, settings.context)
-    settings = replace(settings, rate=settings.rate or RATE_BY_WIDTH / start.width)
     framing, pooling = Framing(start.tokenizer, context=context), Pooling(start.layout.pooling)
     model = bare(start.model, dropout=DROPOUT)
     batches, held = (

@@ -1,0 +1,274 @@
+"""`bimo tune --task prefer`: a model and pairs of answers, one better than the other -> one that tells them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bimo.config import to_mapping
+from bimo.console import Console
+from bimo.files import digest_file, write_json
+from bimo.generate.engine import LanguageModel
+from bimo.intervals import bootstrap
+from bimo.report.tuning_report import write_tuning_report
+from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
+from bimo.tasks.chat.before_after import (
+    General,
+    base_line,
+    bits_per_byte,
+    find_general,
+    general_line,
+    replies,
+    sample_lines,
+    save_tuned,
+    training_line,
+    wins,
+)
+from bimo.tasks.folder import claimed, number_format, tell_refused, write_refused
+from bimo.tasks.tune import Wish
+from bimo.text.documents import Rejected, describe_reason
+from bimo.text.preferences import Preference, Preferences, read_preferences
+from bimo.tokens.chat import ChatFormat, Lesson
+from bimo.train.lessons import likelihoods_per_token
+from bimo.train.preferences import Duel, DuelBatches, Preferred, divergence, told_right
+from bimo.train.pretrain import check_output
+from bimo.train.tune import TuneConfig, Tuning
+from bimo.weights.adapters import adapter_to_peft
+from bimo.weights.opening import OpenedModel, open_model
+
+__all__ = ["tune", "tune_lines"]
+
+MOST_HELD_OUT = 200
+HELD_OUT_SHARE = 0.2
+"""More than of conversations: a share of pairs that are told right is a coarse figure."""
+
+SAMPLES = 3
+BETA = 0.1
+"""As in Rafailov et al. 2023, section 6."""
+
+LORA_RATE, FULL_RATE = 2e-4, 2e-6
+
+
+def tune(wish: Wish) -> dict[str, Any]:
+    """Let a model prefer the better one of two answers; returns the facts of `bimo/tune.json`."""
+    path, out = wish.require_model(), wish.out
+    wish.refuse(engine=wish.engine, column=wish.columns)
+    settings = wish.settings.filled(rate=FULL_RATE if wish.settings.lora is None else LORA_RATE, beta=BETA)
+    check_output(out)
+    where = pick_device(wish.device)
+    opened = open_model(path, device=where)
+    found = read_preferences(wish.file)
+    wish.console.say("Read", found.describe())
+    duels = _split(found, opened, settings)
+    tell_refused(found.refused, wish.console)
+    general = find_general(opened, wish.general, wish.console)
+    digests = opened.digests()
+    inputs = {"model": digests, "file": digest_file(wish.file), "template": duels.format.template.source}
+    if wish.general is not None:
+        inputs["general"] = digest_file(wish.general)
+    with claimed(out, {"task": "prefer", **inputs, "settings": to_mapping(settings)}) as finished:
+        if finished is not None:
+            wish.console.say("Tuning", t("was finished before; nothing to do"))
+            return finished
+        write_refused(out, found.refused)
+        facts = _tune(opened, duels, general, settings, out, where, wish.console)
+        facts |= {"pairs": {**duels.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
+        facts["base"] = {"before": digests, "after": opened.digests()}
+        write_json(out / "bimo" / "tune.json", facts)
+        wish.console.say("Look", str(write_tuning_report(out)))
+    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
+    return facts
+
+
+@dataclass
+class _Duels:
+    """What is tuned on, and what is held out to test with."""
+
+    format: ChatFormat
+    train: list[Duel] = field(default_factory=list)
+    held_out: list[Duel] = field(default_factory=list)
+    examples: list[Preference] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: {"train": 0, "held_out": 0, "cut": 0})
+
+
+def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> _Duels:
+    """Which questions are held out, each with all of its pairs, depends on what they say and on the seed alone."""
+    duels = _Duels(opened.chat())
+    duels.format.require_usable()
+    length = min(settings.context, opened.source.config.context) + 1
+    usable: dict[str, list[tuple[Preference, Duel]]] = {}
+    seen = set()
+    for preference in found.kept:
+        said = (json.dumps(preference.messages, ensure_ascii=False), preference.chosen, preference.rejected)
+        if said in seen:
+            reason, duel = describe_reason("duplicate"), None
+        else:
+            reason, duel = _duel(duels, preference, length)
+        seen.add(said)
+        if duel is None:
+            found.refused.append(Rejected(found.path.name, preference.row, "bad_row", reason, said[0][:200]))
+            continue
+        question = hashlib.sha256(f"{settings.seed}{said[0]}".encode()).hexdigest()
+        usable.setdefault(question, []).append((preference, duel))
+    if len(usable) < 2:
+        raise UserError(
+            "Pairs of answers to two questions are needed, one of them to test with, but {path} has usable ones of "
+            "{count}{first}.",
+            code=DATA_REFUSED,
+            path=found.path,
+            count=len(usable),
+            first=f" ({found.refused[0]})" if found.refused else "",
+        )
+    pairs = sum(map(len, usable.values()))
+    wanted = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * pairs)))
+    order = sorted(usable)
+    for number, question in enumerate(order):
+        held_out = len(duels.held_out) < wanted and number < len(order) - 1
+        (duels.held_out if held_out else duels.train).extend(duel for _, duel in usable[question])
+        duels.counts["held_out" if held_out else "train"] += len(usable[question])
+        if held_out and number < SAMPLES:
+            duels.examples.append(usable[question][0][0])
+    return duels
+
+
+def _duel(duels: _Duels, preference: Preference, length: int) -> tuple[str, Duel | None]:
+    """The reason why it cannot be used, or "" and what can."""
+    texts = (preference.chosen, preference.rejected)
+    try:
+        whole = [
+            duels.format.last_lesson([*preference.messages, {"role": "assistant", "content": text}]) for text in texts
+        ]
+    except UserError as error:
+        return str(error), None
+    chosen, rejected = (Lesson(lesson.ids[:length], lesson.counted[:length]) for lesson in whole)
+    if not any(chosen.counted[1:]) or not any(rejected.counted[1:]):
+        return t("its answers begin after {tokens:,} tokens", tokens=length - 1), None
+    if chosen.ids == rejected.ids:
+        return t("its answers do not differ within {tokens:,} tokens", tokens=length - 1), None
+    duels.counts["cut"] += any(len(lesson.ids) > length for lesson in whole)
+    return "", Duel(chosen, rejected)
+
+
+def _tune(
+    opened: OpenedModel,
+    duels: _Duels,
+    general: General | None,
+    settings: TuneConfig,
+    out: Path,
+    device: torch.device,
+    console: Console,
+) -> dict[str, Any]:
+    """Tune, write what was learned, and look at the model before and after."""
+    model = opened.decoder(device=device)
+    model.compute_dtype = number_format(out, device)
+    prompts = [[*example.messages] for example in duels.examples]
+    untuned = LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat)
+    said = [replies(untuned, prompts)]
+    held_out = duels.held_out
+    bits, likely = [bits_per_byte(model, general)], [_likely(model, held_out)]
+    batches = DuelBatches(duels.train, batch=settings.batch, seed=settings.seed)
+    objective = Preferred(duels.train, held_out, beta=settings.beta, batch=settings.batch)
+    tuning = Tuning(model, objective, batches, settings, home=out / "bimo", console=console)
+    if tuning.adapter is not None:
+        adapter_to_peft(tuning.adapter, model.config)  # while it has cost nothing: can it be written at all?
+    with console.progress("Reference", 1.0) as update:
+        objective.ask_reference(model, batches, update=lambda done: update(done, ""))
+    facts = tuning.run()
+    gains = objective.gains(model)
+    reference = None if tuning.adapter is not None else open_model(opened.path, device=device).decoder(device=device)
+    if reference is not None:
+        reference.compute_dtype = model.compute_dtype
+    facts["divergence"] = divergence(model, reference, [*(duel.chosen for duel in held_out)])
+    bits.append(bits_per_byte(model, general))
+    likely.append(_likely(model, held_out))
+    said.append(replies(save_tuned(out, tuning, opened, duels.format), prompts))
+    samples = [
+        {"messages": prompt, "reference": example.chosen, "rejected": example.rejected, "before": one, "after": other}
+        for prompt, example, one, other in zip(prompts, duels.examples, *said, strict=True)
+    ]
+    return {
+        "task": "prefer",
+        "model": str(opened.path),
+        "settings": to_mapping(settings),
+        "beta": settings.beta,
+        **facts,
+        "accuracy": _accuracy(gains, held_out),
+        "chosen": wins(likely[0][:, 0], likely[1][:, 0]),
+        "rejected": wins(likely[0][:, 1], likely[1][:, 1]),
+        "likelier": {
+            "before": float(told_right(likely[0]).mean()),
+            "after": float(told_right(likely[1]).mean()),
+        },
+        "general": general and {"name": general.name, "before": bits[0], "after": bits[1]},
+        "samples": samples,
+    }
+
+
+def _likely(model: Any, duels: Sequence[Duel]) -> np.ndarray:
+    """Likelihoods of a token of both answers [P, 2], chosen ones first."""
+    sides = ([duel.chosen for duel in duels], [duel.rejected for duel in duels])
+    return np.stack([likelihoods_per_token(model, side) for side in sides], axis=1)
+
+
+def _accuracy(gains: np.ndarray, duels: Sequence[Duel]) -> dict[str, Any]:
+    """The share of held-out pairs that are told right, with its 95 % interval; beside it that of the longer answer."""
+    right = told_right(gains)
+    longer = told_right(np.array([(sum(duel.chosen.counted), sum(duel.rejected.counted)) for duel in duels]))
+    return {
+        "share": float(right.mean()),
+        "interval": [*bootstrap(lambda drawn: right[drawn].mean(axis=1), len(right))],
+        "pairs": len(right),
+        "longer": float(longer.mean()),
+    }
+
+
+def tune_lines(facts: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a tuning."""
+    accuracy, after = facts["accuracy"], facts["held_out"]["after"]
+    low, high = accuracy["interval"]
+    return [
+        t(
+            "Held-out pairs told right: {share:.1%} of {pairs:,} ({low:.1%}-{high:.1%} in 95 % of resamples); 50 % is "
+            "chance, and {longer:.1%} have the longer answer chosen",
+            **accuracy,
+            low=low,
+            high=high,
+        ),
+        t(
+            "Held-out loss: {before:.3f} before, {after:.3f} after; reward of chosen answers {chosen:+.3f}, of "
+            "rejected ones {rejected:+.3f} (beta {beta:g})",
+            before=facts["held_out"]["before"]["loss"],
+            after=after["loss"],
+            chosen=after["chosen_reward"],
+            rejected=after["rejected_reward"],
+            beta=facts["beta"],
+        ),
+        t(
+            "Likelier, token by token: the chosen answer in {before:.1%} of the pairs before, in {after:.1%} after",
+            **facts["likelier"],
+        ),
+        t(
+            "Of {answers:,} held-out pairs the chosen answer became likelier in {chosen:,}, the rejected one in "
+            "{rejected:,}",
+            answers=facts["chosen"]["answers"],
+            chosen=facts["chosen"]["wins"],
+            rejected=facts["rejected"]["wins"],
+        ),
+        t(
+            "KL divergence from the model as it was: {nats:.4f} nats a token, exact, along the chosen answers that "
+            "are held out",
+            nats=facts["divergence"],
+        ),
+        general_line(facts),
+        training_line(facts, t("{rate:,.1f} pairs/s", rate=facts["targets_per_second"])),
+        base_line(facts),
+        *sample_lines(facts),
+    ]
