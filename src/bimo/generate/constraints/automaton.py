@@ -1,6 +1,7 @@
 """Expressions as automata over the bytes of UTF-8, and how far it is from each state to where the text may end.
 
-Thompson's construction, then that of subsets (Hopcroft, Motwani, Ullman, chapters 2 and 4). S states.
+Thompson's construction at once, that of subsets as far as somebody looks (Hopcroft, Motwani, Ullman, chapters 2 and 4):
+what a text may be can have more states than any memory, of which writing one text sees a few hundred. S states.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
-from bimo.generate.constraints.expressions import Both, Characters, Choice, Expression, InOrder, Repeat, Sequence
+from bimo.generate.constraints.expressions import Expression
+from bimo.generate.constraints.places import Arcs, Places, too_large
 from bimo.runtime import USAGE, UserError
 
 __all__ = ["DEAD", "FAR", "START", "Automaton", "compile_expression"]
@@ -20,245 +21,139 @@ __all__ = ["DEAD", "FAR", "START", "Automaton", "compile_expression"]
 DEAD, START = 0, 1
 """States of every automaton: from DEAD nothing leads on, a text begins in START."""
 
-MOST_STATES = 50_000
-"""A kilobyte each."""
-MOST_PLACES = 1_000_000
-
 FAR = np.iinfo(np.int32).max
 """From an end: that cannot be reached."""
-LENGTH_BORDERS = (0x7F, 0x7FF, 0xFFFF, 0x10FFFF)
-"""The last code points that take one, two, three and four bytes."""
 
-ByteRange = tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Automaton:
-    """table [S, 256]: the state after a byte; accepting [S]: whether the text may end; distance [S]: bytes to there.
-
-    Every state but DEAD leads to an accepting one.
-    """
-
-    table: np.ndarray
-    accepting: np.ndarray
-    distance: np.ndarray
-
-    def accepts(self, text: str) -> bool:
-        """Whether a whole text is allowed."""
-        state = START
-        for byte in text.encode():
-            state = self.table[state, byte]
-        return bool(self.accepting[state])
-
-    def without(self, missing: list[int]) -> Automaton:
-        """The texts that can be written without some bytes; where there is none, START is FAR from an end."""
-        table = self.table.copy()
-        table[:, missing] = DEAD
-        return _trimmed(table, self.accepting)
-
-    @functools.cached_property
-    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """(The byte, the state) [S] that come next on a shortest way to the end; zeros where the text may end."""
-        closer = self.distance[self.table] < self.distance[:, None]
-        byte = np.where(self.distance > 0, closer.argmax(axis=1), 0)
-        state = np.where((self.distance > 0) & (self.distance < FAR), self.table[np.arange(len(byte)), byte], DEAD)
-        return byte, state
+MOST_STATES = 20_000
+"""Where all of them are needed at once."""
 
 
 def compile_expression(expression: Expression) -> Automaton:
-    """The automaton of an expression. Raises UserError where it allows no text, or needs too many states."""
-    automaton = _determinise(expression)
+    """The automaton of an expression. Raises UserError where it allows no text, or is too large."""
+    automaton = _open(expression)
     if automaton.distance[START] == FAR:
         raise UserError("No text can have this form: it contradicts itself.", code=USAGE)
     return automaton
 
 
-class _Places:
-    """An automaton in which several ways may be open: arcs that read a byte of a range, and leaps that read nothing."""
+class Automaton:
+    """States are sets of places, numbered as they are met; every state but DEAD leads to an end.
 
-    def __init__(self) -> None:
-        self.arcs: list[list[tuple[int, int, int]]] = []
-        self.leaps: list[list[int]] = []
+    table [S, 256] is the state after a byte, for those that were expanded; distance [S] how many bytes are missing at
+    least to an end, where it is 0.
+    """
 
-    def new(self) -> int:
-        if len(self.arcs) >= MOST_PLACES:
-            raise _too_large()
-        self.arcs.append([])
-        self.leaps.append([])
-        return len(self.arcs) - 1
+    def __init__(self, places: Places, start: int, end: int, *, missing: frozenset[int] = frozenset()) -> None:
+        self._places, self._start, self._end, self._missing = places, start, end, missing
+        self._far = self._distances()
+        self._closure = functools.cache(self._close)
+        self._numbers: dict[frozenset[int], int] = {frozenset(): DEAD}
+        self._states: list[frozenset[int]] = [frozenset()]
+        self.table = np.zeros((64, 256), dtype=np.int32)
+        self.distance = np.full(64, FAR, dtype=np.int32)
+        self.expanded = np.zeros(64, dtype=bool)
+        self.expanded[DEAD] = True
+        if self._number(self._closure(frozenset([start]))) == DEAD:
+            self._states.append(frozenset())  # START is there, and leads nowhere
+        self.expand(np.array([START]))
 
-    def after(self, start: int) -> int:
-        """A new place that can be reached from `start` alone, so that loops may lead back to it."""
-        place = self.new()
-        self.leaps[start].append(place)
-        return place
+    def accepts(self, text: str) -> bool:
+        """Whether a whole text is allowed."""
+        state = START
+        for byte in text.encode():
+            state = self.after(state, byte)
+        return self.accepting(state)
 
-    def add(self, expression: Expression, start: int) -> int:
-        """Write an expression behind a place; returns the place where it ends, from which nothing leads on yet."""
-        match expression:
-            case Characters(ranges):
-                return self._characters(ranges, start)
-            case Sequence(parts):
-                for part in parts:
-                    start = self.add(part, start)
-                return self.after(start)
-            case Choice(parts):
-                end = self.new()
-                for part in parts:
-                    self.leaps[self.add(part, self.after(start))].append(end)
-                return end
-            case Repeat():
-                return self._repeat(expression, start)
-            case InOrder():
-                return self._in_order(expression, start)
-            case Both(first, second):
-                return self._embed(_product(_determinise(first), _determinise(second)), start)
+    def after(self, state: int, byte: int) -> int:
+        """The state after one byte."""
+        if not self.expanded[state]:
+            self._expand(state)
+        return int(self.table[state, byte])
 
-    def _characters(self, ranges: tuple[tuple[int, int], ...], start: int) -> int:
-        """Ways through the same last bytes share their places."""
-        end = self.new()
-        places: dict[tuple[ByteRange, ...], int] = {(): end}
+    def accepting(self, state: int) -> bool:
+        """Whether the text may end."""
+        return bool(self.distance[state] == 0)
 
-        def place_of(rest: tuple[ByteRange, ...]) -> int:
-            if rest not in places:
-                places[rest] = self.new()
-                self.arcs[places[rest]].append((*rest[0], place_of(rest[1:])))
-            return places[rest]
+    def nearest(self, state: int) -> tuple[int, int]:
+        """(The byte, the state) that come next on a shortest way to an end, which is not here."""
+        self.expand(np.array([state]))
+        byte = int((self.distance[self.table[state]] < self.distance[state]).argmax())
+        return byte, int(self.table[state, byte])
 
-        for spelled in _byte_ranges(ranges):
-            self.arcs[start].append((*spelled[0], place_of(spelled[1:])))
-        return end
+    def without(self, missing: list[int]) -> Automaton:
+        """The texts that can be written without some bytes; where there is none, START is FAR from an end."""
+        return Automaton(self._places, self._start, self._end, missing=frozenset(missing))
 
-    def _repeat(self, repeat: Repeat, start: int) -> int:
-        part, least, most, between = repeat.part, repeat.least, repeat.most, repeat.between
-        if most == 0:
-            return self.after(start)
-        final, entry = self.new(), self.after(start)
-        if least == 0:
-            self.leaps[entry].append(final)
-        for count in itertools.count(1):
-            loop = self.after(entry)
-            end = self.add(part, loop)
-            if count >= least:
-                self.leaps[end].append(final)
-            if most is None and count >= least:
-                back = self.after(end) if between is None else self.add(between, self.after(end))
-                self.leaps[back].append(loop)
-                break
-            if count == most:
-                break
-            entry = end if between is None else self.add(between, self.after(end))
-        return final
+    def expand(self, states: np.ndarray) -> None:
+        """Let the table have the rows of these states."""
+        unknown = states[~self.expanded[states]]
+        for state in np.unique(unknown).tolist() if len(unknown) else ():
+            self._expand(state)
 
-    def _in_order(self, listed: InOrder, start: int) -> int:
-        none_yet: int | None = self.after(start)
-        some = self.new()
-        for part, required in zip(listed.parts, listed.required, strict=True):
-            entry, after = self.new(), self.new()
-            if none_yet is not None:
-                self.leaps[none_yet].append(entry)
-            self.leaps[self.add(listed.between, self.after(some))].append(entry)
-            self.leaps[self.add(part, entry)].append(after)
-            if required:
-                none_yet = None
-            else:
-                self.leaps[some].append(after)
-            some = after
-        end = self.after(some)
-        if none_yet is not None:
-            self.leaps[none_yet].append(end)
-        return end
+    def complete(self) -> int:
+        """Expand all states; returns how many there are. Raises UserError where they are too many."""
+        state = START
+        while state < len(self._states):
+            self._expand(state)
+            if len(self._states) > MOST_STATES:
+                raise too_large()
+            state += 1
+        return len(self._states)
 
-    def _embed(self, automaton: Automaton, start: int) -> int:
-        """Write an automaton behind a place."""
-        places = [self.new() for _ in automaton.table]
-        end = self.new()
-        self.leaps[start].append(places[START])
-        for place, row, accepting in zip(places, automaton.table.tolist(), automaton.accepting, strict=True):
-            self.arcs[place] = [(*span, places[state]) for span, state in _runs(row)]
-            if accepting:
-                self.leaps[place].append(end)
-        return end
+    def _expand(self, state: int) -> None:
+        arcs = [arc for place in self._states[state] for arc in self._places.arcs[place]]
+        for first, after, targets in _cut(arcs):
+            self.table[state, first:after] = self._number(self._closure(targets))
+        self.table[state, list(self._missing)] = DEAD
+        self.expanded[state] = True
 
-    def closure(self, places: frozenset[int]) -> frozenset[int]:
-        """All that can be reached without reading anything, but those from which nothing is read."""
+    def _number(self, places: frozenset[int]) -> int:
+        if places not in self._numbers:
+            number = self._numbers[places] = len(self._states)
+            self._states.append(places)
+            if number == len(self.table):
+                self.table = np.concatenate([self.table, np.zeros_like(self.table)])
+                self.distance = np.concatenate([self.distance, np.full_like(self.distance, FAR)])
+                self.expanded = np.concatenate([self.expanded, np.zeros_like(self.expanded)])
+            self.distance[number] = min(self._far[place] for place in places)
+        return self._numbers[places]
+
+    def _close(self, places: frozenset[int]) -> frozenset[int]:
+        """All places that can be reached without reading anything and lead to an end; those that only lead on, not."""
         seen, open_ = set(places), list(places)
         while open_:
-            for place in self.leaps[open_.pop()]:
+            for place in self._places.leaps[open_.pop()]:
                 if place not in seen:
                     seen.add(place)
                     open_.append(place)
-        return frozenset(place for place in seen if self.arcs[place] or not self.leaps[place])
+        return frozenset(
+            place for place in seen if self._far[place] < FAR and (self._places.arcs[place] or place == self._end)
+        )
+
+    def _distances(self) -> list[int]:
+        """Bytes from each place to the end, by a search from there back, in which leaps cost nothing."""
+        before: list[list[tuple[int, int]]] = [[] for _ in self._places.arcs]
+        for place, (arcs, leaps) in enumerate(zip(self._places.arcs, self._places.leaps, strict=True)):
+            for first, last, target in arcs:
+                if not self._missing or not self._missing.issuperset(range(first, last + 1)):
+                    before[target].append((place, 1))
+            for target in leaps:
+                before[target].append((place, 0))
+        far = [int(FAR)] * len(before)
+        far[self._end] = 0
+        waiting = deque([(0, self._end)])
+        while waiting:
+            distance, place = waiting.popleft()
+            if distance > far[place]:
+                continue
+            for earlier, cost in before[place]:
+                if distance + cost < far[earlier]:
+                    far[earlier] = distance + cost
+                    (waiting.append if cost else waiting.appendleft)((distance + cost, earlier))
+        return far
 
 
-def _byte_ranges(ranges: tuple[tuple[int, int], ...]) -> list[tuple[ByteRange, ...]]:
-    """Characters as sequences of ranges of bytes (Cox 2010, `Regular Expression Matching in the Wild`)."""
-    found: list[tuple[ByteRange, ...]] = []
-    for first, last in ranges:
-        for before, border in itertools.pairwise((-1, *LENGTH_BORDERS)):
-            low, high = max(first, before + 1), min(last, border)
-            if low <= high:
-                found += _same_length(list(chr(low).encode()), list(chr(high).encode()))
-    return found
-
-
-def _same_length(low: list[int], high: list[int]) -> list[tuple[ByteRange, ...]]:
-    """Sequences of ranges for all bytes between two that have as many; those behind the first go from 80 to BF."""
-    if len(low) == 1:
-        return [((low[0], high[0]),)]
-    if low[0] == high[0]:
-        return [((low[0], low[0]), *rest) for rest in _same_length(low[1:], high[1:])]
-    lowest, highest = [0x80] * (len(low) - 1), [0xBF] * (len(low) - 1)
-    found: list[tuple[ByteRange, ...]] = []
-    first, last = low[0], high[0]
-    if low[1:] != lowest:
-        found += [((first, first), *rest) for rest in _same_length(low[1:], highest)]
-        first += 1
-    behind: list[tuple[ByteRange, ...]] = []
-    if high[1:] != highest:
-        behind = [((last, last), *rest) for rest in _same_length(lowest, high[1:])]
-        last -= 1
-    if first <= last:
-        found.append(((first, last), *[(0x80, 0xBF)] * (len(low) - 1)))
-    return found + behind
-
-
-def _runs(row: list[int]) -> list[tuple[ByteRange, int]]:
-    """Ranges of bytes that lead to the same state, those to DEAD left out."""
-    runs, start = [], 0
-    for state, group in itertools.groupby(row):
-        length = len(list(group))
-        if state != DEAD:
-            runs.append(((start, start + length - 1), state))
-        start += length
-    return runs
-
-
-def _determinise(expression: Expression) -> Automaton:
-    """An automaton with one open way: its states are sets of places."""
-    places = _Places()
-    start = places.new()
-    end = places.add(expression, start)
-    closure = functools.cache(places.closure)
-    numbers: dict[frozenset[int], int] = {closure(frozenset([start])): START}
-    states = list(numbers)
-    rows = [np.zeros(256, dtype=np.int32)]
-    for state in states:  # grows while it is gone through
-        row = np.zeros(256, dtype=np.int32)
-        for first, after, targets in _cut([arc for place in state for arc in places.arcs[place]]):
-            reached = closure(targets)
-            if reached not in numbers:
-                numbers[reached] = len(states) + 1
-                states.append(reached)
-                if len(states) > MOST_STATES:
-                    raise _too_large()
-            row[first:after] = numbers[reached]
-        rows.append(row)
-    accepting = np.array([False, *(end in state for state in states)])
-    return _trimmed(np.stack(rows), accepting)
-
-
-def _cut(arcs: list[tuple[int, int, int]]) -> list[tuple[int, int, frozenset[int]]]:
+def _cut(arcs: Arcs) -> list[tuple[int, int, frozenset[int]]]:
     """(First byte, byte after the last, places reached) for arcs, cut where one of them begins or ends."""
     arcs = sorted(arcs)
     if all(last < first for (_, last, _), (first, _, _) in itertools.pairwise(arcs)):
@@ -272,49 +167,32 @@ def _cut(arcs: list[tuple[int, int, int]]) -> list[tuple[int, int, frozenset[int
     return pieces
 
 
-def _product(first: Automaton, second: Automaton) -> Automaton:
-    """What both allow: its states are pairs."""
-    numbers = {(START, START): START}
-    pairs = list(numbers)
-    rows = [np.zeros(256, dtype=np.int32)]
-    for one, other in pairs:  # grows while it is gone through
-        row = np.zeros(256, dtype=np.int32)
-        ahead = np.stack([first.table[one], second.table[other]], axis=1)
-        met, which = np.unique(ahead, axis=0, return_inverse=True)
-        for place, pair in enumerate(map(tuple, met.tolist())):
+def _open(expression: Expression) -> Automaton:
+    places = Places(_both)
+    start = places.new()
+    return Automaton(places, start, places.add(expression, start))
+
+
+def _both(first: Expression, second: Expression) -> tuple[list[Arcs], list[bool]]:
+    """What two expressions both allow: the arcs of each pair of their states, and whether the text may end there."""
+    one, other = _open(first), _open(second)
+    one.complete()
+    other.complete()
+    numbers = {(START, START): 0}
+    pairs = [(START, START)]
+    found: list[Arcs] = []
+    for mine, theirs in pairs:  # grows while it is gone through
+        arcs = []
+        both = zip(one.table[mine].tolist(), other.table[theirs].tolist(), strict=True)
+        for pair, group in itertools.groupby(enumerate(both), key=lambda entry: entry[1]):
+            reached = [byte for byte, _ in group]
             if DEAD in pair:
                 continue
             if pair not in numbers:
-                numbers[pair] = len(pairs) + 1
+                numbers[pair] = len(pairs)
                 pairs.append(pair)
                 if len(pairs) > MOST_STATES:
-                    raise _too_large()
-            row[which.ravel() == place] = numbers[pair]
-        rows.append(row)
-    accepting = np.array([False, *(first.accepting[one] and second.accepting[other] for one, other in pairs)])
-    return _trimmed(np.stack(rows), accepting)
-
-
-def _trimmed(table: np.ndarray, accepting: np.ndarray) -> Automaton:
-    """With the distances to the end; ways that never get there lead to DEAD instead."""
-    before: list[list[int]] = [[] for _ in table]
-    for state, row in enumerate(table):
-        for after in np.unique(row).tolist():
-            before[after].append(state)
-    distance = np.where(accepting, 0, FAR).astype(np.int32)
-    waiting = deque(np.flatnonzero(accepting).tolist())
-    while waiting:
-        state = waiting.popleft()
-        for earlier in before[state]:
-            if distance[earlier] == FAR and earlier != DEAD:
-                distance[earlier] = distance[state] + 1
-                waiting.append(earlier)
-    return Automaton(np.where(distance[table] == FAR, DEAD, table), accepting, distance)
-
-
-def _too_large() -> UserError:
-    return UserError(
-        "This form is too large to be held in mind: it has counts or nested parts that multiply. Make them smaller, "
-        "such as {{0,100}} instead of {{0,10000}}.",
-        code=USAGE,
-    )
+                    raise too_large()
+            arcs.append((reached[0], reached[-1], numbers[pair]))
+        found.append(arcs)
+    return found, [one.accepting(mine) and other.accepting(theirs) for mine, theirs in pairs]

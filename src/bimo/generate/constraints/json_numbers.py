@@ -12,7 +12,7 @@ MOST_DIGITS = 15
 """Before the point, and behind it: what a double holds exactly."""
 LARGEST = 10**MOST_DIGITS - 1
 USUAL_DECIMALS = 2
-"""That are offered between bounds, where the bounds have no more."""
+"""At most so many are offered between bounds, and as many as the bounds have."""
 
 DIGIT = Characters(((0x30, 0x39),))
 SIGN = Repeat(literal("-"), 0, 1)
@@ -32,9 +32,8 @@ def numbers(least: Decimal | None, most: Decimal | None, *, open_below: bool, op
         exponent = Repeat(sequence(letter, Repeat(signs, 0, 1), Repeat(DIGIT, 1, 2)), 0, 1)
         return sequence(SIGN, whole, fraction, exponent)
     bounds = [bound for bound in (least, most) if bound is not None]
-    finest = max(USUAL_DECIMALS, *(decimals_of(bound) for bound in bounds))
     forms = []
-    for decimals in range(finest + 1):
+    for decimals in sorted({*range(USUAL_DECIMALS + 1), *map(decimals_of, bounds)}):
         step = Decimal(1).scaleb(-decimals)
         low = least if least is None or not open_below else _next_above(least, step)
         high = most if most is None or not open_above else -_next_above(-most, step)

@@ -58,7 +58,7 @@ TURNS = 3
 """How often a schema that refers to itself is inside of itself."""
 NESTED = 2
 """How deep what has no schema nests."""
-MOST_DECIMALS = 9
+MOST_DECIMALS = 20
 
 COMMA, COLON = (Sequence((literal(sign), Repeat(literal(" "), 0, 1))) for sign in ",:")
 

@@ -6,6 +6,7 @@ S states of an automaton, V vocabulary, N nodes of a trie.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,16 @@ __all__ = ["Constraint", "TokenTrie", "Vocabulary", "allowed_reference"]
 STATES_REMEMBERED = 256
 """For how many states it is kept which tokens may come: up to eight bytes a token each."""
 
-Mask = tuple[np.ndarray, np.ndarray]
-"""Ids of tokens, and the state after each."""
+LONGEST_LOOK = 32
+"""Bytes of a token that are looked at where the way behind is known already."""
+
+
+class Mask(NamedTuple):
+    """Ids of tokens, the state after each, and the greatest distance of these states."""
+
+    ids: np.ndarray
+    after: np.ndarray
+    farthest: int
 
 
 class TokenTrie:
@@ -59,26 +68,30 @@ class TokenTrie:
         """Bytes that are no token by themselves."""
         return sorted({*range(256)} - {piece[0] for piece in self.pieces if len(piece) == 1})
 
-    def follow(self, nodes: np.ndarray, byte: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(Whether there is a child behind a byte, that child, whether a token ends there), each [len(nodes)]."""
-        edges = nodes * 256 + byte
-        place = np.minimum(np.searchsorted(self.edges, edges), len(self.edges) - 1)
-        there, child = self.edges[place] == edges, place + 1
-        return there, child, there & (self.after_tokens[child] > self.first_token[child])
+    def child(self, node: int, byte: int) -> int:
+        """The node behind a byte; 0, which is the root, where there is none."""
+        place = int(np.searchsorted(self.edges, node * 256 + byte))
+        return place + 1 if place < len(self.edges) and self.edges[place] == node * 256 + byte else 0
 
-    def mask(self, table: np.ndarray, state: int) -> Mask:
-        """All tokens that lead from a state of an automaton [S, 256] to one that is not DEAD."""
-        nodes, states = np.zeros(1, dtype=np.int64), np.array([state], dtype=table.dtype)
+    def ends_token(self, node: int) -> bool:
+        """Whether the way to a node is a whole token."""
+        return bool(self.after_tokens[node] > self.first_token[node])
+
+    def mask(self, automaton: Automaton, state: int) -> Mask:
+        """All tokens that lead from a state of an automaton to one that is not DEAD."""
+        nodes, states = np.zeros(1, dtype=np.int64), np.array([state], dtype=np.int32)
         ids, after = [], []
         while len(nodes):
             which, nodes = _spans(self.first_child[nodes], self.after_children[nodes])
-            states = table[states[which], self.byte[nodes]]
+            automaton.expand(states)
+            states = automaton.table[states[which], self.byte[nodes]]
             alive = np.flatnonzero(states != DEAD)
             nodes, states = nodes[alive], states[alive]
             which, tokens = _spans(self.first_token[nodes], self.after_tokens[nodes])
             ids.append(self.ids[tokens])
             after.append(states[which])
-        return np.concatenate(ids), np.concatenate(after)
+        met = np.concatenate(after)
+        return Mask(np.concatenate(ids), met, int(automaton.distance[met].max(initial=0)))
 
 
 def _spans(firsts: np.ndarray, afters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +118,6 @@ class Constraint:
     """An automaton with the tokens of a model, without the bytes for which it has no token.
 
     States are those of the automaton; a text begins in START.
-
-    `needed` [S] is how many tokens are enough from a state to where the text may end: a way is known that takes as
-    many. It is the least along the shortest way in bytes, which may be a few more than the least of all.
     """
 
     def __init__(self, automaton: Automaton, vocabulary: Vocabulary) -> None:
@@ -116,17 +126,51 @@ class Constraint:
         if self.automaton.distance[START] == FAR:
             raise _no_tokens()
         self._vocabulary = vocabulary
-        self.needed = self._count_needed()
-        self.most_needed = int(self.needed.max())
-        self._closed = np.logical_not(self.automaton.table.any(axis=1))
+        self._needed: dict[int, int] = {}
         self._mask = functools.lru_cache(STATES_REMEMBERED)(self._make_mask)
+
+    def needed(self, state: int) -> int:
+        """How many tokens are enough from a state to where the text may end: a way is known that takes as many.
+
+        It is the least along the shortest way in bytes, which may be a few more than the least of all.
+        """
+        ways, bytes_ = [state], []
+        while ways[-1] not in self._needed and not self.automaton.accepting(ways[-1]):
+            byte, way = self.automaton.nearest(ways[-1])
+            bytes_.append(byte)
+            ways.append(way)
+        # Behind a state whose number is known its way goes on, for tokens that reach beyond it.
+        known = len(ways) - 1
+        while not self.automaton.accepting(ways[-1]) and len(ways) - known < LONGEST_LOOK:
+            byte, way = self.automaton.nearest(ways[-1])
+            bytes_.append(byte)
+            ways.append(way)
+        for start in range(len(ways) - 1, -1, -1):
+            if self.automaton.accepting(ways[start]):
+                self._needed[ways[start]] = 0
+            elif ways[start] not in self._needed:
+                self._needed[ways[start]] = 1 + self._fewest_behind(ways[start:], bytes_[start:])
+        return self._needed[state]
+
+    def _fewest_behind(self, ways: list[int], bytes_: list[int]) -> int:
+        """Of the states on a way that one token reaches from its first, the fewest tokens from there."""
+        trie, node, found = self._vocabulary.anywhere, 0, []
+        for byte, way in zip(bytes_, ways[1:], strict=True):
+            node = trie.child(node, byte)
+            if not node:
+                break
+            if trie.ends_token(node) and way in self._needed:
+                found.append(self._needed[way])
+        return min(found)
 
     def require_room(self, tokens: int) -> None:
         """Raises UserError where the text cannot come to its end in so many tokens."""
-        _, after = self._mask(START, True)
-        if not self.automaton.accepting[START] and not len(after):
+        if self.automaton.accepting(START):
+            return
+        reached = np.unique(self._mask(START, True).after).tolist()
+        if not reached:
             raise _no_tokens()  # where it would have to begin with the blank that is dropped
-        least = 0 if self.automaton.accepting[START] else 1 + int(self.needed[after].min())
+        least = 1 + min(map(self.needed, reached))
         if least > tokens:
             raise UserError(
                 "A text of this form needs {least} tokens of this model, but max_tokens is {value}. Allow more.",
@@ -140,46 +184,30 @@ class Constraint:
 
         A token of `ends` may come where the text may end. `first` says that nothing was written before.
         """
-        ids, after = self._mask(state, first)
-        if left - 1 < self.most_needed:
-            ids = ids[self.needed[after] < left]
+        ids, after, farthest = self._mask(state, first)
+        if farthest >= left:  # in bytes, of which every token spells at least one
+            far = self.automaton.distance[after] >= left
+            late = [each for each in np.unique(after[far]).tolist() if self.needed(each) >= left]
+            ids = ids[~np.isin(after, late)]
         hidden = np.full_like(logits, -np.inf)
         hidden[ids] = logits[ids]
         closing = [*ends]
-        hidden[closing] = logits[closing] if self.automaton.accepting[state] else -np.inf
+        hidden[closing] = logits[closing] if self.automaton.accepting(state) else -np.inf
         return hidden
 
     def after(self, state: int, token: int, *, first: bool) -> int:
         """The state when a token that was allowed has been written."""
         for byte in self._vocabulary.trie(first=first).pieces[token]:
-            state = int(self.automaton.table[state, byte])
+            state = self.automaton.after(state, byte)
         return state
 
     def closed(self, state: int) -> bool:
         """Whether the text is whole and nothing can follow."""
-        return bool(self._closed[state])
+        self.automaton.expand(np.array([state]))
+        return self.automaton.accepting(state) and not self.automaton.table[state].any()
 
     def _make_mask(self, state: int, first: bool) -> Mask:
-        return self._vocabulary.trie(first=first).mask(self.automaton.table, state)
-
-    def _count_needed(self) -> np.ndarray:
-        distance = self.automaton.distance
-        byte, nearest = self.automaton.nearest
-        reached: list[list[int]] = [[] for _ in distance]  # on the shortest way, by one token
-        states = np.flatnonzero((distance > 0) & (distance < FAR))
-        nodes, ways = np.zeros(len(states), dtype=np.int64), states
-        while len(states):
-            there, nodes, whole = self._vocabulary.anywhere.follow(nodes, byte[ways])
-            ways = nearest[ways]
-            for state, way in zip(states[whole].tolist(), ways[whole].tolist(), strict=True):
-                reached[state].append(way)
-            going = there & (distance[ways] > 0)
-            states, nodes, ways = states[going], nodes[going], ways[going]
-        needed = [0] * len(distance)
-        for state in np.argsort(distance, kind="stable").tolist():
-            if 0 < distance[state] < FAR:
-                needed[state] = 1 + min(needed[way] for way in reached[state])
-        return np.array(needed, dtype=np.int32)
+        return self._vocabulary.trie(first=first).mask(self.automaton, state)
 
 
 def _no_tokens() -> UserError:
@@ -196,14 +224,15 @@ def allowed_reference(
 
     def after(state: int, piece: bytes) -> int:
         for byte in piece:
-            state = int(automaton.table[state, byte])
+            state = automaton.after(state, byte)
         return state
 
-    fewest = np.where(automaton.accepting, 0, len(automaton.table) + 1)
-    for _ in automaton.table:
-        for each in range(START, len(fewest)):
+    states = range(automaton.complete())
+    fewest = [0 if automaton.accepting(each) else 1_000_000 for each in states]
+    for _ in states:
+        for each in states[START:]:
             reached = [after(each, piece) for piece in spelling.pieces if piece]
             fewest[each] = min(fewest[each], 1 + min(fewest[one] for one in reached))
     pieces = [piece.removeprefix(b" ") if first and spelling.drops_blank else piece for piece in spelling.pieces]
     allowed = {id_ for id_, piece in enumerate(pieces) if piece and fewest[after(state, piece)] < left}
-    return allowed | ends if automaton.accepting[state] else allowed - ends
+    return allowed | ends if automaton.accepting(state) else allowed - ends

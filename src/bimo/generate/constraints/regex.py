@@ -79,7 +79,7 @@ class _Parser:
             if not self._take("|"):
                 break
         if self.place < len(self.pattern):
-            raise self._refusal(self.pattern[self.place])
+            raise self._refusal("$" if found[-1][2] else self.pattern[self.place])
         return found
 
     def _take(self, text: str) -> bool:
@@ -166,7 +166,8 @@ class _Parser:
             return Characters(_category(letter))
         if letter in "bBAZ":
             raise self._refusal("\\" + letter)
-        if letter.isdigit() and letter != "0":
+        octal = re.compile(r"0|[1-3][0-7]{2}").match(self.pattern, self.place - 1)
+        if letter.isdigit() and not octal:
             raise self._refusal(t("a reference to a group"))
         code = self._code_point(letter)
         return Characters(((code, code),))
@@ -177,7 +178,7 @@ class _Parser:
             digits = self.pattern[self.place : self.place + HEXADECIMAL[letter]]
             self.place += len(digits)
             return int(digits, 16)
-        if letter == "0" or (letter.isdigit() and letter < "8"):
+        if letter in "01234567":
             octal = re.compile(r"[0-7]{1,3}").match(self.pattern, self.place - 1)
             assert octal is not None
             self.place = octal.end()
