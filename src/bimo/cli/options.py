@@ -14,6 +14,8 @@ __all__ = [
     "Allow",
     "Chinese",
     "Choices",
+    "ControlColumns",
+    "Controls",
     "Device",
     "Family",
     "Json",
@@ -100,4 +102,13 @@ JsonSchema = Annotated[
 ]
 Choices = Annotated[
     list[str] | None, typer.Option("--choice", help=t("Write one of these texts; give it several times."))
+]
+ControlColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control", help=t("A column of tables to learn as a tag, by which bimo generate --set steers; repeatable.")
+    ),
+]
+Controls = Annotated[
+    list[str] | None, typer.Option("--set", help=t("Write with this tag, such as genre=news; for models of --control."))
 ]

@@ -11,6 +11,7 @@ from bimo.cli.app import is_text, require_least, show, verb
 from bimo.cli.options import (
     AdapterFolder,
     Choices,
+    Controls,
     Device,
     Json,
     JsonSchema,
@@ -85,6 +86,7 @@ def generate(
     regex: Regex = "",
     json_schema: JsonSchema = None,
     choice: Choices = None,
+    set_: Controls = None,
     samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
     seed: Seed = 0,
     device: Device = "auto",
@@ -99,11 +101,12 @@ def generate(
         raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     constraint = _constraint(regex, json_schema, choice, stop)
+    header = _header(model, set_ or [])
     language_model = load(model, device=device, adapter=adapter)
     texts = []
     for number in range(samples):
         pieces = language_model.generate(
-            prompt,
+            header + prompt,
             max_tokens=max_tokens,
             sampling=sampling,
             seed=seed + number,
@@ -119,6 +122,26 @@ def generate(
         print("\n" if number + 1 < samples else "")
     if json:
         show({"prompt": prompt, "texts": texts}, as_json=True)
+
+
+def _header(model: Path, pairs: list[str]) -> str:
+    """The tags that `--set` names, as they stand before a text."""
+    from bimo.text.controls import read_controls
+
+    if not pairs:
+        return ""
+    controls = read_controls(model / "bimo")
+    if controls is None:
+        raise UserError(
+            "{model} has learned no tags: prepare its text with --control COLUMN to use --set.", code=USAGE, model=model
+        )
+    chosen = dict[str, str]()
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError("--set {pair} has no value: write it as NAME=VALUE.", code=USAGE, pair=pair)
+        chosen[name] = value
+    return controls.header(chosen)
 
 
 def _constraint(regex: str, schema: Path | None, choices: list[str] | None, stop: list[str] | None) -> Automaton | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 
@@ -155,15 +155,20 @@ class Automaton:
 
 def _cut(arcs: Arcs) -> list[tuple[int, int, frozenset[int]]]:
     """(First byte, byte after the last, places reached) for arcs, cut where one of them begins or ends."""
-    arcs = sorted(arcs)
-    if all(last < first for (_, last, _), (first, _, _) in itertools.pairwise(arcs)):
-        return [(first, last + 1, frozenset([target])) for first, last, target in arcs]
-    borders = sorted({first for first, _, _ in arcs} | {last + 1 for _, last, _ in arcs})
-    pieces = []
+    changes: dict[int, list[tuple[int, int]]] = {}
+    for first, last, target in arcs:
+        changes.setdefault(first, []).append((target, 1))
+        changes.setdefault(last + 1, []).append((target, -1))
+    pieces: list[tuple[int, int, frozenset[int]]] = []
+    open_: Counter[int] = Counter()
+    borders = sorted(changes)
     for first, after in itertools.pairwise(borders):
-        targets = frozenset(target for low, high, target in arcs if low <= first <= high)
-        if targets:
-            pieces.append((first, after, targets))
+        for target, change in changes[first]:
+            open_[target] += change
+            if not open_[target]:
+                del open_[target]
+        if open_:
+            pieces.append((first, after, frozenset(open_)))
     return pieces
 
 

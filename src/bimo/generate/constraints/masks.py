@@ -134,6 +134,8 @@ class Constraint:
 
         It is the least along the shortest way in bytes, which may be a few more than the least of all.
         """
+        if state in self._needed:
+            return self._needed[state]
         ways, bytes_ = [state], []
         while ways[-1] not in self._needed and not self.automaton.accepting(ways[-1]):
             byte, way = self.automaton.nearest(ways[-1])
