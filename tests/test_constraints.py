@@ -305,7 +305,7 @@ def test_enough_is_enough() -> None:
 
 
 def test_a_thousand_forms_are_kept(model: LanguageModel) -> None:
-    """A part of the thousand here; benchmarks/constrained.py writes them all. Most of them have hardly enough tokens."""
+    """Some of the thousand here; benchmarks/constrained.py writes them all. Most of them have hardly enough tokens."""
     random = np.random.default_rng(0)
     written = 0
     for number, form in enumerate(forms(80, seed=7)):
