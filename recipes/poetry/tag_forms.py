@@ -54,7 +54,7 @@ def main() -> None:
                 if not text or "□" in text or len(text) > LONGEST:
                     continue
                 genre = "词" if "rhythmic" in poem else "诗"
-                form = form_of(text)
+                form = form_of(text) if genre == "诗" else "杂言"  # a tune has its own lines, even where all are alike
                 counts[f"{genre} {form}"] += 1
                 file.write(json.dumps({"text": text, "genre": genre, "form": form}, ensure_ascii=False) + "\n")
     print(", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()), file=sys.stderr)

@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from command import ENTRY, ENVIRONMENT
+from typer.testing import CliRunner
+
+from bimo.cli import app
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "poetry" / "poetry.sh"
 CHARACTERS = "春江花月夜山水云风雨人天日来去归远近高低明清白青红落叶飞鸟声闻思"
@@ -49,8 +53,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "out" / "model", done.stdout
 
 
-def bimo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*ENTRY, *arguments], env=ENVIRONMENT, capture_output=True, encoding="utf-8", check=False)
+def generate(model: Path, *options: str) -> Result:
+    """What `bimo generate MODEL` with these options does, in this process."""
+    return CliRunner().invoke(app, ["generate", str(model), *options])
 
 
 def test_the_recipe_writes_poems_of_their_forms(recipe: tuple[Path, str]) -> None:
@@ -66,10 +71,9 @@ def test_the_model_knows_its_tags(recipe: tuple[Path, str]) -> None:
     assert {*controls["values"]["form"]} == {"五言绝句", "杂言", "七言律诗"}
     evaluation = json.loads((recipe[0] / "bimo" / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["steering"]["documents"] > 0
-    written = bimo(
-        "generate", str(recipe[0]), "--set", "genre=词", "--set", "length=short", "--max-tokens", "20", "--json"
-    )
-    assert written.returncode == 0
+    options = ["--set", "genre=词", "--set", "length=short", "--max-tokens", "20", "--json"]
+    written = generate(recipe[0], *options)
+    assert written.exit_code == 0
     assert len(json.loads(written.stdout)["texts"][0]) > 0
 
 
@@ -87,8 +91,8 @@ def test_the_model_knows_its_tags(recipe: tuple[Path, str]) -> None:
     ],
 )
 def test_what_cannot_be_had_is_said(recipe: tuple[Path, str], options: list[str], code: int, sentence: str) -> None:
-    done = bimo("generate", str(recipe[0]), *options)
-    assert (done.returncode, done.stdout) == (code, "")
+    done = generate(recipe[0], *options)
+    assert (done.exit_code, done.stdout) == (code, "")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -96,11 +100,11 @@ def test_what_cannot_be_had_is_said(recipe: tuple[Path, str], options: list[str]
 def test_schemas_and_choices_from_the_command_line(recipe: tuple[Path, str], tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"type": "object", "properties": {"题": {"type": "string"}}, "required": ["题"]}))
-    done = bimo("generate", str(recipe[0]), "--json-schema", str(schema), "--max-tokens", "30", "--json")
+    done = generate(recipe[0], "--json-schema", str(schema), "--max-tokens", "30", "--json")
     assert [*json.loads(json.loads(done.stdout)["texts"][0])] == ["题"]
-    done = bimo("generate", str(recipe[0]), "--choice", "春", "--choice", "秋", "--samples", "3", "--json")
+    done = generate(recipe[0], "--choice", "春", "--choice", "秋", "--samples", "3", "--json")
     assert {*json.loads(done.stdout)["texts"]} <= {"春", "秋"}
     schema.write_text('{"type": "string", "format": "date"}')
-    done = bimo("generate", str(recipe[0]), "--json-schema", str(schema))
-    assert (done.returncode, done.stdout) == (3, "")
+    done = generate(recipe[0], "--json-schema", str(schema))
+    assert (done.exit_code, done.stdout) == (3, "")
     assert "has format at #" in done.stderr

@@ -82,7 +82,7 @@ class Controls:
     def of_documents(cls, documents: Iterable[Document], names: Sequence[str]) -> Controls:
         """Count the tags of documents. Raises UserError when a column gives none."""
         counts: dict[str, Counter[str]] = {name: Counter() for name in names}
-        lengths = []
+        lengths: list[int] = []
         for document in documents:
             for name, value in _unpacked(document).items():
                 counts[name][value] += 1

@@ -43,9 +43,17 @@ class Automaton:
     least to an end, where it is 0.
     """
 
-    def __init__(self, places: Places, start: int, end: int, *, missing: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        places: Places,
+        start: int,
+        end: int,
+        *,
+        missing: frozenset[int] = frozenset(),
+        far: list[int] | None = None,
+    ) -> None:
         self._places, self._start, self._end, self._missing = places, start, end, missing
-        self._far = self._distances()
+        self._far = far or self._distances()
         self._closure = functools.cache(self._close)
         self._numbers: dict[frozenset[int], int] = {frozenset(): DEAD}
         self._states: list[frozenset[int]] = [frozenset()]
@@ -82,7 +90,14 @@ class Automaton:
 
     def without(self, missing: list[int]) -> Automaton:
         """The texts that can be written without some bytes; where there is none, START is FAR from an end."""
-        return Automaton(self._places, self._start, self._end, missing=frozenset(missing))
+        gone = frozenset(missing)
+        lost = any(
+            gone.issuperset(range(first, last + 1))
+            for arcs in self._places.arcs
+            for first, last, _ in arcs
+            if last - first < len(gone)
+        )
+        return Automaton(self._places, self._start, self._end, missing=gone, far=None if lost else self._far)
 
     def expand(self, states: np.ndarray) -> None:
         """Let the table have the rows of these states."""
@@ -135,7 +150,7 @@ class Automaton:
         before: list[list[tuple[int, int]]] = [[] for _ in self._places.arcs]
         for place, (arcs, leaps) in enumerate(zip(self._places.arcs, self._places.leaps, strict=True)):
             for first, last, target in arcs:
-                if not self._missing or not self._missing.issuperset(range(first, last + 1)):
+                if not self._missing.issuperset(range(first, last + 1)):
                     before[target].append((place, 1))
             for target in leaps:
                 before[target].append((place, 0))
