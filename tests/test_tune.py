@@ -240,7 +240,7 @@ def test_where_nothing_counts_nothing_is_learned_in_silence(place, tmp_path, mon
         tune(*arguments, out=tmp_path / "a", settings=LORA)
 
 
-WRONG = [{"epochs": 0}, {"minutes": -1}, {"rate": -1}, {"batch": 0}, {"context": 1}, {"seed": -1}]
+WRONG = [{"epochs": -1}, {"minutes": -1}, {"rate": -1}, {"batch": -1}, {"context": 1}, {"seed": -1}]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -19,6 +19,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
+from bimo.text.controls import CONTROLS_FILE, Controls, read_controls
 from bimo.text.options import TextOptions
 from bimo.text.personal import describe_kind, excerpt, redaction_key
 from bimo.text.sources import SourceFile, estimate_bytes, file_digests, find_sources, source_digest
@@ -130,7 +131,14 @@ def _documents(
     if facts is None:
         with console.progress("Read", 1.0) as update:
             facts = collect_documents(paths, out, settings.text, key=key, executor=executor, progress=update)
-        files = sorted([*(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")])
+        (out / CONTROLS_FILE).unlink(missing_ok=True)
+        if settings.text.controls:
+            controls = Controls.of_documents(read_stored(out / "documents", "train"), settings.text.controls)
+            controls.write(out)
+            facts["controls"] = {name: len(values) for name, values in controls.values.items()}
+        files = sorted(
+            [*out.glob(CONTROLS_FILE), *(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")]
+        )
         stages.record("documents", key, facts, files)
     _say_documents(facts, out, console)
     return facts
@@ -163,6 +171,9 @@ def _say_documents(facts: dict[str, Any], out: Path, console: Console) -> None:
             poor=sum(facts["rejected"].values()) - duplicates,
         ),
     )
+    if "controls" in facts:
+        named = [t("{name} with {count:,} values", name=name, count=count) for name, count in facts["controls"].items()]
+        console.say("Controls", t("{tags}, and the length", tags=", ".join(named)))
     personal = facts["personal"]["counts"]
     if personal:
         named = [f"{describe_kind(kind)} {count:,}" for kind, count in personal.items()]
@@ -267,10 +278,18 @@ def _data_sheet(
         stages.record("data_sheet", key, {"licence": licence}, [path])
 
 
+def _packed_texts(out: Path, split: str) -> Iterator[str]:
+    """What is packed: on the training side with tags in front, where there are any; held-out text stays as it is."""
+    controls = read_controls(out) if split == "train" else None
+    if controls is None:
+        return _texts(out, split)
+    return map(controls.training_text, read_stored(out / "documents", split))
+
+
 def _pack(tokenizer: Tokenizer, out: Path, folder: Path, split: str) -> dict[str, int]:
     bytes_ = 0
     with TokenWriter(folder, split, vocabulary=tokenizer.vocabulary, end=tokenizer.end) as writer:
-        for texts in ahead(in_batches(_texts(out, split))):
+        for texts in ahead(in_batches(_packed_texts(out, split))):
             writer.write_flat(*tokenizer.encode_flat(texts))
             bytes_ += sum(len(text.encode()) for text in texts)
     return {"tokens": writer.tokens, "documents": writer.documents, "bytes": bytes_}

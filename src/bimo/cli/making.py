@@ -12,6 +12,7 @@ from bimo.cli.app import show, verb
 from bimo.cli.options import (
     Allow,
     Chinese,
+    ControlColumns,
     Device,
     Family,
     Json,
@@ -47,6 +48,7 @@ def _prepare_settings(
     keep_best: float,
     strict: bool,
     text_column: str,
+    control: list[str] | None,
     tokenizer: str,
     vocabulary: int,
     seed: int,
@@ -63,6 +65,7 @@ def _prepare_settings(
         keep_best=keep_best,
         strict=strict,
         text_column=text_column or None,
+        controls=tuple(dict.fromkeys(control or ())),
         seed=seed,
     )
     return PrepareConfig(text=options, tokenizer=tokenizer, vocabulary=vocabulary)
@@ -88,6 +91,7 @@ def run(
     keep_best: KeepBest = 1.0,
     strict: Strict = False,
     text_column: TextColumn = "",
+    control: ControlColumns = None,
     tokenizer: TokenizerPath = "",
     vocabulary: Vocabulary = 0,
     vectors: Annotated[
@@ -109,6 +113,7 @@ def run(
         keep_best=keep_best,
         strict=strict,
         text_column=text_column,
+        control=control,
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         seed=seed,
@@ -193,6 +198,7 @@ def prepare(
     keep_best: KeepBest = 1.0,
     strict: Strict = False,
     text_column: TextColumn = "",
+    control: ControlColumns = None,
     tokenizer: TokenizerPath = "",
     vocabulary: Vocabulary = 0,
     executor: Annotated[
@@ -214,6 +220,7 @@ def prepare(
         keep_best=keep_best,
         strict=strict,
         text_column=text_column,
+        control=control,
         tokenizer=tokenizer,
         vocabulary=vocabulary,
         seed=seed,

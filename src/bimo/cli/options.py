@@ -13,9 +13,13 @@ __all__ = [
     "AdapterFolder",
     "Allow",
     "Chinese",
+    "Choices",
+    "ControlColumns",
+    "Controls",
     "Device",
     "Family",
     "Json",
+    "JsonSchema",
     "KeepBest",
     "Lang",
     "MaxTokens",
@@ -27,6 +31,7 @@ __all__ = [
     "Quiet",
     "Redact",
     "Reference",
+    "Regex",
     "RepetitionPenalty",
     "Seed",
     "Source",
@@ -90,3 +95,20 @@ RepetitionPenalty = Annotated[
     float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
 ]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help=t("End before this text."))]
+Regex = Annotated[str, typer.Option("--regex", help=t("Write only what this regular expression matches as a whole."))]
+JsonSchema = Annotated[
+    Path | None,
+    typer.Option("--json-schema", readable=False, help=t("Write JSON that the schema in this file accepts.")),
+]
+Choices = Annotated[
+    list[str] | None, typer.Option("--choice", help=t("Write one of these texts; give it several times."))
+]
+ControlColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control", help=t("A column of tables to learn as a tag, by which bimo generate --set steers; repeatable.")
+    ),
+]
+Controls = Annotated[
+    list[str] | None, typer.Option("--set", help=t("Write with this tag, such as genre=news; for models of --control."))
+]

@@ -47,7 +47,7 @@ def tune(
     ] = 0,
     context: Annotated[
         int,
-        typer.Option("--context", help=t("Longer examples are cut after so many tokens; 0 takes the usual number.")),
+        typer.Option("--context", help=t("Longer ones are cut after so many tokens; 0 takes the usual number.")),
     ] = 0,
     beta: Annotated[
         float, typer.Option("--beta", help=t("prefer: how much to stay near what the model was; 0 takes the usual."))

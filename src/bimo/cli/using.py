@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bimo.cli.app import is_text, require_least, show, verb
 from bimo.cli.options import (
     AdapterFolder,
+    Choices,
+    Controls,
     Device,
     Json,
+    JsonSchema,
     MaxTokens,
     MinP,
     ModelPath,
     Quiet,
+    Regex,
     RepetitionPenalty,
     Seed,
     Stop,
@@ -25,6 +29,9 @@ from bimo.cli.options import (
 )
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
+
+if TYPE_CHECKING:
+    from bimo.generate.constraints import Automaton
 
 
 @verb(t("What this machine can do and what is missing; or what a model is and what is wrong with it."))
@@ -83,6 +90,10 @@ def generate(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
     stop: Stop = None,
+    regex: Regex = "",
+    json_schema: JsonSchema = None,
+    choice: Choices = None,
+    set_: Controls = None,
     samples: Annotated[int, typer.Option("--samples", help=t("How many texts."))] = 1,
     seed: Seed = 0,
     device: Device = "auto",
@@ -96,11 +107,18 @@ def generate(
     if not is_text(prompt):
         raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    constraint = _constraint(regex, json_schema, choice, stop)
+    header = _header(model, set_ or [])
     language_model = load(model, device=device, adapter=adapter)
     texts = []
     for number in range(samples):
         pieces = language_model.generate(
-            prompt, max_tokens=max_tokens, sampling=sampling, seed=seed + number, stop=tuple(stop or ())
+            header + prompt,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            seed=seed + number,
+            stop=tuple(stop or ()),
+            constraint=constraint,
         )
         if json:
             texts.append("".join(pieces))
@@ -111,6 +129,44 @@ def generate(
         print("\n" if number + 1 < samples else "")
     if json:
         show({"prompt": prompt, "texts": texts}, as_json=True)
+
+
+def _header(model: Path, pairs: list[str]) -> str:
+    """The tags that `--set` names, as they stand before a text."""
+    from bimo.text.controls import read_controls
+
+    if not pairs:
+        return ""
+    controls = read_controls(model / "bimo")
+    if controls is None:
+        raise UserError(
+            "{model} has learned no tags: prepare its text with --control COLUMN to use --set.", code=USAGE, model=model
+        )
+    chosen = dict[str, str]()
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError("--set {pair} has no value: write it as NAME=VALUE.", code=USAGE, pair=pair)
+        chosen[name] = value
+    return controls.header(chosen)
+
+
+def _constraint(regex: str, schema: Path | None, choices: list[str] | None, stop: list[str] | None) -> Automaton | None:
+    """The form that the options ask for, if any."""
+    from bimo.files import read_json
+    from bimo.generate import constraints
+
+    asked = {"--regex": bool(regex), "--json-schema": schema is not None, "--choice": bool(choices)}
+    named = [option for option, there in {**asked, "--stop": bool(stop)}.items() if there]
+    if any(asked.values()) and len(named) > 1:
+        raise UserError("{first} and {second} cannot be kept to together.", code=USAGE, first=named[0], second=named[1])
+    if not all(map(is_text, [regex, *(choices or ())])):
+        raise UserError("The form holds bytes that are no text in UTF-8.", code=USAGE)
+    if regex:
+        return constraints.regex(regex)
+    if schema is not None:
+        return constraints.json_schema(read_json(schema))
+    return constraints.choices(choices) if choices else None
 
 
 @verb(t("A model for other engines, opened there and compared with the trained one; kept when it is the same."))

@@ -12,8 +12,9 @@ from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
 from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
-from bimo.evaluate.prediction import compare_models, comparison_line, held_out_texts, predict_texts, read_plain
+from bimo.evaluate.prediction import compare_models, comparison_line, predict_texts, read_plain
 from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
+from bimo.evaluate.steering import steering_facts
 from bimo.evaluate.translations import evaluate_translations, translation_lines
 from bimo.files import digest_file, digest_json, read_json, write_json
 from bimo.generate.engine import LanguageModel, load
@@ -23,6 +24,7 @@ from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.classify.classifier import holds_classifier
+from bimo.text.controls import Controls, read_controls
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in
 
@@ -88,13 +90,17 @@ def evaluate(
         _write_pages(model)
         return facts
     language_model = load(model)
-    texts = held_out_texts(source)
+    documents = [*read_stored(source / "documents", "validation")]
+    texts = [document.text for document in documents]
+    controls = read_controls(source)
     facts = {
         "key": key,
         **predict_texts(language_model, sample_evenly(texts, MOST_VALIDATION_CHARACTERS), console=console),
         "baselines": measure_baselines(source, key=stages.key("documents"), console=console),
-        **_free_writing(language_model, source, texts, console),
+        **_free_writing(language_model, source, texts, controls, console),
     }
+    if controls is not None:
+        facts["steering"] = steering_facts(language_model, documents, controls)
     if model.is_dir():
         write_json(stored, facts)
         _write_pages(model)
@@ -115,14 +121,18 @@ def _write_pages(model: Path) -> None:
         write_report(model)
 
 
-def _free_writing(model: LanguageModel, data: Path, held_out: list[str], console: Console) -> dict[str, Any]:
-    """Let the model write without a prompt, and look for what it writes in the text it learned from."""
+def _free_writing(
+    model: LanguageModel, data: Path, held_out: list[str], controls: Controls | None, console: Console
+) -> dict[str, Any]:
+    """Let the model write without a prompt, and look for what it writes in the text it learned from; tags apart."""
     samples: list[str] = []
     with console.progress("Writing", FREE_SAMPLES) as update:
         while len(samples) < FREE_SAMPLES:
             seed = len(samples)
             samples += model.samples(count=SAMPLES_AT_ONCE, max_tokens=SAMPLE_TOKENS, sampling=FREE, seed=seed)
             update(len(samples), t("to look for copies of the training text"))
+    if controls is not None:
+        samples = [controls.without_header(sample) for sample in samples]
     texts = (document.text for document in read_stored(data / "documents", "train"))
     searched = sample_evenly(texts, MOST_TRAINING_CHARACTERS)
     copying = copying_facts(samples, searched, reference_texts=held_out)
@@ -175,6 +185,14 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
                 order=baselines["kneser_ney"]["best_order"],
                 kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
                 xz=baselines["xz"],
+            )
+        )
+    if facts.get("steering"):
+        lines.append(
+            t(
+                "Steering: {with_tags:.3f} bits per byte after the tags of a text, {without_tags:.3f} without them, "
+                "on {documents:,} documents",
+                **facts["steering"],
             )
         )
     if "copying" in facts:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bimo.generate.constraints.automaton import START
+from bimo.generate.constraints.masks import Constraint
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import Steps
 from bimo.runtime import USAGE, UserError
@@ -25,7 +27,8 @@ PROMPT_ROWS = 256
 class Request:
     """Go on from `prompt`, which is not empty, up to `max_tokens` or a token of `ends`.
 
-    The text depends on the seed alone, not on who else is written at the same time.
+    The text depends on the seed alone, not on who else is written at the same time. With a `constraint` it has that
+    form, also when it takes all of max_tokens; it is over when nothing can follow, with or without a token of `ends`.
     """
 
     prompt: list[int]
@@ -33,10 +36,14 @@ class Request:
     sampling: Sampling
     seed: int = 0
     ends: frozenset[int] = frozenset()
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise UserError("max_tokens must be at least 1, but is {value}.", code=USAGE, value=self.max_tokens)
+        if self.constraint is not None:
+            assert self.ends, "a text that may go on ends with a token"
+            self.constraint.require_room(self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class _Sequence:
     slot: int = -1
     unread: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
+    state: int = START
 
     def __post_init__(self) -> None:
         self.ids = list(self.request.prompt)
@@ -145,15 +153,24 @@ class Batch:
     def _write(self, ready: list[_Sequence], logits: np.ndarray) -> list[Written]:
         written = []
         for sequence, token in zip(ready, _choose_all(ready, logits), strict=True):
-            sequence.ids.append(token)
-            request = sequence.request
-            last = token in request.ends or sequence.written == request.max_tokens
+            last = self._note(sequence, token)
             written.append(Written(sequence.ticket, token, last))
             if last:
                 self._running.remove(sequence)
             else:
                 self._go_on(sequence)
         return written
+
+    def _note(self, sequence: _Sequence, token: int) -> bool:
+        """Add a token to its sequence; says whether it is the last."""
+        request, first = sequence.request, sequence.written == 0
+        sequence.ids.append(token)
+        if token in request.ends or sequence.written == request.max_tokens:
+            return True
+        if request.constraint is None:
+            return False
+        sequence.state = request.constraint.after(sequence.state, token, first=first)
+        return request.constraint.closed(sequence.state)
 
     def _go_on(self, sequence: _Sequence) -> None:
         """The token just written is read next. When the context is full, its second half is read again first."""
@@ -190,7 +207,13 @@ def _choose_all(sequences: list[_Sequence], logits: np.ndarray) -> list[int]:
     chosen = [0] * len(sequences)
     groups: dict[Sampling, list[int]] = {}
     for row, sequence in enumerate(sequences):
-        groups.setdefault(sequence.request.sampling, []).append(row)
+        request, written = sequence.request, sequence.written
+        if request.constraint is not None:
+            left = request.max_tokens - written
+            logits[row] = request.constraint.hide(
+                logits[row], sequence.state, first=written == 0, left=left, ends=request.ends
+            )
+        groups.setdefault(request.sampling, []).append(row)
     for sampling, rows in groups.items():
         chances = [sequences[row].chances.random() for row in rows]
         # The token that begins the document does not count as written, or a penalty would keep it from ending.

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 from bimo.generate.batching import Batch, Request, Written
+from bimo.generate.constraints.automaton import START, Automaton
+from bimo.generate.constraints.masks import Constraint, Vocabulary
 from bimo.generate.sample import Sampling, choose
 from bimo.generate.stepping import open_steps
 from bimo.models.families import LanguageModule, LanguageShape
 from bimo.models.scoring import Score, Window, all_scores, rolling_scores, rolling_windows
 from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
+from bimo.tokens.spelling import spelling_of
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
 from bimo.weights.adapters import adapter_chat_format, load_adapter, merged
 from bimo.weights.gguf import GGUFModel
@@ -27,6 +30,7 @@ __all__ = ["LanguageModel", "Likelihood", "generate", "load", "write_reference"]
 
 
 USUAL = Sampling()
+CONSTRAINTS_KEPT = 16
 
 
 class Likelihood(NamedTuple):
@@ -82,12 +86,14 @@ class LanguageModel:
         sampling: Sampling = USUAL,
         seed: int = 0,
         stop: tuple[str, ...] = (),
+        constraint: Automaton | None = None,
     ) -> Iterator[str]:
         """Stream what follows `prompt`, piece by piece, up to the end of the text, a stop string or max_tokens.
 
-        Several streams of one model may be read by turns; they are then written together.
+        With a `constraint`, as `bimo.generate.constraints` makes them, the whole of it has that form; a stop string
+        would cut it. Several streams of one model may be read by turns; they are then written together.
         """
-        return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed)))
+        return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed, constraint)))
 
     def reply(
         self,
@@ -97,10 +103,11 @@ class LanguageModel:
         sampling: Sampling = USUAL,
         seed: int = 0,
         stop: tuple[str, ...] = (),
+        constraint: Automaton | None = None,
     ) -> Iterator[str]:
         """Stream what the assistant says next, up to the token that closes its message, a stop string or max_tokens."""
         ends = self._ends if self.chat.closing is None else self._ends | {self.chat.closing}
-        request = Request(self.chat.prompt(messages), max_tokens, sampling, seed, ends)
+        request = Request(self.chat.prompt(messages), max_tokens, sampling, seed, ends, self._constraint(constraint))
         return _until(stop, self._pieces(request))
 
     def _pieces(self, request: Request) -> Iterator[str]:
@@ -139,10 +146,17 @@ class LanguageModel:
             self._batch.reserve(max(slots, self._batch.slots), max(positions, self._batch.positions))
 
     def samples(
-        self, prompt: str = "", *, count: int, max_tokens: int = 200, sampling: Sampling = USUAL, seed: int = 0
+        self,
+        prompt: str = "",
+        *,
+        count: int,
+        max_tokens: int = 200,
+        sampling: Sampling = USUAL,
+        seed: int = 0,
+        constraint: Automaton | None = None,
     ) -> list[str]:
         """What follows `prompt`, `count` times, computed together. Sample i is that of seed + i alone."""
-        requests = [self._request(prompt, max_tokens, sampling, seed + i) for i in range(count)]
+        requests = [self._request(prompt, max_tokens, sampling, seed + i, constraint) for i in range(count)]
         return [self.tokenizer.decode(ids[:-1] if ids[-1] in self._ends else ids) for ids in self.answers(requests)]
 
     def answers(self, requests: list[Request]) -> list[list[int]]:
@@ -156,8 +170,20 @@ class LanguageModel:
             self._write()
         return [[written.token for written in self._unread.pop(ticket)] for ticket in tickets]
 
-    def _request(self, prompt: str, max_tokens: int, sampling: Sampling, seed: int) -> Request:
-        return Request(self._prompt_ids(prompt), max_tokens, sampling, seed, self._ends)
+    def _request(
+        self, prompt: str, max_tokens: int, sampling: Sampling, seed: int, constraint: Automaton | None
+    ) -> Request:
+        ids = self._prompt_ids(prompt)
+        return Request(ids, max_tokens, sampling, seed, self._ends, self._constraint(constraint))
+
+    def _constraint(self, automaton: Automaton | None) -> Constraint | None:
+        """An automaton with the tokens of this model; those that were asked for last are kept."""
+        return None if automaton is None else self._constrained(automaton)
+
+    @functools.cached_property
+    def _constrained(self) -> Callable[[Automaton], Constraint]:
+        vocabulary = Vocabulary(spelling_of(self.tokenizer))
+        return functools.lru_cache(CONSTRAINTS_KEPT)(lambda automaton: Constraint(automaton, vocabulary))
 
     def loglikelihood(self, context: str, continuation: str) -> float:
         """Natural logarithm of the probability of `continuation` after `context`, of which the nearest part is read.
@@ -231,14 +257,23 @@ def write_reference(model: LanguageModule, request: Request) -> list[int]:
     """
     context = model.config.reach
     chances = np.random.default_rng(request.seed)
+    constraint, state = request.constraint, START
     ids, start = list(request.prompt), max(0, len(request.prompt) - context)
     while len(ids) - len(request.prompt) < request.max_tokens:
         if len(ids) - start > context:
             start = len(ids) - max(1, context // 2)
         logits = model(torch.tensor([ids[start:]]))[:, -1].float().numpy()
+        written = len(ids) - len(request.prompt)
+        if constraint is not None:
+            left = request.max_tokens - written
+            logits[0] = constraint.hide(logits[0], state, first=written == 0, left=left, ends=request.ends)
         ids += choose(logits, [ids[1:]], request.sampling, [chances.random()])
         if ids[-1] in request.ends:
             break
+        if constraint is not None:
+            state = constraint.after(state, ids[-1], first=written == 0)
+            if constraint.closed(state):
+                break
     return ids[len(request.prompt) :]
 
 

@@ -90,7 +90,7 @@ def tune(
     )
     if path is not None and wish.out.exists() and path.exists() and wish.out.resolve() == path.resolve():
         raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
-    return module.tune(wish)
+    return importlib.import_module(TASKS[task]).tune(wish)
 
 
 def tune_lines(facts: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from bimo.runtime import t
@@ -12,6 +13,7 @@ from bimo.text.batches import Batch, read_pieces
 from bimo.text.boilerplate import drop_boilerplate
 from bimo.text.chinese import convert
 from bimo.text.clean import normalize
+from bimo.text.controls import pack_tags
 from bimo.text.dedup import text_digest
 from bimo.text.documents import Document, Piece, Rejected
 from bimo.text.faults import find_fault
@@ -51,7 +53,8 @@ def clean_documents(
             converted = convert(text, options.chinese)
             counts["converted_documents"] += converted != text
             text = converted
-        document = Document(text, piece.source, piece.line, language)
+        tags = _known_tags(piece.tags, piece, redactor) if piece.tags else ""
+        document = Document(text, piece.source, piece.line, language, tags)
         fault = find_fault(text, kinds, options.allow)
         if fault is not None:
             yield document.rejected(*fault)
@@ -62,7 +65,18 @@ def clean_documents(
         else:
             # A few damaged characters in a good text say nothing, and a model should not learn to write them.
             counts["damaged_characters"] += text.count("\ufffd")
-            yield Document(text.replace("\ufffd", ""), piece.source, piece.line, language)
+            yield replace(document, text=text.replace("\ufffd", ""))
+
+
+def _known_tags(packed: str, piece: Document, redactor: Redactor) -> str:
+    """Tags without those that hold personal data, whatever becomes of such data in texts."""
+    tags = json.loads(packed)
+    clean = {
+        name: value
+        for name, value in tags.items()
+        if not redactor.redact(value, piece.source, piece.line, script_of(value))[1]
+    }
+    return pack_tags(clean)
 
 
 def _redacted(rejected: Rejected, redactor: Redactor) -> Rejected:
@@ -79,7 +93,7 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
     import pyarrow as pa
 
     refused: list[Rejected] = []
-    reading = Reading(refused.append, passage_characters, options.text_column)
+    reading = Reading(refused.append, passage_characters, options.text_column, options.controls)
     counts: Counter[str] = Counter()
     pieces = list(read_pieces(batch.files, reading, refused)) if batch.files else batch.pieces
     unread = next((piece for piece in pieces if isinstance(piece, Rejected)), None)
@@ -104,6 +118,7 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
             row.source,
             row.line,
             row.language if isinstance(row, Document) else "",
+            row.tags if isinstance(row, Document) else "",
             "" if isinstance(row, Document) else row.reason,
             "" if isinstance(row, Document) else row.detail,
             text_digest(row.text) if kept else b"",
@@ -126,6 +141,7 @@ _COLUMNS = {
     "source": "string",
     "line": "int",
     "language": "string",
+    "tags": "string",
     "reason": "string",
     "detail": "string",
     "digest": "binary",

@@ -84,17 +84,17 @@ class CleanedBatches:
 
     def pieces(self, number: int) -> list[Piece]:
         """All pieces of a batch, in order."""
-        columns = (self.column(number, name) for name in ("text", "source", "line", "language", "reason", "detail"))
+        columns = (
+            self.column(number, name) for name in ("text", "source", "line", "language", "reason", "detail", "tags")
+        )
         return [_piece(*values) for values in zip(*columns, strict=True)]
 
     def document(self, number: int, row: int) -> Document:
         """One document of a batch; the others are not touched."""
         table = self._table(number)
-        text, source, line, language = (
-            table.column(name)[row].as_py() for name in ("text", "source", "line", "language")
-        )
-        return Document(text, source, line, language)
+        names = ("text", "source", "line", "language", "tags")
+        return Document(*(table.column(name)[row].as_py() for name in names))
 
 
-def _piece(text: str, source: str, line: int, language: str, reason: str, detail: str) -> Piece:
-    return Rejected(source, line, reason, detail, text) if reason else Document(text, source, line, language)
+def _piece(text: str, source: str, line: int, language: str, reason: str, detail: str, tags: str) -> Piece:
+    return Rejected(source, line, reason, detail, text) if reason else Document(text, source, line, language, tags)

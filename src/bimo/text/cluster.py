@@ -112,7 +112,7 @@ class CleanStretch:
         os.environ["RAYON_NUM_THREADS"] = "1"
         home = self.home(rank)
         refused: list[Rejected] = []
-        reading = Reading(refused.append, self.passage_characters, self.options.text_column)
+        reading = Reading(refused.append, self.passage_characters, self.options.text_column, self.options.controls)
         batches = []
         for batch in make_batches(self.stretches[rank], reading, refused):
             path = home / _name(batch.number)

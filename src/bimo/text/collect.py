@@ -18,6 +18,7 @@ from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
 from bimo.text.chinese import check_script
 from bimo.text.clean import normalize
 from bimo.text.cluster import Executor, clean_on_executor
+from bimo.text.controls import check_names
 from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
 from bimo.text.measure import Measures
 from bimo.text.opening import Reading
@@ -90,6 +91,7 @@ def collect_documents(
         raise UserError(sentence, code=USAGE)
     redaction_key(options.redact)  # before any work
     check_script(options.chinese)
+    check_names(options.controls)
     unknown = [reason for reason in options.allow if reason not in ALLOWABLE]
     if unknown:
         raise UserError(
@@ -109,7 +111,7 @@ def collect_documents(
     files = find_sources(sources, out=out, cannot_open=cannot_open)
     total = estimate_bytes(files)
     refused: list[Rejected] = []
-    reading = Reading(refused.append, passage_characters(total), options.text_column)
+    reading = Reading(refused.append, passage_characters(total), options.text_column, options.controls)
     share = options.validation_share or validation_share(total)
     if workers is None:
         workers = cores() if total > 2 * BATCH_CHARACTERS else 1

@@ -11,12 +11,16 @@ __all__ = ["ALLOWABLE", "REASONS", "UNREAD_REASONS", "Document", "Piece", "Rejec
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text and where it came from. `line` counts lines, rows, objects or pages of the source from 1."""
+    """One text and where it came from. `line` counts lines, rows, objects or pages of the source from 1.
+
+    `tags` are what stood beside it and is to be learned with it (controls.py), as JSON; empty where nothing was asked.
+    """
 
     text: str
     source: str
     line: int
     language: str = ""
+    tags: str = ""
 
     def rejected(self, reason: str, detail: str) -> Rejected:
         """The same text, set aside."""

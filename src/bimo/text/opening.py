@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bimo.runtime import t
+from bimo.text.controls import pack_tags, tags_of
 from bimo.text.documents import Document, Rejected
 from bimo.text.encodings import SAMPLE_BYTES, decode_blocks, decode_lines, find_encoding
 from bimo.text.passages import LONGEST_TARGET, split_passages
@@ -33,6 +34,7 @@ class Reading:
     refuse: Callable[[Rejected], None]
     passage_characters: int = LONGEST_TARGET
     text_column: str | None = None
+    controls: tuple[str, ...] = ()
     encodings: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
     bytes_read: int = 0
@@ -53,13 +55,17 @@ class OpenFile:
         self.refused += 1
         self.reading.refuse(Rejected(self.name, line, reason, detail, text[:_EXAMPLE_CHARACTERS]))
 
-    def documents(self, text: str, line: int) -> Iterator[Document]:
-        """A document in its own right: whole, unless it is very long; all its passages carry its line."""
+    def documents(self, text: str, line: int, tags: str = "") -> Iterator[Document]:
+        """A document in its own right: whole, unless it is very long; all its passages carry its line and its tags."""
         if len(text) <= 2 * LONGEST_TARGET:
-            yield Document(text, self.name, line)
+            yield Document(text, self.name, line, tags=tags)
         else:
             for _, passage in split_passages(((line, part) for part in text.split("\n")), LONGEST_TARGET):
-                yield Document(passage, self.name, line)
+                yield Document(passage, self.name, line, tags=tags)
+
+    def tags(self, row: Mapping[str, Any]) -> str:
+        """Of a row or an object, what a document carries of it beside its text."""
+        return pack_tags(tags_of(row, self.reading.controls)) if self.reading.controls else ""
 
     def passages(self, lines: Iterable[tuple[int, str]], target_characters: int) -> Iterator[Document]:
         """Running text, given as (number, line), in passages that carry the numbers of their first lines."""

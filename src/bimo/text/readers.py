@@ -180,12 +180,12 @@ def _read_values(source: OpenFile, values: Iterator[tuple[int, Any]]) -> Iterato
     used: set[tuple[str, ...]] = set()
     for number, value in values:
         found = False
-        for text, group in texts_in(value, columns):
+        for text, group, about in texts_in(value, columns, about=source.reading.controls):
             found = True
             if group and group not in used:
                 used.add(group)
                 source.reading.columns["+".join(group)] += 1
-            yield from source.documents(text, number)
+            yield from source.documents(text, number, source.tags(about))
         if not found:
             source.refuse(number, "no_text", t("no text in this object"), json.dumps(value, ensure_ascii=False))
 
@@ -206,9 +206,10 @@ def _read_csv(source: OpenFile) -> Iterator[Document]:
     columns = _columns(source, [dict(zip(layout.names, row, strict=False)) for _, row in first])
     for number, row in rows:
         if _fits(source, number, row, layout):
-            text, _ = row_text(dict(zip(layout.names, row, strict=False)), columns[:1])
+            cells = dict(zip(layout.names, row, strict=False))
+            text, _ = row_text(cells, columns[:1])
             if text:
-                yield from source.documents(text, number)
+                yield from source.documents(text, number, source.tags(cells))
             else:
                 source.refuse(number, "no_text", t("no text in this row"), layout.delimiter.join(row))
 
@@ -277,11 +278,12 @@ def _read_parquet(source: OpenFile) -> Iterator[Document]:
             rows = _parquet_rows(file, None)
             first = list(itertools.islice(rows, _FIRST_ROWS))
             columns = _columns(source, first)
-            names = [name for group in columns for name in group]
+            wanted = [*(name for group in columns for name in group), *source.reading.controls]
+            names = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
             for number, row in enumerate(_parquet_rows(file, names), 1):
                 text, _ = row_text(row, columns)
                 if text:
-                    yield from source.documents(text, number)
+                    yield from source.documents(text, number, source.tags(row))
                 else:
                     source.refuse(number, "no_text", t("no text in this row"))
     except pa.ArrowException as error:

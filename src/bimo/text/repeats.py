@@ -6,6 +6,7 @@ import functools
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Repeats:
         if place not in self.losing:
             return document, []
         text, dropped = drop_paragraphs(document.text, lambda value: self.keepers.get(value, place) != place)
-        return Document(text, document.source, document.line, document.language), dropped
+        return replace(document, text=text), dropped
 
     def instead_of(self, number: int, row: int) -> str:
         """Where the text stands that is kept in the stead of a near-duplicate."""

@@ -118,10 +118,11 @@ def _stream(shards: list[Path], kind: type[Row]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for shard in shards:
         try:
             with pq.ParquetFile(shard) as file:
+                names = [name for name in fields if name in file.schema_arrow.names]  # tags came later than the others
                 for batch in file.iter_batches(batch_size=_READ_ROWS, columns=names):
                     for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
                         yield kind(*values)

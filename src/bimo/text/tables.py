@@ -6,7 +6,7 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,22 +122,29 @@ def objects_in(value: Any) -> Iterator[dict[str, Any]]:
             yield from objects_in(item)
 
 
-def texts_in(value: Any, columns: Columns) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(text, its keys) of each object in a JSON value that holds text; objects inside such an object are part of it."""
+def texts_in(
+    value: Any, columns: Columns, *, about: Sequence[str] = (), above: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Any]]]:
+    """(text, its keys, what stands about it) of each object in a JSON value that holds text; objects inside such an
+    object are part of it. What stands about it are its keys `about`, or those of the objects around it.
+    """
+    above = above or {}
+    if isinstance(value, dict) and about:
+        above = {**above, **{name: value[name] for name in about if value.get(name) is not None}}
     if isinstance(value, str):
-        yield value, ()
+        yield value, (), above
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, dict | list):
-                yield from texts_in(item, columns)
+                yield from texts_in(item, columns, about=about, above=above)
     elif isinstance(value, dict):
         text, group = row_text(value, columns)
         if text:
-            yield text, group
+            yield text, group, above
         if not text or ABOUT_KEYS.issuperset(name.strip().lower() for name in group):
             for item in value.values():
                 if isinstance(item, dict | list):
-                    yield from texts_in(item, columns)
+                    yield from texts_in(item, columns, about=about, above=above)
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,8 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        # SentencePiece's tokens of bytes: as long as a run of them is no text, each comes out as a U+FFFD of its own.
+        self._in_runs = tokenizer.inner.token_to_id("<0xE4>") is not None
         # From the last token whose text was given whole: what the next one looks like may depend on it.
         self._ids: list[int] = []
         self._given = 0
@@ -195,11 +197,12 @@ class StreamDecoder:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         # A last U+FFFD may be a character of which bytes are missing; what stands before it is final.
-        certain = len(text) - text.endswith("\ufffd")
-        ready, self._given = text[self._given : certain], certain
+        certain = len(text.rstrip("\ufffd")) if self._in_runs else len(text) - text.endswith("\ufffd")
+        ready, self._given = text[self._given : certain], max(self._given, certain)
         if certain == len(text):
-            self._ids = [token]
-            self._given = len(self._tokenizer.decode(self._ids))
+            alone = self._tokenizer.decode([token])
+            if not (self._in_runs and alone.endswith("\ufffd")):
+                self._ids, self._given = [token], len(alone)
         return ready
 
     def finish(self) -> str:

@@ -24,6 +24,7 @@ from bimo.models.recurrent import require_one_direction
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
+from bimo.text.controls import read_controls
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
@@ -321,6 +322,9 @@ class _Run:
             begin = self.tokenizer.begin[0] if self.tokenizer.begin else None
             save_model(self.out, self.model, end=self.tokenizer.end, begin=begin)
         self.tokenizer.save(self.out, context=self.shape.context)
+        controls = read_controls(self.course.data)
+        if controls is not None:
+            controls.write(self.home)
         rate = self._tokens(progress) / progress.seconds
         facts = {
             "steps": progress.step,

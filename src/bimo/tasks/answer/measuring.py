@@ -133,8 +133,9 @@ def score(trials: Sequence[Trial], calibration: Calibration) -> dict[str, Any]:
     wrong = [trial.wrong for trial in trials if np.isfinite(trial.wrong.margin)]
     facts: dict[str, Any] = {"questions": len(own), "unanswerable": len(wrong)}
     if own:
-        for name, values in {"exact": [one.exact for one in own], "f1": [one.f1 for one in own]}.items():
-            facts[name], facts[f"{name}_interval"] = float(np.mean(values)), _interval(np.array(values, dtype=float))
+        for name in ("exact", "f1"):
+            values = np.array([getattr(one, name) for one in own], dtype=float)
+            facts[name], facts[f"{name}_interval"] = float(values.mean()), _interval(values)
         given = [one for one in found if one.margin >= calibration.threshold]
         facts["answered"] = len(given) / len(found)
         facts["f1_of_answers"] = float(np.mean([one.f1 for one in given])) if given else 0.0

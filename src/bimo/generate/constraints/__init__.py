@@ -1,0 +1,38 @@
+"""Texts of a given form: a regular expression, a JSON schema or a list of choices, kept to token by token.
+
+    model.generate("Born in ", constraint=regex("[12][0-9]{3}"))
+
+An expression becomes an automaton over bytes, which knows how far it is to where a text may end (`automaton.py`);
+joined with the tokens of a model it says at each step which of them may come (`masks.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bimo.generate.constraints.automaton import Automaton, compile_expression
+from bimo.generate.constraints.expressions import choice, literal
+from bimo.generate.constraints.json_schema import parse_schema
+from bimo.generate.constraints.regex import parse_whole
+from bimo.runtime import USAGE, UserError
+
+__all__ = ["Automaton", "choices", "json_schema", "regex"]
+
+
+def regex(pattern: str) -> Automaton:
+    """The texts that `re.fullmatch` accepts. Raises UserError for what is no expression or needs more than it."""
+    return compile_expression(parse_whole(pattern))
+
+
+def json_schema(schema: Any) -> Automaton:
+    """JSON that a schema accepts, which is as `json.loads` gives it. Raises UserError naming what it cannot keep to."""
+    return compile_expression(parse_schema(schema))
+
+
+def choices(texts: Iterable[str]) -> Automaton:
+    """One of these texts. Raises UserError where there is none."""
+    listed = [*texts]
+    if not any(listed):
+        raise UserError("There is nothing to choose from: give at least one text.", code=USAGE)
+    return compile_expression(choice(map(literal, listed)))
