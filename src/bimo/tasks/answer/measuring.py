@@ -130,25 +130,26 @@ def score(trials: Sequence[Trial], calibration: Calibration) -> dict[str, Any]:
     given from the threshold on: how many, how good, how many refused where the texts hold none."""
     own = [trial.own for trial in trials if trial.own is not None]
     found = [trial.found for trial in trials if trial.own is not None]
-    wrong = [trial.wrong.margin for trial in trials if np.isfinite(trial.wrong.margin)]
+    wrong = [trial.wrong for trial in trials if np.isfinite(trial.wrong.margin)]
     facts: dict[str, Any] = {"questions": len(own), "unanswerable": len(wrong)}
     if own:
-        measures = {"exact": [float(one.exact) for one in own], "f1": [one.f1 for one in own]}
-        for name, values in measures.items():
-            facts[name], facts[f"{name}_interval"] = float(np.mean(values)), _interval(np.array(values))
-        facts["baseline_f1"] = float(
-            np.mean([_baseline_f1(trial.question) for trial in trials if trial.own is not None])
-        )
-        given = [one.f1 for one in found if one.margin >= calibration.threshold]
+        for name, values in {"exact": [one.exact for one in own], "f1": [one.f1 for one in own]}.items():
+            facts[name], facts[f"{name}_interval"] = float(np.mean(values)), _interval(np.array(values, dtype=float))
+        given = [one for one in found if one.margin >= calibration.threshold]
         facts["answered"] = len(given) / len(found)
-        facts["f1_of_answers"] = float(np.mean(given)) if given else 0.0
+        facts["f1_of_answers"] = float(np.mean([one.f1 for one in given])) if given else 0.0
+        facts["baseline_f1"] = float(
+            np.mean(
+                [
+                    attempt(trial.question, baseline_answer(trial.question.question, trial.question.context), 0.0).f1
+                    for trial in trials
+                    if trial.own is not None
+                ]
+            )
+        )
     if wrong:
-        facts["refused"] = float(np.mean(np.array(wrong) < calibration.threshold))
+        facts["refused"] = float(np.mean([one.margin < calibration.threshold for one in wrong]))
     return facts
-
-
-def _baseline_f1(question: Question) -> float:
-    return attempt(question, baseline_answer(question.question, question.context), 0.0).f1
 
 
 def _interval(values: np.ndarray) -> list[float]:
