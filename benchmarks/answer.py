@@ -1,14 +1,12 @@
-"""Answering questions beside bm25s and beside transformers' own question-answering fine-tuning, on ../shared/data/qa.
+"""Answers in texts beside transformers' own question-answering fine-tuning, on ../shared/data/qa.
 
-    python benchmarks/answer.py retrieval [--dry]
-    python benchmarks/answer.py extract --language en --start MINILM [--minutes 4] [--rate 1e-4] [--their-rate 5e-5]
-    python benchmarks/answer.py extract --language zh --pretrain 60 [--minutes 4] [--part dev]
+    python benchmarks/answer.py --language en --start MINILM [--minutes 4] [--rate 1e-4] [--their-rate 5e-5]
+    python benchmarks/answer.py --language zh --pretrain 60 [--minutes 4] [--part dev]
 
-Retrieval: documents are all texts of a set, questions ask for their own. Extraction: both learn from the same questions
-for the same minutes from the same start; XQuAD is split by article, CMRC 2018 (dev and trial) by text, into 70, 10 and
-20 %. Rates are chosen on `--part dev`. An answer is always asked for, as SQuAD 1.1 does; what is refused of 100
-questions with a text that is not theirs is counted beside it. Without `--start` an encoder is pretrained for
-`--pretrain` minutes on the Chinese texts of ../shared/data/lm and the texts of the training questions.
+Both learn from the same questions for the same minutes from the same start. XQuAD is split by article, CMRC 2018 (dev
+and trial) by text, into 70, 10 and 20 %; rates are chosen on `--part dev`. An answer is always asked for, as SQuAD 1.1
+does; what is refused of 100 questions with a text that is not theirs is counted beside it. Without `--start` an encoder
+is pretrained for `--pretrain` minutes on the Chinese texts of ../shared/data/lm and those of the training questions.
 """
 
 from __future__ import annotations
@@ -16,28 +14,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answer_search import DATA, SETS, questions_of
 from record import Comparison, conclude
 
 from bimo.machine import measure_machine
 from bimo.runtime import pick_device
 from bimo.text.questions import Question, read_questions
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SETS = {
-    "CMRC 2018": ("cmrc2018/cmrc2018_dev.json.gz", "cmrc2018/cmrc2018_trial.json"),
-    "XQuAD zh": ("xquad_en_zh/xquad.zh.json",),
-    "XQuAD en": ("xquad_en_zh/xquad.en.json",),
-}
+LM = DATA.parent / "lm"
 SOURCES = {"en": SETS["XQuAD en"], "zh": SETS["CMRC 2018"]}
 CORPORA = ("zh_classic_novels", "zh_modern_python_docs", "zh_poetry")
 WRONG = 100
@@ -46,96 +39,6 @@ CONTEXT = 512
 
 WINDOW, STRIDE, BATCH, N_BEST, LONGEST = 384, 128, 8, 20, 30
 """Of the peer, as transformers documents question answering; its answers in Chinese may be longer."""
-
-
-def questions_of(names: Sequence[str]) -> list[Question]:
-    """All questions of some files."""
-    return [question for name in names for question in read_questions(DATA / "qa" / name).kept]
-
-
-def share_found(ranks: np.ndarray) -> dict[str, float]:
-    """Recall at 1 and at 5, and the mean reciprocal rank, in percent."""
-    return {
-        "recall@1": 100 * float(np.mean(ranks == 1)),
-        "recall@5": 100 * float(np.mean(ranks <= 5)),
-        "MRR": 100 * float(np.mean(1 / ranks)),
-    }
-
-
-def ranks_of(scores: Callable[[str], np.ndarray], questions: Sequence[Question], texts: Sequence[str]) -> np.ndarray:
-    """The rank of each question's own text; of those that score the same the first comes first."""
-    place = {text: number for number, text in enumerate(texts)}
-    ranks = []
-    for question in questions:
-        found, own = scores(question.question), place[question.context]
-        ranks.append(1 + int((found > found[own]).sum()) + int((found[:own] == found[own]).sum()))
-    return np.array(ranks)
-
-
-def bm25s_scores(texts: Sequence[str], cut: Callable[[str], list[str]] | None) -> Callable[[str], np.ndarray]:
-    """bm25s with its own tokenizer, or with the words that `cut` gives."""
-    import bm25s
-
-    if cut is None:
-        cut = _own_words
-    words: dict[str, int] = {}
-    corpus = [[words.setdefault(word, len(words)) for word in cut(text)] for text in texts]
-    model = bm25s.BM25()
-    model.index((corpus, words), show_progress=False)
-
-    def scores(question: str) -> np.ndarray:
-        known = [words[word] for word in cut(question) if word in words]
-        return model.get_scores_from_ids(np.array(known)) if known else np.zeros(len(texts))
-
-    return scores
-
-
-def _own_words(text: str) -> list[str]:
-    """As bm25s.tokenize cuts by default; tests of bm25s itself fix this."""
-    import bm25s
-
-    tokens = bm25s.tokenize([text], return_ids=False, show_progress=False)
-    return list(tokens[0])
-
-
-def segmented(text: str) -> list[str]:
-    """What a person would do first: words by jieba's dictionary, without blanks and marks."""
-    import rjieba
-
-    return [word.lower() for word in rjieba.cut(text) if re.search(r"\w", word)]
-
-
-def retrieval(minilm: Path | None, *, keep: bool) -> None:
-    """Ours beside bm25s, by words and with vectors where MiniLM is installed."""
-    from bimo.tasks.answer.retrieval import PassageIndex
-    from bimo.tasks.answer.vectors import load_embed
-
-    comparisons, facts = [], {}
-    for name, files in SETS.items():
-        questions = questions_of(files)
-        texts = list(dict.fromkeys(question.context for question in questions))
-        embed = load_embed(minilm) if minilm is not None and name.endswith("en") else None
-        start = time.perf_counter()
-        index = PassageIndex(texts)
-        indexed, start = time.perf_counter() - start, time.perf_counter()
-        found = {"bimo": share_found(ranks_of(index.scores, questions, texts))}
-        searched = time.perf_counter() - start
-        if embed is not None:
-            fused = PassageIndex(texts, embed=embed)
-            found = {"bimo, MiniLM": share_found(ranks_of(fused.scores, questions, texts)), **found}
-        found["bm25s"] = share_found(ranks_of(bm25s_scores(texts, None), questions, texts))
-        found["bm25s, jieba"] = share_found(ranks_of(bm25s_scores(texts, segmented), questions, texts))
-        facts[name] = {
-            "texts": len(texts),
-            "questions": len(questions),
-            "index seconds": indexed,
-            "questions a second": len(questions) / searched,
-        }
-        comparisons += [
-            Comparison(f"{name}: {measure}", "%", {who: [values[measure]] for who, values in found.items()})
-            for measure in ("recall@1", "recall@5", "MRR")
-        ]
-    _conclude("answer_retrieval", {}, comparisons, facts, keep=keep)
 
 
 def split(language: str, folder: Path) -> dict[str, Path]:
@@ -151,7 +54,7 @@ def split(language: str, folder: Path) -> dict[str, Path]:
             groups.setdefault(question.context, []).append(paragraph)
     texts = sorted(groups)
     if language == "en":
-        raw = json.loads((DATA / "qa" / SOURCES["en"][0]).read_text(encoding="utf-8"))["data"]
+        raw = json.loads((DATA / SOURCES["en"][0]).read_text(encoding="utf-8"))["data"]
         articles = [[paragraph["context"] for paragraph in article["paragraphs"]] for article in raw]
     else:
         articles = [[text] for text in texts]
@@ -240,14 +143,15 @@ def theirs(start: Path, paths: dict[str, Path], part: str, minutes: float, rate:
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = BertForQuestionAnswering.from_pretrained(start)
     collate = DataCollatorWithPadding(tokenizer)
+    window = min(WINDOW, model.config.max_position_embeddings)
 
     def windows(questions: Sequence[Question]) -> Any:
         return tokenizer(
             [one.question for one in questions],
             [one.context for one in questions],
             truncation="only_second",
-            max_length=min(WINDOW, model.config.max_position_embeddings),
-            stride=STRIDE,
+            max_length=window,
+            stride=min(STRIDE, window // 4),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_token_type_ids=True,
@@ -308,7 +212,7 @@ def pretrained(minutes: float, paths: dict[str, Path], folder: Path, preset: str
     texts = folder / "texts.txt"
     train = dict.fromkeys(question.context for question in read_questions(paths["train"]).kept)
     texts.write_text("\n\n".join(train), encoding="utf-8")
-    sources = [str(DATA / "lm" / name) for name in CORPORA]
+    sources = [str(LM / name) for name in CORPORA]
     _bimo("prepare", *sources, str(texts), "--out", str(folder / "prepared"))
     settings = ("--family", "encoder", "--minutes", str(minutes), "--set", f"model.context={CONTEXT}")
     _bimo("train", str(folder / "prepared"), "--out", str(folder / "start"), *settings, "--preset", preset)
@@ -339,28 +243,25 @@ def extract(chosen: argparse.Namespace) -> None:
         for measure in ("exact", "F1")
     ]
     settings = {name: value for name, value in vars(chosen).items() if name in SETTINGS}
-    _conclude("answer", settings, comparisons, found, keep=not chosen.dry)
+    conclude(
+        "answer",
+        settings=settings,
+        machine=measure_machine(pick_device("cpu")).facts(),
+        packages=("transformers", "torch", "tokenizers"),
+        comparisons=comparisons,
+        facts=found,
+        keep=not chosen.dry,
+    )
 
 
 SETTINGS = ("language", "part", "minutes", "pretrain", "rate", "their_rate")
 
 
-def _conclude(
-    subject: str, settings: dict[str, Any], comparisons: list[Comparison], facts: dict[str, Any], *, keep: bool
-) -> None:
-    machine = measure_machine(pick_device("cpu")).facts()
-    packages = ("bm25s", "transformers", "torch", "tokenizers")
-    conclude(
-        subject, settings=settings, machine=machine, packages=packages, comparisons=comparisons, facts=facts, keep=keep
-    )
-
-
 def main() -> None:
-    """Measure one of the two."""
+    """Measure both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("retrieval", "extract"))
     parser.add_argument("--language", choices=tuple(SOURCES), default="en")
-    parser.add_argument("--start", type=Path, help="a BERT folder to begin with; for retrieval, of sentence vectors")
+    parser.add_argument("--start", type=Path, help="a BERT folder to begin with")
     parser.add_argument("--pretrain", type=float, default=60.0, help="minutes, where there is no start")
     parser.add_argument("--preset", default="stroke", help="size of the encoder that is pretrained")
     parser.add_argument("--minutes", type=float, default=4.0, help="of tuning, for each")
@@ -370,10 +271,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep what is made, here")
     parser.add_argument("--dry", action="store_true", help="keep no record")
     chosen = parser.parse_args()
-    if chosen.what == "retrieval":
-        retrieval(chosen.start, keep=not chosen.dry)
-    else:
-        extract(chosen)
+    extract(chosen)
 
 
 if __name__ == "__main__":

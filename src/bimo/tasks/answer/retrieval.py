@@ -27,7 +27,7 @@ def terms(text: str) -> list[str]:
     """What a text is found by: its words, pairs of Han characters, and runs of four letters or digits in words.
 
     Words that say little are left out. The pairs find words that were cut otherwise, the runs other forms of a word;
-    both measured on CMRC 2018 and XQuAD (benchmarks/answer.py).
+    both measured on CMRC 2018 and XQuAD (benchmarks/answer_search.py).
     """
     little = stop_words()
     words = [part for word in iter_words(text) for part in PART.findall(word.lower()) if part not in little]

@@ -1,0 +1,71 @@
+"""Passages end with sentences, and are found by what they share with a question, as BM25 is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from bimo.tasks.answer.passages import LONGEST, Passage, cut_passages, read_passages
+from bimo.tasks.answer.retrieval import PassageIndex, fuse, terms
+
+
+def test_terms_find_words_pairs_and_runs():
+    assert terms("The Newton-Raphson 方法，1990年") == [
+        *("newton", "raphson", "方法", "1990", "年", "方法"),
+        *("^new", "newt", "ewto", "wton", "ton$", "^rap", "raph", "aphs", "phso", "hson", "son$"),
+        *("^199", "1990", "990$"),
+    ]
+    assert terms("的 the ，。!") == []
+
+
+def test_bm25_is_as_it_is_written():
+    """Robertson and Zaragoza 2009, with the idf of Lucene, as bm25s computes it."""
+    texts = ["猫坐在垫子上", "狗追猫，猫跑了", "the dog sat", ""]
+    index, question = PassageIndex(texts), "猫在哪里 dogs"
+    bags = [Counter(terms(text)) for text in texts]
+    mean = sum(bag.total() for bag in bags) / len(bags)
+    expected = np.zeros(len(texts))
+    for term in terms(question):
+        holding = sum(term in bag for bag in bags)
+        if holding:
+            weight = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
+            for number, bag in enumerate(bags):
+                expected[number] += weight * bag[term] / (bag[term] + 1.5 * (0.25 + 0.75 * bag.total() / mean))
+    np.testing.assert_allclose(index.scores(question), expected, rtol=1e-5)
+    assert index.search(question, 9) == [number for number in (-expected).argsort() if expected[number] > 0]
+    assert index.search("完全无关 zzz", 5) == []
+    assert PassageIndex(["，。"]).search("猫", 3) == []
+
+
+def test_vectors_help_where_words_are_others():
+    vectors = {"cat": [1.0, 0.0], "feline": [1.0, 0.0], "dog": [0.0, 1.0], "tree": [0.6, 0.8]}
+    embed = lambda texts: np.array([vectors[text] for text in texts])  # noqa: E731
+    index = PassageIndex(["dog", "cat", "tree"], embed=embed)
+    assert PassageIndex(["dog", "cat", "tree"]).search("feline", 3) == []
+    assert index.search("feline", 1) == [1]
+    assert fuse(np.array([0.0, 2.0, 4.0]), np.array([5.0, 5.0, 5.0])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_passages_end_with_sentences_and_know_their_lines(tmp_path):
+    text = "".join(f"第{number}句话说的是一些事情，后面还有一些字。\n" for number in range(100))
+    pieces = list(cut_passages(text))
+    assert "".join(piece for _, piece in pieces).replace("\n", "") == text.replace("\n", "")
+    lines = text.split("\n")
+    for line, piece in pieces:
+        assert piece.startswith(lines[line])
+        assert piece.endswith("。")
+        assert len(piece) <= LONGEST
+    assert max(len(piece) for _, piece in cut_passages("字" * 2000)) == LONGEST
+    assert list(cut_passages("\n \n")) == []
+    (tmp_path / "a.txt").write_text("\n\nThe cat sat on the mat.\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "One.\nTwo."}) + "\n" + json.dumps({"text": "Three."}))
+    found = read_passages([tmp_path], unread=pytest.fail)
+    assert found == [
+        Passage("a.txt", 3, "The cat sat on the mat."),
+        Passage("b.jsonl", 1, "One.\nTwo."),
+        Passage("b.jsonl", 2, "Three."),
+    ]
