@@ -89,7 +89,7 @@ def segmented(text: str) -> list[str]:
 def main() -> None:
     """Ours beside bm25s, set by set."""
     from bimo.tasks.answer.retrieval import PassageIndex
-    from bimo.tasks.answer.vectors import load_embed
+    from bimo.tasks.embed.embedder import open_embedder
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=Path, help="a folder of sentence vectors, for English")
@@ -99,7 +99,7 @@ def main() -> None:
     for name, files in SETS.items():
         questions = questions_of(files)
         texts = list(dict.fromkeys(question.context for question in questions))
-        embed = load_embed(chosen.vectors) if chosen.vectors is not None and name.endswith("en") else None
+        embed = open_embedder(chosen.vectors).embed if chosen.vectors is not None and name.endswith("en") else None
         start = time.perf_counter()
         index = PassageIndex(texts)
         indexed, start = time.perf_counter() - start, time.perf_counter()

@@ -20,7 +20,7 @@ from bimo.tasks.answer import answering, writing
 from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, score
 from bimo.tasks.answer.passages import Passage
 from bimo.tasks.answer.reading import Calibration, Reader, load_reader
-from bimo.tasks.answer.vectors import load_embed
+from bimo.tasks.embed.embedder import open_embedder
 from bimo.tasks.tune import tune, tune_lines
 from bimo.text.questions import Question, Span
 from bimo.tokens.framing import Framing
@@ -188,7 +188,7 @@ def test_answers_come_with_their_passage(place, tmp_path):
 
 def test_vectors_of_an_encoder_are_means_of_length_one(place):
     folder, _ = place
-    embed = load_embed(folder / "encoder")
+    embed = open_embedder(folder / "encoder").embed
     texts = ["the cat", "一只猫坐在垫子上", "The committee met on Thursday."]
     vectors = embed(texts)
     np.testing.assert_allclose((vectors**2).sum(axis=1), 1, rtol=1e-5)

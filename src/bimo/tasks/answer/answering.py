@@ -12,7 +12,7 @@ from bimo.runtime import pick_device, t
 from bimo.tasks.answer.passages import Passage, read_passages
 from bimo.tasks.answer.reading import Reader, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
-from bimo.tasks.answer.vectors import load_embed
+from bimo.tasks.embed.embedder import open_embedder
 
 __all__ = ["PASSAGES", "Answer", "Library", "answer", "answer_lines"]
 
@@ -98,7 +98,7 @@ def answer(
     """
     where = pick_device(device)
     reader = load_reader(Path(model), device=where)
-    embed = load_embed(Path(vectors), device=where) if vectors is not None else None
+    embed = open_embedder(vectors, device=device).embed if vectors is not None else None
     write = _load_writer(writer, device) if writer is not None else None
     found = read_passages([Path(source) for source in documents], unread=lambda one: console.warn(str(one)))
     files = len({passage.source for passage in found})

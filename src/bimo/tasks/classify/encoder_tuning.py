@@ -6,7 +6,7 @@ N texts, K labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bimo.console import Console
 from bimo.machine import measure_machine
-from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.encoder import Encoder, EncoderConfig, with_head
 from bimo.models.heads import Head
 from bimo.runtime import t
 from bimo.tasks.classify.encoder import EncoderClassifier, frame, logits_of, on_device
@@ -137,9 +137,7 @@ def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int
     """The encoder in a folder, with a new head for these labels. Raises UserError when there is none."""
     start = load_encoder(path)
     head = Head("classes", labels=tuple(labels), pooler=True, several=several)
-    model = Encoder(replace(start.config, head=head), dropout=DROPOUT).initialise(seed)
-    known = {name: weight for name, weight in start.state_dict().items() if not name.startswith("head.")}
-    model.load_state_dict(known, strict=False)
+    model = with_head(start, head, seed=seed, dropout=DROPOUT)
     # A third less to compute and to remember; a file of labels says little of most words.
     model.embedding.weight.requires_grad_(False)
     framing = Framing(load_tokenizer(path), context=min(context, start.config.context))

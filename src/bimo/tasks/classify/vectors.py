@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from bimo.console import SILENT, Console
 from bimo.files import replacing, write_json
 from bimo.models.encoder import Encoder
+from bimo.models.pooling import pool
 from bimo.runtime import UserError
 from bimo.tasks.classify.attribution import leave_one_out
 from bimo.tasks.classify.encoder import frame, length_batches, on_device
@@ -102,10 +102,8 @@ def text_vectors(
         done = 0
         for numbers in length_batches(framed):
             given: dict[str, Any] = on_device(framing.batch([framed[number] for number in numbers]), model)
-            real = given["real"][..., None]
-            hidden = model.hidden_states(**given).float()
-            means = (hidden * real).sum(dim=1) / real.sum(dim=1)
-            found[numbers] = F.normalize(means, dim=1).cpu().numpy()
+            hidden = model.hidden_states(**given)
+            found[numbers] = pool(hidden, given["real"], how="mean", normalize=True).cpu().numpy()
             done += len(numbers)
             update(done, "")
     return found

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bimo.config import to_mapping
 from bimo.console import Console
 from bimo.files import digest_file, write_json
-from bimo.models.encoder import Encoder
+from bimo.models.encoder import Encoder, with_head
 from bimo.models.heads import Head
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.embed.embedder import Embedder, open_embedder
@@ -91,7 +90,9 @@ def _tune(
     settings = settings.filled(rate=RATE_BY_WIDTH / start.width, batch=BATCH)
     context = min(start.context, settings.context)
     framing, pooling = Framing(start.tokenizer, context=context), Pooling(start.layout.pooling)
-    model = bare(start.model, dropout=DROPOUT)
+    model = with_head(
+        start.model, Head("none", pooler=start.model.config.head.pooler), seed=settings.seed, dropout=DROPOUT
+    )
     batches, held = (
         CoupleBatches(
             _couples(part, framing, start),
@@ -111,15 +112,6 @@ def _tune(
     layout = SentenceLayout(pooling.how, normalize=True, context=context, lower=start.layout.lower)
     write_layout(out, layout, width=model.config.width)
     return {**facts, "batch": batches.rows, "among": min(held.together, len(held_out.rows))}
-
-
-def bare(model: Encoder, *, dropout: float) -> Encoder:
-    """The same layers, and the pooler where there is one, without what stands on them; the weights are copies."""
-    config = replace(model.config, head=Head("none", pooler=model.config.head.pooler))
-    plain = Encoder(config, compute_dtype=model.compute_dtype, dropout=dropout)
-    weights = model.state_dict()
-    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
-    return plain.to(model.embedding.weight.device)
 
 
 def _couples(examples: Examples, framing: Framing, start: Embedder) -> Sequence[Couple]:
