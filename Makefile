@@ -42,6 +42,7 @@ bench: $(BENCH_VENV)/.installed
 	$(BENCH)/personal_data.py
 	$(BENCH)/pipelines.py
 	$(BENCH)/prepare_memory.py
+	$(if $(DATA),$(BENCH)/similarity.py $(DATA) --work $(BENCH_VENV)/work/similarity --test)
 	$(BENCH)/word_vectors.py
 	$(BENCH)/generate.py
 	$(if $(DATA),$(BENCH)/classify.py $(DATA)/classify)
@@ -60,7 +61,7 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildca
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_PIP) 'torch>=2.11,<2.14'
 	$(BENCH_PIP) --editable .
-	$(BENCH_PIP) transformers accelerate tiktoken rustbpe requests openvino-genai
+	$(BENCH_PIP) transformers sentence-transformers accelerate tiktoken rustbpe requests openvino-genai
 	$(BENCH_PIP) --editable '.[words,cluster]' gensim datasets datasketch presidio-analyzer psutil
 	$(BENCH_PIP) orjson jieba nltk 'xxhash<4'  # what datatrove's blocks want and do not ask for
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(BENCH_PIP) llama-cpp-python

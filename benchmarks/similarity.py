@@ -55,7 +55,7 @@ def minilm() -> Path:
 def rates(ours: Embedder, theirs: Callable[[list[str]], np.ndarray], texts: list[str], rounds: int) -> Comparison:
     """Texts a second of both, by turns; what they make is the same."""
     seconds: dict[str, list[float]] = {"bimo": [], "sentence-transformers": []}
-    makers = dict(zip(seconds, (ours.embed, theirs), strict=True))
+    makers: dict[str, Callable[[list[str]], np.ndarray]] = dict(zip(seconds, (ours.embed, theirs), strict=True))
     made = {name: make(texts) for name, make in makers.items()}
     difference = float(np.abs(made["bimo"] - made["sentence-transformers"]).max())
     assert difference < 1e-5, difference

@@ -20,7 +20,6 @@ from bimo.tasks.answer import answering, writing
 from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, score
 from bimo.tasks.answer.passages import Passage
 from bimo.tasks.answer.reading import Calibration, Reader, load_reader
-from bimo.tasks.embed.embedder import open_embedder
 from bimo.tasks.tune import tune, tune_lines
 from bimo.text.questions import Question, Span
 from bimo.tokens.framing import Framing
@@ -184,18 +183,6 @@ def test_answers_come_with_their_passage(place, tmp_path):
     (unknown,) = bimo.answer(folder / "taught", ["zzz qqq"], documents=[tmp_path / "docs"])
     assert (unknown["answer"], unknown["confidence"]) == (None, 0.0)
     assert answering.answer_lines(unknown) == ["This is not in the documents: nothing in them has to do with it."]
-
-
-def test_vectors_of_an_encoder_are_means_of_length_one(place):
-    folder, _ = place
-    embed = open_embedder(folder / "encoder").embed
-    texts = ["the cat", "一只猫坐在垫子上", "The committee met on Thursday."]
-    vectors = embed(texts)
-    np.testing.assert_allclose((vectors**2).sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(vectors, np.concatenate([embed([text]) for text in texts]), atol=1e-5)
-    model, framing = load_encoder(folder / "encoder"), Framing(load_tokenizer(folder / "encoder"), context=64)
-    mean = model.hidden_states(torch.tensor([framing.texts(texts[:1])[0].ids]))[0].mean(dim=0)
-    np.testing.assert_allclose(vectors[0], (mean / mean.norm()).detach().numpy(), atol=1e-5)
 
 
 class Writer:

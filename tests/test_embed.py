@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.pooling import POOLINGS, pool, pool_reference
 from bimo.runtime import DATA_REFUSED, INTERRUPTED, USAGE, UserError
 from bimo.tasks.embed.embedder import open_embedder
-from bimo.tasks.embed.examples import Columns, choose_columns, read_examples
+from bimo.tasks.embed.examples import Columns, choose_columns, read_examples, read_lines
 from bimo.tasks.embed.rows import write_rows
 from bimo.tasks.embed.similar import apart, cluster, groups, near_pairs, near_pairs_reference, nearest, units
 from bimo.tasks.tune import tune, tune_lines
@@ -288,8 +289,20 @@ REFUSED = [
     ("a.csv", "x one,y two,3\n", {"label": "1"}, USAGE, "--column names text, or first"),
     ("a.txt", "one\n\n", {"text": "1"}, USAGE, "is plain text"),
     ("a.txt", "\n\n", {}, DATA_REFUSED, "has no column of texts"),
-    ("a.txt", b"\xff\xfe\x00\xd8", {}, DATA_REFUSED, "not a text file in UTF-8"),
+    ("a.txt", b"good\nbad \xff\xfe\xfd\n" * 9, {}, DATA_REFUSED, "cannot be read"),
+    ("a.txt", bytes(range(256)) * 9, {}, DATA_REFUSED, "cannot be read"),
 ]
+
+
+def test_lines_are_read_whatever_their_encoding(tmp_path: Path) -> None:
+    lines = ["国王回来了", "", "王后也回来了，大家都很高兴"]
+    for name, raw in (
+        ("a.txt", "\r\n".join(lines).encode("gb18030")),
+        ("b.txt", "\n".join(lines).encode("utf-8-sig")),
+        ("c.txt.gz", gzip.compress("\n".join(lines).encode())),
+    ):
+        (tmp_path / name).write_bytes(raw)
+        assert [*read_lines(tmp_path / name)] == lines
 
 
 @pytest.mark.parametrize(("name", "content", "columns", "code", "sentence"), REFUSED)
@@ -404,8 +417,8 @@ def clouds(count: int, each: int, *, seed: int = 0, spread: float = 0.15) -> np.
 def test_near_pairs_are_those_of_every_pair(monkeypatch) -> None:
     vectors = clouds(5, 9)
     expected = near_pairs_reference(vectors, best=12)
-    for rows in (4, 1000):
-        monkeypatch.setattr("bimo.tasks.embed.similar.ROWS_AT_ONCE", rows)
+    for cosines in (1, 4 * 45, 10**6):
+        monkeypatch.setattr("bimo.tasks.embed.similar.COSINES_AT_ONCE", cosines)
         found = near_pairs(vectors, best=12)
         assert [pair[:2] for pair in found] == [pair[:2] for pair in expected]
         np.testing.assert_allclose([pair[2] for pair in found], [pair[2] for pair in expected], atol=1e-6)

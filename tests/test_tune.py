@@ -198,7 +198,7 @@ def test_rows_that_cannot_be_used_are_set_aside_with_their_numbers(place, tmp_pa
 
 def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):
     model, file = place / "model", place / "talk.jsonl"
-    with pytest.raises(UserError, match="--task must be one of chat"):
+    with pytest.raises(UserError, match="--task must be one of answer, chat"):
         tune(model, file, out=tmp_path / "a", task="dance")
     with pytest.raises(UserError, match="There is no model folder"):
         tune(tmp_path / "none", file, out=tmp_path / "a")

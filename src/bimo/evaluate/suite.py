@@ -63,10 +63,11 @@ def evaluate(
     model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
-    other, family = None if against is None else Path(against), family_in(model)
+    other = None if against is None else Path(against)
     if holds_classifier(model):
         return evaluate_classifier(model, source, against=other, columns=columns, console=console)
     _require_none(column=columns)
+    family = family_in(model)
     if family == PAIRED:
         return evaluate_translations(model, source, against=other, console=console)
     if family == "encoder":

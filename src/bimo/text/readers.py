@@ -21,7 +21,7 @@ from bimo.text.passages import LONGEST_TARGET
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Columns, Layout, choose_columns, find_layout, mend_row, objects_in, row_text, texts_in
 
-__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "json_values", "read_file", "read_rows"]
+__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "json_values", "open_lines", "read_file", "read_rows"]
 
 SEPARATOR = "<|endoftext|>"
 _PACKED = (".gz", ".zst")
@@ -92,6 +92,16 @@ def _peek(
         if len(first) >= rows or total >= characters:
             break
     return first, itertools.chain(first, items)
+
+
+def open_lines(file: SourceFile, reading: Reading) -> Iterator[tuple[int, str]]:
+    """(number, line) of a file of text, packed or not, whatever its encoding; what cannot be read is refused."""
+    packed = file.path.suffix.lower() if file.path.suffix.lower() in _PACKED else ""
+    source = OpenFile(file, reading, packed=packed, ending=ending_of(file))
+    try:
+        yield from source.lines()
+    except (OSError, ValueError) as error:
+        source.refuse(0, "unreadable", getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _read_json_lines(source: OpenFile) -> Iterator[Document]:

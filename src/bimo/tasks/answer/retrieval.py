@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from bimo.tasks.embed.similar import units
 from bimo.text.segment import iter_words
 from bimo.text.stop_words import stop_words
 
@@ -48,7 +49,7 @@ class PassageIndex:
         self._words = bm25s.BM25() if self._numbers else None
         if self._words is not None:
             self._words.index((corpus, self._numbers), show_progress=False)
-        self._embed, self._vectors = embed, embed(texts) if embed else None
+        self._embed, self._vectors = embed, units(embed(texts)) if embed else None
 
     def search(self, question: str, count: int) -> list[int]:
         """The numbers of the passages that fit best, the best first; none that has nothing to do with the question."""
@@ -60,7 +61,7 @@ class PassageIndex:
         shared = self._shared(question)
         if self._embed is None or self._vectors is None:
             return shared
-        return fuse(shared, self._vectors @ self._embed([question])[0])
+        return fuse(shared, self._vectors @ units(self._embed([question]))[0])
 
     def _shared(self, question: str) -> np.ndarray:
         """The BM25 score of each passage [P]."""

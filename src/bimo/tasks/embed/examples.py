@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.documents import Rejected, describe_reason
 from bimo.text.opening import Reading
 from bimo.text.pairs import Pair, split_pairs
-from bimo.text.readers import ending_of, read_rows
+from bimo.text.readers import ending_of, open_lines, read_rows
+from bimo.text.rejections import place_in
 from bimo.text.sources import SourceFile
 from bimo.text.split import split_position
 
@@ -174,15 +175,16 @@ def require_file(path: Path) -> None:
         raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
 
 
-def read_lines(path: Path) -> Iterable[str]:
-    """The lines of a text file in UTF-8, one by one. Raises UserError when it is something else."""
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, packed or not, in any encoding. Raises UserError at the first that cannot be read."""
     require_file(path)
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise UserError("{path} is not a text file in UTF-8.", code=DATA_REFUSED, path=path) from None
+
+    def refuse(rejected: Rejected) -> None:
+        place = place_in(str(path), rejected.line)
+        raise UserError("{path} cannot be read: {error}.", code=DATA_REFUSED, path=place, error=rejected.detail)
+
+    file = SourceFile(path, path.name, path.stat().st_size, chosen=True)
+    yield from (line for _, line in open_lines(file, Reading(refuse)))
 
 
 def choose_columns(

@@ -5,7 +5,7 @@ N texts, D width, K groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from bimo.tasks.embed.embedder import open_embedder
 
 __all__ = ["Group", "Match", "groups", "near_pairs", "near_pairs_reference", "similar", "units"]
 
-ROWS_AT_ONCE = 1024
-"""Rows whose cosines with all others stand in memory together."""
+COSINES_AT_ONCE = 1 << 24
+"""Of pairs that are looked at together: 64 MB."""
 
 ROUNDS, STARTS = 50, 8
 DRAWN = 4
@@ -67,11 +67,16 @@ def units(vectors: np.ndarray) -> np.ndarray:
 def near_pairs(vectors: np.ndarray, *, best: int) -> list[tuple[int, int, float]]:
     """Two places and their cosine, of the `best` pairs that are most alike among vectors of length 1 [N, D]."""
     kept: list[tuple[float, int, int]] = []
-    for start, cosines in _blocks(vectors):
-        rows, columns = np.nonzero(_upper(cosines, start, floor=kept[-1][0] if len(kept) == best else -2.0))
-        values = cosines[rows, columns]
-        order = np.lexsort((columns, rows, -values))[:best]
-        kept += [(float(values[i]), int(rows[i]) + start, int(columns[i]) + start) for i in order]
+    rows_at_once = max(1, COSINES_AT_ONCE // max(1, len(vectors)))
+    for start in range(0, len(vectors), rows_at_once):
+        cosines = vectors[start : start + rows_at_once] @ vectors[start:].T
+        cosines[np.tril_indices(len(cosines), m=cosines.shape[1])] = -np.inf  # each pair once
+        flat = cosines.ravel()
+        found = np.flatnonzero(flat > (kept[-1][0] if len(kept) == best else -2.0))
+        if len(found) > best:
+            found = found[np.argpartition(-flat[found], best - 1)[:best]]
+        rows, columns = np.divmod(found, cosines.shape[1])
+        kept += [(float(flat[i]), int(r) + start, int(c) + start) for i, r, c in zip(found, rows, columns, strict=True)]
         kept = sorted(kept, key=lambda pair: (-pair[0], *pair[1:]))[:best]
     return [(one, other, cosine) for cosine, one, other in kept]
 
@@ -80,17 +85,6 @@ def near_pairs_reference(vectors: np.ndarray, *, best: int) -> list[tuple[int, i
     """`near_pairs`, one pair after another."""
     pairs = [(i, j, float(vectors[i] @ vectors[j])) for i in range(len(vectors)) for j in range(i + 1, len(vectors))]
     return sorted(pairs, key=lambda pair: (-pair[2], *pair[:2]))[:best]
-
-
-def _blocks(vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Cosines of some rows with themselves and all below them."""
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        yield start, vectors[start : start + ROWS_AT_ONCE] @ vectors[start:].T
-
-
-def _upper(cosines: np.ndarray, start: int, *, floor: float) -> np.ndarray:
-    """Which of them are of two different rows, each pair once, and above a floor."""
-    return np.triu(cosines > floor, 1)
 
 
 def groups(vectors: np.ndarray, texts: Sequence[str], *, count: int = 0, seed: int = 0) -> list[Group]:
