@@ -190,19 +190,31 @@ def _fasttext(train: Rows, chinese: bool, work: Path) -> Iterator[Way]:
 
 def _svc(train: Rows, chinese: bool, work: Path) -> Iterator[Way]:
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
-    def way(characters: bool, cost: float) -> Way:
-        def fit(rows: Rows) -> Callable[[list[str]], list[str]]:
+    fitted: dict[tuple[bool, int], Any] = {}  # the values of the same texts are needed for every cost
+
+    def before(texts: list[str], characters: bool) -> list[str]:
+        return texts if characters else _words(texts, chinese=chinese)
+
+    def values(rows: Rows, characters: bool) -> Any:
+        if (characters, len(rows)) not in fitted:
             if characters:
                 kind = {"analyzer": "char" if chinese else "char_wb", "ngram_range": (1, 4) if chinese else (2, 5)}
             else:
                 kind = {"token_pattern": r"\S+", "ngram_range": (1, 2)}
-            model = make_pipeline(TfidfVectorizer(sublinear_tf=True, **kind), LinearSVC(C=cost, random_state=0))
-            before = (lambda texts: texts) if characters else (lambda texts: _words(texts, chinese=chinese))
-            model.fit(before([text for text, _ in rows]), [label for _, label in rows])
-            return lambda texts: model.predict(before(texts)).tolist()
+            vectorizer = TfidfVectorizer(sublinear_tf=True, **kind)
+            fitted[characters, len(rows)] = (
+                vectorizer,
+                vectorizer.fit_transform(before([t for t, _ in rows], characters)),
+            )
+        return fitted[characters, len(rows)]
+
+    def way(characters: bool, cost: float) -> Way:
+        def fit(rows: Rows) -> Callable[[list[str]], list[str]]:
+            vectorizer, table = values(rows, characters)
+            model = LinearSVC(C=cost, random_state=0).fit(table, [label for _, label in rows])
+            return lambda texts: model.predict(vectorizer.transform(before(texts, characters))).tolist()
 
         return fit
 

@@ -35,7 +35,7 @@ __all__ = ["begin", "open_start", "tune_encoder", "usual"]
 USUAL_BATCH, USUAL_EPOCHS, USUAL_CONTEXT = 32, 3.0, 256
 """Texts are shorter than conversations, for which the general settings are meant."""
 USUAL_RATE, USUAL_RATE_FROM_NOTHING = 2e-4, 1e-3
-"""Of AdamW; docs/log.md has what else was tried."""
+"""Of AdamW; tried on little alone."""
 MOST_TOKENS = 8192
 """Of a batch, filled up."""
 DROPOUT = 0.1
