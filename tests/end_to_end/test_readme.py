@@ -1,7 +1,8 @@
-"""Every block of commands in the READMEs runs as it stands, one after the other, in a new folder."""
+"""Every block of commands in the README and the page of tasks runs as it stands, one after the other, in a new folder."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ from stories import write_pairs, write_stories
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
+TASKS = ("docs/tasks.md", "docs/tasks.zh.md")
+"""Builds on what the README has made."""
 
 NOT_RUN = {
     "make ": "builds an environment of its own; the runner of the linters and tests does that",
@@ -64,11 +67,11 @@ def run(command: list[str], cwd: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(place):
+def test_every_command_of_the_pages_runs(place):
     folder, environment = place
     (folder / "work").mkdir()
-    scripts = blocks("README.md", "bash")
-    assert scripts
+    scripts = [*blocks(READMES[0], "bash"), *blocks(TASKS[0], "bash")]
+    assert len(scripts) > 12
     for script in scripts:
         run(["bash", "-euo", "pipefail", "-c", shortened(script)], folder / "work", environment)
 
@@ -84,9 +87,9 @@ def test_the_python_of_the_readme_runs(place):
         run([sys.executable, "-c", shortened(script)], folder / "python", environment)
 
 
-def test_both_readmes_have_the_same_blocks():
-    for language in ("bash", "python", "sh"):
-        english, chinese = ([without_remarks(block) for block in blocks(name, language)] for name in READMES)
+def test_both_languages_have_the_same_blocks():
+    for pages, language in itertools.product((READMES, TASKS), ("bash", "python", "sh")):
+        english, chinese = ([without_remarks(block) for block in blocks(name, language)] for name in pages)
         assert english == chinese, language
 
 
@@ -97,7 +100,7 @@ def without_remarks(block: str) -> str:
 
 
 def test_no_line_is_left_out_but_those_with_a_reason():
-    text = "\n".join(block for name in READMES for block in blocks(name, "bash"))
+    text = "\n".join(block for name in READMES + TASKS for block in blocks(name, "bash"))
     left_out = [line for line in text.splitlines() if line.strip().startswith(tuple(NOT_RUN))]
     assert len(left_out) <= 6
     commands = [line for line in text.splitlines() if line.startswith("bimo ")]
@@ -107,7 +110,7 @@ def test_no_line_is_left_out_but_those_with_a_reason():
 def test_the_options_that_the_readme_shows_are_options(place):
     """The part of the above that needs no training."""
     folder, environment = place
-    text = "\n".join(block for name in READMES for block in blocks(name, "bash"))
+    text = "\n".join(block for name in READMES + TASKS for block in blocks(name, "bash"))
     wanted: dict[str, set[str]] = {}
     for line in text.splitlines():
         words = line.split()
