@@ -191,6 +191,14 @@ def test_a_schema_inside_of_itself_ends() -> None:
     }
     automaton = json_schema(node)
     assert automaton.accepts('{"next":{"next":{"next":null}}}')
+    tree = {"type": "array", "items": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in "abcde"]}}
+    automaton = json_schema({"$defs": dict.fromkeys("abcde", tree), "$ref": "#/$defs/a"})  # as deep as there is room
+    assert automaton.accepts("[[[]], []]")
+    deep: Any = {}
+    for _ in range(400):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(UserError, match="too large"):
+        json_schema(deep)
     with pytest.raises(UserError, match="contradicts itself"):
         json_schema({"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]})
 

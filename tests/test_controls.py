@@ -165,6 +165,13 @@ def test_headers_name_what_was_chosen_in_the_order_of_training() -> None:
     assert CONTROLS.tags(document) == {"year": "1900", "length": "medium"}
 
 
+def test_a_damaged_list_of_tags_is_said(tmp_path: Path) -> None:
+    for text in ("[]", "{}", '{"values": {"genre": 3}, "length": {}}'):
+        (tmp_path / "controls.json").write_text(text)
+        with pytest.raises(UserError, match=r"controls\.json is no list of tags"):
+            read_controls(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [

@@ -161,7 +161,14 @@ def read_controls(folder: Path) -> Controls | None:
     if not (folder / CONTROLS_FILE).is_file():
         return None
     facts = read_json(folder / CONTROLS_FILE)
-    return Controls(facts["values"], facts[LENGTH]["short"], facts[LENGTH]["medium"])
+    try:
+        values = {
+            str(name): {str(value): int(count) for value, count in found.items()}
+            for name, found in facts["values"].items()
+        }
+        return Controls(values, int(facts[LENGTH]["short"]), int(facts[LENGTH]["medium"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError("{path} is no list of tags. Train the model again.", path=folder / CONTROLS_FILE) from None
 
 
 def _header(tags: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 Not every accepted JSON is such a text: properties come in the order of the schema and no others beside them, between
 parts there is at most one blank, what has no schema of its own nests twice, and a schema that refers to itself does
-so to a fixed depth.
+so to a bounded depth.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from bimo.generate.constraints.expressions import (
 )
 from bimo.generate.constraints.json_numbers import decimals_of, integers, numbers
 from bimo.generate.constraints.json_strings import strings
+from bimo.generate.constraints.places import too_large
 from bimo.generate.constraints.regex import parse_within
 from bimo.runtime import DATA_REFUSED, UserError, t
 
@@ -54,8 +55,8 @@ OF_TYPE = {
 ALONE = ("$ref", "anyOf", "oneOf", "allOf")
 """Keywords beside which only annotations are understood."""
 
-TURNS = 3
-"""How often a schema that refers to itself is inside of itself."""
+MOST_VALUES = 5_000
+"""Schemas that are read, one that is referred to each time anew."""
 NESTED = 2
 """How deep what has no schema nests."""
 MOST_DECIMALS = 20
@@ -63,19 +64,24 @@ MOST_DECIMALS = 20
 COMMA, COLON = (Sequence((literal(sign), Repeat(literal(" "), 0, 1))) for sign in ",:")
 
 
-def parse_schema(schema: Any) -> Expression:
-    """The JSON that a schema accepts. Raises UserError naming the keyword that cannot be kept to."""
-    return _Reader(schema).value(schema, "#", ())
+def parse_schema(schema: Any, *, turns: int = 0) -> Expression:
+    """The JSON that a schema accepts, inside of itself so often. Raises UserError naming what it cannot keep to."""
+    return _Reader(schema, turns).value(schema, "#", ())
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reader:
     """Reads the parts of one document; `root` is the whole, which references point into."""
 
     root: Any
+    turns: int
+    values: int = 0
 
     def value(self, schema: Any, where: str, inside: tuple[str, ...]) -> Expression:
         """The JSON of one schema at a place of the document, `inside` of the references that led there."""
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise too_large()
         if schema is True or schema == {}:
             return _anything(NESTED)
         if schema is False:
@@ -112,7 +118,7 @@ class _Reader:
 
     def _combined(self, keyword: str, said: Any, where: str, inside: tuple[str, ...]) -> Expression:
         if keyword == "$ref":
-            if inside.count(str(said)) > TURNS:
+            if inside.count(str(said)) > self.turns:
                 return NOTHING
             return self.value(self.target(said, where), str(said), (*inside, str(said)))
         if not isinstance(said, list) or not said:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from bimo.generate.constraints.expressions import Both, Characters, Choice, Expression, InOrder, Repeat, Sequence
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["Arcs", "Places", "too_large"]
+__all__ = ["Arcs", "Places", "TooLarge", "too_large"]
 
 Arcs = list[tuple[int, int, int]]
 """First byte, last byte, the place or state that they lead to."""
@@ -169,9 +169,13 @@ def _same_length(low: list[int], high: list[int]) -> list[tuple[ByteRange, ...]]
     return found + behind
 
 
-def too_large() -> UserError:
-    """What to say of counts and nested parts that multiply."""
-    return UserError(
+class TooLarge(UserError):
+    """Of counts and nested parts that multiply."""
+
+
+def too_large() -> TooLarge:
+    """The error of a form for which there is no room."""
+    return TooLarge(
         "This form is too large to be held in mind: it has counts or nested parts that multiply. Make them smaller, "
         "such as {{0,100}} instead of {{0,10000}}.",
         code=USAGE,
