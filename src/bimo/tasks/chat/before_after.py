@@ -72,10 +72,10 @@ def find_general(opened: OpenedModel, given: Path | None, console: Console) -> G
         texts: Iterable[str] = read_texts([given], unread=lambda rejected: console.warn(str(rejected)))
         name = given.name
     else:
-        documents = _own_documents(opened.path)
-        if documents is None:
+        stored = _own_documents(opened.path)
+        if stored is None:
             return None
-        texts = (document.text for document in read_stored(documents, "validation"))
+        texts = (document.text for document in read_stored(stored, "validation"))
         name = t("held-out text of the model's own data")
     kept = sample_evenly(texts, MOST_CHARACTERS)
     if not kept:
