@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from bimo.models.families import LanguageModule
 from bimo.models.lora import adapter_off, is_adapted
@@ -28,6 +29,7 @@ __all__ = [
     "DuelBatch",
     "DuelBatches",
     "Preferred",
+    "batch_likelihoods",
     "divergence",
     "margins",
     "preference_loss",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 MOST_TOKENS = 2048
-"""Of a batch, both answers filled up: what backward needs of them has to stand in memory."""
+"""Of the rows that are read together, filled up: what backward needs of them has to stand in memory."""
 
 ROWS, PLACES = 8, 256
 """Lessons that are read together, and places whose chances stand in memory, when models are compared."""
@@ -64,12 +66,15 @@ class DuelBatch(NamedTuple):
 
 
 class DuelBatches:
-    """Batches of at most `batch` pairs and MOST_TOKENS, every pair once an epoch. There must be one at least."""
+    """Batches of `batch` pairs of like length, every pair once an epoch. There must be one at least.
+
+    However long they are: a few pairs say too little of which answers are better.
+    """
 
     def __init__(self, duels: Sequence[Duel], *, batch: int, seed: int) -> None:
         self.duels = duels
-        lengths = [2 * duel.length for duel in duels]
-        self._order = LengthBatches(lengths, rows=batch, tokens=MOST_TOKENS, seed=seed)
+        lengths = [duel.length for duel in duels]
+        self._order = LengthBatches(lengths, rows=batch, tokens=batch * max(lengths), seed=seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def at(self, step: int) -> DuelBatch:
@@ -84,6 +89,23 @@ class DuelBatches:
         duels = [self.duels[number] for number in numbers]
         ids, targets = filled([*(duel.chosen for duel in duels), *(duel.rejected for duel in duels)])
         return DuelBatch(ids, targets, numbers)
+
+
+def batch_likelihoods(model: LanguageModule, batch: DuelBatch) -> Tensor:
+    """`answer_likelihoods` of a batch: [2 P]. At most MOST_TOKENS are read together.
+
+    Where there are more, what backward needs is computed anew when its turn comes (Chen et al. 2016).
+    """
+    rows = max(1, MOST_TOKENS // batch.ids.shape[1])
+    if len(batch.ids) <= rows:
+        return answer_likelihoods(model, batch.ids, batch.targets)
+    parts = [slice(start, start + rows) for start in range(0, len(batch.ids), rows)]
+    return torch.cat(
+        [
+            checkpoint(answer_likelihoods, model, batch.ids[part], batch.targets[part], use_reentrant=False)
+            for part in parts
+        ]
+    )
 
 
 def preference_loss(likelihoods: Tensor, reference: Tensor, *, beta: float) -> Tensor:
@@ -126,7 +148,7 @@ class _Reference:
             training = model.training
             model.eval()
             with adapter_off(model):
-                found = answer_likelihoods(model, batch.ids, batch.targets)
+                found = batch_likelihoods(model, batch)
             model.train(training)
             kept = self._kept[batch.pairs] = found.view(2, -1).T.cpu().numpy()
         return torch.from_numpy(np.ascontiguousarray(kept.T)).flatten().to(model.embedding.weight.device)
@@ -158,7 +180,7 @@ class Preferred:
 
     def loss(self, model: LanguageModule, batch: DuelBatch) -> tuple[Tensor, int]:
         """Of pairs."""
-        likelihoods = answer_likelihoods(model, batch.ids, batch.targets)
+        likelihoods = batch_likelihoods(model, batch)
         return preference_loss(likelihoods, self._reference.of(model, batch), beta=self.beta), len(batch.pairs)
 
     def facts(self, loss: float) -> dict[str, float]:
@@ -176,7 +198,7 @@ class Preferred:
         model.eval()
         found = np.empty((len(self._held_out.duels), 2), dtype=np.float32)
         for batch in self._held_out:
-            gained = answer_likelihoods(model, batch.ids, batch.targets) - self._held_out_reference.of(model, batch)
+            gained = batch_likelihoods(model, batch) - self._held_out_reference.of(model, batch)
             found[batch.pairs] = gained.view(2, -1).T.cpu().numpy()
         model.train(training)
         return found

@@ -54,7 +54,8 @@ SAMPLES = 3
 BETA = 0.1
 """As in Rafailov et al. 2023, section 6."""
 
-LORA_RATE, FULL_RATE = 2e-4, 2e-6
+LORA_RATE, FULL_RATE = 2e-4, 1e-4
+"""The second for a million parameters. It falls as they grow: with hundreds of millions it is that of the field."""
 
 
 def tune(wish: Wish) -> dict[str, Any]:
@@ -174,6 +175,11 @@ def _tune(
     said = [replies(untuned, prompts)]
     held_out = duels.held_out
     bits, likely = [bits_per_byte(model, general)], [_likely(model, held_out)]
+<<<<<<< HEAD
+=======
+    usual = LORA_RATE if settings.lora else FULL_RATE * min(1.0, 1e6 / model.config.parameters)
+    beta = settings.beta or BETA
+>>>>>>> converse
     batches = DuelBatches(duels.train, batch=settings.batch, seed=settings.seed)
     objective = Preferred(duels.train, held_out, beta=settings.beta, batch=settings.batch)
     tuning = Tuning(model, objective, batches, settings, home=out / "bimo", console=console)
