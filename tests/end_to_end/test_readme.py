@@ -1,4 +1,4 @@
-"""Every block of commands in the README and the page of tasks runs as it stands, one after the other, in a new folder."""
+"""Every block of commands in the README and on the page of tasks runs as it stands, in a new folder."""
 
 from __future__ import annotations
 

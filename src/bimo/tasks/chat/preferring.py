@@ -62,10 +62,11 @@ def tune(wish: Wish) -> dict[str, Any]:
     """Let a model prefer the better one of two answers; returns the facts of `bimo/tune.json`."""
     path, out = wish.require_model(), wish.out
     wish.refuse(engine=wish.engine, column=wish.columns)
-    settings = wish.settings.filled(rate=FULL_RATE if wish.settings.lora is None else LORA_RATE, beta=BETA)
     check_output(out)
     where = pick_device(wish.device)
     opened = open_model(path, device=where)
+    full = FULL_RATE * min(1.0, 1e6 / opened.source.config.parameters)
+    settings = wish.settings.filled(rate=full if wish.settings.lora is None else LORA_RATE, beta=BETA)
     found = read_preferences(wish.file)
     wish.console.say("Read", found.describe())
     duels = _split(found, opened, settings)
@@ -175,11 +176,6 @@ def _tune(
     said = [replies(untuned, prompts)]
     held_out = duels.held_out
     bits, likely = [bits_per_byte(model, general)], [_likely(model, held_out)]
-<<<<<<< HEAD
-=======
-    usual = LORA_RATE if settings.lora else FULL_RATE * min(1.0, 1e6 / model.config.parameters)
-    beta = settings.beta or BETA
->>>>>>> converse
     batches = DuelBatches(duels.train, batch=settings.batch, seed=settings.seed)
     objective = Preferred(duels.train, held_out, beta=settings.beta, batch=settings.batch)
     tuning = Tuning(model, objective, batches, settings, home=out / "bimo", console=console)
