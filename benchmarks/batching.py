@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from generate import packaged_model
+from packaged import smollm2
 from record import Comparison, conclude
 
 from bimo.generate.batching import Batch, Request
@@ -70,7 +70,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     machine = measure_machine(torch.device("cpu"), seconds=1.0).facts()
-    file = chosen.model or packaged_model()
+    file = chosen.model or smollm2()
     steps = open_steps(read_gguf(file))
     steps.reserve(SEQUENCES, sum(PROMPT_TOKENS) + sum(ANSWER_TOKENS))
     random = np.random.default_rng(0)

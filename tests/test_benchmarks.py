@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("record", "turns", "nanogpt", "performance_page")
+MODULES = ("record", "turns", "nanogpt", "performance_page", "tasks")
 
 
 @pytest.fixture
@@ -98,6 +98,28 @@ def test_page_is_what_the_results_say(benchmark):
     assert there == set(files), "run: python benchmarks/performance_page.py"
     for name, text in files.items():
         assert (docs / name).read_text(encoding="utf-8") == text, "run: python benchmarks/performance_page.py"
+
+
+def test_page_of_tasks_shows_the_newest_run_of_each_setting(benchmark):
+    record, page = benchmark("record"), benchmark("tasks")
+    runs = [
+        example(record, subject="translation", settings={"file": file}, date=date, facts={"signature": file})
+        for file, date in (("a.tsv", "2026-01-01"), ("b.tsv", "2026-01-02"), ("a.tsv", "2026-01-03"))
+    ]
+    text = page.results_page([*runs, example(record, subject="train")])
+    assert text.count("## Translation") == 1
+    assert "2026-01-01" not in text
+    assert text.index("file b.tsv") < text.index("file a.tsv")
+    assert "|  | bimo | peer |" in text
+    assert "| A model, tokens/s | 36 | 11 |" in text
+    assert "- signature: a.tsv" in text
+    assert not {name for name in benchmark("performance_page").performance_pages(runs) if name.endswith("svg")}
+
+
+def test_page_of_tasks_is_what_the_results_say(benchmark):
+    record, page = benchmark("record"), benchmark("tasks")
+    made = page.results_page(record.read_records(record.RESULTS))
+    assert page.PAGE.read_text(encoding="utf-8") == made, "run: python benchmarks/tasks.py"
 
 
 class ListedTurns:

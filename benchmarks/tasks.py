@@ -1,0 +1,84 @@
+"""Writes docs/results.md: how good each task is beside what others use, from the newest runs in `results.jsonl`.
+
+    python benchmarks/tasks.py
+
+The runs come from one benchmark a task: classify.py, similarity.py, answer_search.py, answer.py, translation.py,
+preferences.py, constrained.py; `make bench-tasks` has them all. `tests/test_benchmarks.py` sees that page and runs agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from record import RESULTS, Record, digest_line, read_records, short
+
+__all__ = ["PAGE", "TASKS", "results_page"]
+
+PAGE = RESULTS.parents[1] / "docs" / "results.md"
+
+TASKS = {
+    "classify": "Classification",
+    "similarity": "Likeness of sentences",
+    "answer_search": "Finding the passage that answers",
+    "answer": "Pointing at the answer",
+    "translation": "Translation",
+    "preferences": "Preferring the better answer",
+    "constrained": "Writing to a form",
+}
+"""Subjects of the records, in the order of the page."""
+
+INTRODUCTION = """# Results by task
+
+Made from `benchmarks/results.jsonl` by `python benchmarks/tasks.py`; each section is the newest run of one benchmark
+with these settings, on data that nothing was trained on. Settings were chosen on other parts of the data than those
+that are shown. To measure here: `make bench-tasks DATA=PATH`.
+"""
+
+
+def results_page(records: Sequence[Record]) -> str:
+    """The page, from records in the order in which they came."""
+    sections = [INTRODUCTION]
+    for subject, title in TASKS.items():
+        newest: dict[str, Record] = {}
+        for record in records:
+            if record.subject == subject:
+                key = json.dumps(record.settings, sort_keys=True)
+                newest.pop(key, None)
+                newest[key] = record
+        if newest:
+            sections += [f"## {title}\n", *map(_section, newest.values())]
+    return "\n".join(sections)
+
+
+def _section(record: Record) -> str:
+    """Conditions, a table with a row a measure and a column a contestant, and what else was found."""
+    settings = ", ".join(f"{name} {_said(value)}" for name, value in record.settings.items())
+    lines = [f"{record.date[:10]}, commit {record.commit}, {settings}. {digest_line(record.machine)}.", ""]
+    names = list(dict.fromkeys(name for comparison in record.comparisons for name in comparison.rounds))
+    rows = [
+        [
+            comparison.title + (f", {comparison.unit}" if comparison.unit not in comparison.title else ""),
+            *(short(comparison.median(name)) if name in comparison.rounds else "" for name in names),
+        ]
+        for comparison in record.comparisons
+    ]
+    table = [["", *names], ["---", *["--:"] * len(names)], *rows]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    lines += ["", *(f"- {name}: {_said(value)}" for name, value in record.facts.items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _said(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+def main() -> None:
+    """Write the page."""
+    path: Path = PAGE
+    path.write_text(results_page(read_records(RESULTS)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
