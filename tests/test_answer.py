@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import bimo
+from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import read_json
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.lora import LoRAConfig
@@ -20,8 +21,9 @@ from bimo.tasks.answer import answering, writing
 from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, score
 from bimo.tasks.answer.passages import Passage
 from bimo.tasks.answer.reading import Calibration, Reader, load_reader
+from bimo.tasks.answer.scoring import exact_match, is_chinese
 from bimo.tasks.tune import tune, tune_lines
-from bimo.text.questions import Question, Span
+from bimo.text.questions import Question, Span, read_questions
 from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
 from bimo.tokens.spans import SpanFraming
@@ -246,6 +248,23 @@ def test_models_that_cannot_answer_are_refused(place, tmp_path):
     (tmp_path / "one.json").write_text(json.dumps(one))
     with pytest.raises(UserError, match="Questions on two texts are needed"):
         tune(folder / "encoder", tmp_path / "one.json", out=tmp_path / "two", task="answer")
+
+
+def test_evaluation_measures_what_tuning_measures(place):
+    """On the questions that were held out both must find the same; the slow twin asks one question at a time."""
+    folder, facts = place
+    found = read_questions(folder / "questions.json")
+    evaluated = evaluate(folder / "taught", folder / "questions.json")
+    reader = load_reader(folder / "taught")
+    right = [
+        exact_match(question.context[one.start : one.end], question.references, chinese=is_chinese(question.question))
+        for question in found.kept
+        for one in reader.read([question.question], [question.context])
+        if question.answers
+    ]
+    assert evaluated["scores"]["exact"] == pytest.approx(np.mean(right))
+    assert evaluated["scores"]["questions"] == len(right)
+    assert f"exact match {np.mean(right):.1%}" in evaluation_lines(evaluated)[0]
 
 
 def test_a_damaged_calibration_is_named(place, tmp_path):

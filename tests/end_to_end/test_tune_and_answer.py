@@ -43,7 +43,7 @@ def test_tune_says_what_was_set_aside_and_how_well_it_answers(taught):
     assert done.code == 0, done.err
     assert "48 questions on 48 texts in the form of question/context/answers" in done.err
     assert "questions.jsonl:49 its answer '张三' does not stand in its text" in done.err
-    assert "Held-out questions on texts not seen: exact match " in done.out
+    assert "Questions on texts not seen: exact match " in done.out
     assert "Where the texts hold no answer, " in done.out
     assert (folder / "taught" / "bimo" / "refused.jsonl").read_text(encoding="utf-8").count("\n") == 1
     assert json.loads((folder / "taught" / "bimo" / "answering.json").read_text())["context"] == 64

@@ -9,14 +9,12 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.correlation import pearson, ranks, spearman
-from bimo.files import read_settings
 from bimo.intervals import bootstrap
-from bimo.models.encoder import EncoderConfig
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.tasks.embed.embedder import Embedder, open_embedder
 from bimo.tasks.embed.examples import read_examples
 from bimo.tasks.folder import tell_refused
-from bimo.weights.huggingface import family_in, model_config_from_hf
+from bimo.weights.huggingface import head_in
 
 __all__ = ["evaluate_similarity", "measure_similarity", "measures_similarity", "similarity_lines"]
 
@@ -25,10 +23,7 @@ SHOWN = 3
 
 def measures_similarity(model: Path, source: Path) -> bool:
     """Whether a model is measured by its vectors: an encoder that does no other task, on a file rather than data."""
-    if not source.is_file() or family_in(model) != "encoder":
-        return False
-    config = model_config_from_hf(read_settings(model / "config.json"), where=model / "config.json")
-    return isinstance(config, EncoderConfig) and config.head.kind in ("none", "words")
+    return source.is_file() and head_in(model) in ("none", "words")
 
 
 def evaluate_similarity(model: Path, file: Path, *, console: Console = SILENT) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
 from bimo.console import SILENT, Console
+from bimo.evaluate.answers import answers_lines, evaluate_answers
 from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
 from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
@@ -26,7 +27,7 @@ from bimo.stages import Stages
 from bimo.tasks.classify.classifier import holds_classifier
 from bimo.text.controls import Controls, read_controls
 from bimo.text.store import read_stored
-from bimo.weights.huggingface import family_in
+from bimo.weights.huggingface import family_in, head_in
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
@@ -56,11 +57,11 @@ def evaluate(
     """Measure a model at what it is for; returns facts as JSON, of which `task` says what was measured.
 
     A classifier on texts with labels, whose `columns` can be named; a translator on pairs; an encoder on masked words
-    of prepared data, or on pairs with scores of likeness; a language model on prepared data (its held-out part), on any
-    files of text, or on questions with choices. `against` is another model of the kind to compare with on the same
-    examples. On prepared data baselines and copying are measured too; of a folder everything is kept as
-    `bimo/evaluation.json`, and the report and the card of a model of ours are written anew. Raises UserError when a
-    model cannot be measured on the file.
+    of prepared data, on pairs with scores of likeness, or on questions if it answers any; a language model on prepared
+    data (its held-out part), on any files of text, or on questions with choices. `against` is another model of the kind
+    to compare with on the same examples. On prepared data baselines and copying are measured too; of a folder
+    everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
+    Raises UserError when a model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
     other = None if against is None else Path(against)
@@ -72,6 +73,8 @@ def evaluate(
         return evaluate_translations(model, source, against=other, console=console)
     if family == "encoder":
         _require_none(against=other)
+        if head_in(model) == "span":
+            return evaluate_answers(model, source, console=console)
         if measures_similarity(model, source):
             return evaluate_similarity(model, source, console=console)
         return evaluate_masked(model, source, console=console)
@@ -150,6 +153,7 @@ def evaluation_lines(facts: dict[str, Any]) -> list[str]:
 
 
 LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "answer": answers_lines,
     "choices": choice_lines,
     "classify": classified_lines,
     "comparison": lambda facts: [comparison_line(facts)],

@@ -29,6 +29,7 @@ __all__ = [
     "end_ids",
     "family_in",
     "from_hf",
+    "head_in",
     "load_encoder",
     "load_model",
     "load_translator",
@@ -196,6 +197,13 @@ def family_in(folder: Path) -> str:
     """The family, as --family names it, of the model that a folder's `config.json` describes; "" if it is none."""
     path = folder / "config.json"
     return family_of(model_config_from_hf(read_settings(path), where=path)) if path.is_file() else ""
+
+
+def head_in(folder: Path) -> str:
+    """What stands on the encoder that a folder describes, as models.heads calls it; "" if it holds none."""
+    path = folder / "config.json"
+    config = model_config_from_hf(read_settings(path), where=path) if path.is_file() else None
+    return config.head.kind if isinstance(config, EncoderConfig) else ""
 
 
 def load_translator(

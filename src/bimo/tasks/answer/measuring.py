@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bimo.intervals import bootstrap
+from bimo.runtime import t
 from bimo.tasks.answer.lessons import others
 from bimo.tasks.answer.reading import Calibration, Reader, Reading
 from bimo.tasks.answer.retrieval import PassageIndex, terms
@@ -16,7 +17,10 @@ from bimo.tasks.answer.scoring import exact_match, f1, is_chinese
 from bimo.text.questions import Question
 from bimo.text.segment import split_sentences
 
-__all__ = ["Attempt", "Trial", "baseline_answer", "calibrate", "score", "try_questions"]
+__all__ = ["TRIED_WITH", "Attempt", "Trial", "baseline_answer", "calibrate", "score", "score_lines", "try_questions"]
+
+TRIED_WITH = 4
+"""Other texts that a question is tried with."""
 
 RIGHT = 0.5
 """An answer with at least this F1 is right as far as confidence is concerned."""
@@ -151,6 +155,34 @@ def score(trials: Sequence[Trial], calibration: Calibration) -> dict[str, Any]:
     if wrong:
         facts["refused"] = float(np.mean([one.margin < calibration.threshold for one in wrong]))
     return facts
+
+
+def score_lines(scores: dict[str, Any]) -> list[str]:
+    """What `score` found, for people."""
+    lines = []
+    if "f1" in scores:
+        lines.append(
+            t(
+                "Questions on texts not seen: exact match {exact:.1%}, F1 {f1:.1%} ({low:.1%} to {high:.1%}); "
+                "the sentence with most words of the question: F1 {baseline:.1%}",
+                exact=scores["exact"],
+                f1=scores["f1"],
+                low=scores["f1_interval"][0],
+                high=scores["f1_interval"][1],
+                baseline=scores["baseline_f1"],
+            )
+        )
+    if {"refused", "answered"} <= scores.keys():
+        lines.append(
+            t(
+                "Where the texts hold no answer, {refused:.1%} is refused; where they do, {answered:.1%} is answered, "
+                "with an F1 of {f1:.1%}",
+                refused=scores["refused"],
+                answered=scores["answered"],
+                f1=scores["f1_of_answers"],
+            )
+        )
+    return lines
 
 
 def _interval(values: np.ndarray) -> list[float]:

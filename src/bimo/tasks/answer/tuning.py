@@ -18,7 +18,7 @@ from bimo.models.encoder import with_head
 from bimo.models.heads import Head
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.answer.lessons import answerable_lessons, split_questions, stranger_lessons
-from bimo.tasks.answer.measuring import Trial, calibrate, score, try_questions
+from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, score, score_lines, try_questions
 from bimo.tasks.answer.reading import CALIBRATION_FILE, Calibration, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.folder import claimed, tell_refused, write_refused
@@ -38,9 +38,6 @@ __all__ = ["tune", "tune_lines"]
 RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 512
 VALIDATED = 96
 """Windows that are looked at while it learns; all of what is held out is measured at the end."""
-
-TRIED_WITH = 4
-"""Other texts that a held-out question is tried with."""
 
 SAMPLES = 5
 
@@ -149,29 +146,7 @@ def _sample(trial: Trial) -> dict[str, str]:
 
 def tune_lines(facts: dict[str, Any]) -> list[str]:
     """What a person wants to know of a tuning."""
-    scores, lines = facts["scores"], []
-    if "f1" in scores:
-        lines.append(
-            t(
-                "Held-out questions on texts not seen: exact match {exact:.1%}, F1 {f1:.1%} ({low:.1%} to {high:.1%}); "
-                "the sentence with most words of the question: F1 {baseline:.1%}",
-                exact=scores["exact"],
-                f1=scores["f1"],
-                low=scores["f1_interval"][0],
-                high=scores["f1_interval"][1],
-                baseline=scores["baseline_f1"],
-            )
-        )
-    if {"refused", "answered"} <= scores.keys():
-        lines.append(
-            t(
-                "Where the texts hold no answer, {refused:.1%} is refused; where they do, {answered:.1%} is answered, "
-                "with an F1 of {f1:.1%}",
-                refused=scores["refused"],
-                answered=scores["answered"],
-                f1=scores["f1_of_answers"],
-            )
-        )
+    lines = score_lines(facts["scores"])
     lines.append(
         t(
             "Trained: {parameters:,} parameters, {epochs:.1f} epochs in {minutes:.1f} min, at most {memory:,.0f} MB of "
