@@ -252,7 +252,7 @@ def test_models_that_cannot_answer_are_refused(place, tmp_path):
 
 def test_evaluation_measures_what_tuning_measures(place):
     """On the questions that were held out both must find the same; the slow twin asks one question at a time."""
-    folder, facts = place
+    folder, _ = place
     found = read_questions(folder / "questions.json")
     evaluated = evaluate(folder / "taught", folder / "questions.json")
     reader = load_reader(folder / "taught")
