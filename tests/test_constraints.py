@@ -213,6 +213,8 @@ def test_a_schema_inside_of_itself_ends() -> None:
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "under oneOf at # .* Use anyOf"),
         ({"allOf": [{}, {}]}, "has allOf at #"),
         ({"type": "text"}, "its type 'text' is none of JSON"),
+        ({"type": [["string"]]}, "is none of JSON"),
+        ({"oneOf": [{"required": 3}, {"required": 4}]}, "required is no list"),
         ({"$ref": "other.json"}, "points out of the schema"),
         ({"$ref": "#/$defs/none"}, "points to nothing"),
         ({"minLength": -1}, "minLength is no count"),
