@@ -103,7 +103,7 @@ def test_a_file_without_any_says_why(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         read_conversations(tmp_path / "c.jsonl")
     (tmp_path / "d.csv").write_text("a,b\n")
-    with pytest.raises(UserError, match=r"is not a file of conversations: Bimo reads them from .jsonl"):
+    with pytest.raises(UserError, match=r"is neither JSON nor JSON Lines: Bimo reads such files from .jsonl"):
         read_conversations(tmp_path / "d.csv")
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_mended_is_set_aside_with_its_reason(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "code", "sentence"),
     [
-        ("q.txt", "Who?", DATA_REFUSED, "is not a file of questions"),
+        ("q.txt", "Who?", DATA_REFUSED, "is neither JSON nor JSON Lines"),
         ("q.json", '{"a": 1}', DATA_REFUSED, "There is no question in"),
         ("q.json", '{"data": [', DATA_REFUSED, "not valid JSON"),
         ("q.json", "[]", DATA_REFUSED, "There is no question in"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.documents import Rejected
 from bimo.text.readers import json_values
 
@@ -27,8 +27,6 @@ __all__ = [
     "turns",
     "whole",
 ]
-
-ENDINGS = (".jsonl", ".ndjson", ".json")
 
 ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -98,16 +96,6 @@ def read_talk(
 
     Raises UserError when there is no such file.
     """
-    if not path.is_file():
-        raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
-    inner = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
-    if inner.suffix.lower() not in ENDINGS:
-        raise UserError(
-            "{path} is not a file of conversations: Bimo reads them from {known}, also packed with gz or zst.",
-            code=DATA_REFUSED,
-            path=path,
-            known=", ".join(ENDINGS),
-        )
     for row, value in json_values(path, refused.append):
         try:
             yield row, *read(value)

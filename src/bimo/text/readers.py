@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from bimo.runtime import t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.documents import Document, Rejected
 from bimo.text.encodings import LONGEST_LINE, SAMPLE_BYTES
 from bimo.text.opening import WHOLE_FILE_BYTES, OpenFile, Reading
@@ -120,8 +120,18 @@ def _parse_lines(source: OpenFile, lines: Iterable[tuple[int, str]]) -> Iterator
 def json_values(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tuple[int, Any]]:
     """(number, value) for the lines of a .jsonl file or the items of a .json file, packed or not.
 
-    What cannot be read goes to `refuse`; never raises for bad content.
+    What cannot be read goes to `refuse`. Raises UserError when there is no such file, never for bad content.
     """
+    if not path.is_file():
+        raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
+    inner = path.with_suffix("") if path.suffix.lower() in _PACKED else path
+    if inner.suffix.lower() not in (*_LINES, ".json"):
+        raise UserError(
+            "{path} is neither JSON nor JSON Lines: Bimo reads such files from {known}, also packed with gz or zst.",
+            code=DATA_REFUSED,
+            path=path,
+            known=", ".join((*_LINES, ".json")),
+        )
     file = SourceFile(path, path.name, path.stat().st_size, chosen=True)
     packed = path.suffix.lower() if path.suffix.lower() in _PACKED else ""
     source = OpenFile(file, Reading(refuse), packed=packed, ending=ending_of(file))

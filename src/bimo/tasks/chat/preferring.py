@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bimo.config import to_mapping
 from bimo.console import Console
-from bimo.files import digest_file, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.intervals import bootstrap
-from bimo.report.tuning_report import write_tuning_report
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.chat.before_after import (
     General,
     base_line,
     bits_per_byte,
-    find_general,
     general_line,
     replies,
     sample_lines,
@@ -32,7 +27,8 @@ from bimo.tasks.chat.before_after import (
     training_line,
     wins,
 )
-from bimo.tasks.folder import claimed, number_format, tell_refused, write_refused
+from bimo.tasks.chat.decoders import tune_decoder
+from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
 from bimo.text.documents import Rejected, describe_reason
 from bimo.text.preferences import Preference, Preferences, read_preferences
@@ -70,24 +66,16 @@ def tune(wish: Wish) -> dict[str, Any]:
     found = read_preferences(wish.file)
     wish.console.say("Read", found.describe())
     duels = _split(found, opened, settings)
-    tell_refused(found.refused, wish.console)
-    general = find_general(opened, wish.general, wish.console)
-    digests = opened.digests()
-    inputs = {"model": digests, "file": digest_file(wish.file), "template": duels.format.template.source}
-    if wish.general is not None:
-        inputs["general"] = digest_file(wish.general)
-    with claimed(out, {"task": "prefer", **inputs, "settings": to_mapping(settings)}) as finished:
-        if finished is not None:
-            wish.console.say("Tuning", t("was finished before; nothing to do"))
-            return finished
-        write_refused(out, found.refused)
-        facts = _tune(opened, duels, general, settings, out, where, wish.console)
-        facts |= {"pairs": {**duels.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
-        facts["base"] = {"before": digests, "after": opened.digests()}
-        write_json(out / "bimo" / "tune.json", facts)
-        wish.console.say("Look", str(write_tuning_report(out)))
-    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
-    return facts
+    return tune_decoder(
+        wish,
+        opened,
+        settings,
+        found,
+        duels,
+        task="prefer",
+        rows="pairs",
+        learn=lambda general: _tune(opened, duels, general, settings, out, where, wish.console),
+    )
 
 
 @dataclass
@@ -197,9 +185,6 @@ def _tune(
         for prompt, example, one, other in zip(prompts, duels.examples, *said, strict=True)
     ]
     return {
-        "task": "prefer",
-        "model": str(opened.path),
-        "settings": to_mapping(settings),
         "beta": settings.beta,
         **facts,
         "accuracy": _accuracy(gains, held_out),

@@ -1,0 +1,82 @@
+"""The way of a tuning on dialogue, whatever is learned: claim the folder, learn, compare before and after, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from bimo.config import to_mapping
+from bimo.files import digest_file, write_json
+from bimo.report.tuning_report import write_tuning_report
+from bimo.runtime import t
+from bimo.tasks.chat.before_after import General, find_general
+from bimo.tasks.folder import claimed, tell_refused, write_refused
+from bimo.tasks.tune import Wish
+from bimo.text.documents import Rejected
+from bimo.tokens.chat import ChatFormat
+from bimo.train.tune import TuneConfig
+from bimo.weights.opening import OpenedModel
+
+__all__ = ["Split", "tune_decoder"]
+
+
+class _Found(Protocol):
+    """What a file held."""
+
+    @property
+    def refused(self) -> list[Rejected]:
+        """Rows that were set aside."""
+
+    @property
+    def forms(self) -> Mapping[str, int]:
+        """How often each form of rows was met."""
+
+
+class Split(Protocol):
+    """What is tuned on, and what is held out: the layout of its messages, and how many of each there are."""
+
+    @property
+    def format(self) -> ChatFormat:
+        """How messages are laid out."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of what is learned from, held out and cut."""
+
+
+def tune_decoder(
+    wish: Wish,
+    opened: OpenedModel,
+    settings: TuneConfig,
+    found: _Found,
+    split: Split,
+    *,
+    task: str,
+    rows: str,
+    learn: Callable[[General | None], dict[str, Any]],
+) -> dict[str, Any]:
+    """Let `learn` tune and measure what `split` holds; returns the facts of `bimo/tune.json`, kept with their page.
+
+    `rows` is what the facts call the rows of the file. Raises UserError when the folder holds something else.
+    """
+    out: Path = wish.out
+    tell_refused(found.refused, wish.console)
+    general, digests = find_general(opened, wish.general, wish.console), opened.digests()
+    inputs = {"task": task, "model": digests, "file": digest_file(wish.file), "settings": to_mapping(settings)}
+    inputs["template"] = split.format.template.source
+    if wish.general is not None:
+        inputs["general"] = digest_file(wish.general)
+    with claimed(out, inputs) as finished:
+        if finished is not None:
+            wish.console.say("Tuning", t("was finished before; nothing to do"))
+            return finished
+        write_refused(out, found.refused)
+        facts = {"task": task, "model": str(opened.path), "settings": to_mapping(settings), **learn(general)}
+        facts |= {rows: {**split.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
+        facts["base"] = {"before": digests, "after": opened.digests()}
+        write_json(out / "bimo" / "tune.json", facts)
+        wish.console.say("Look", str(write_tuning_report(out)))
+    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
+    return facts
