@@ -24,11 +24,11 @@ LONGEST_LOOK = 32
 
 
 class Mask(NamedTuple):
-    """Ids of tokens, the state after each, and the greatest distance of these states."""
+    """Ids of tokens, the state after each, and these states, each once."""
 
     ids: np.ndarray
     after: np.ndarray
-    farthest: int
+    reached: np.ndarray
 
 
 class TokenTrie:
@@ -91,7 +91,7 @@ class TokenTrie:
             ids.append(self.ids[tokens])
             after.append(states[which])
         met = np.concatenate(after)
-        return Mask(np.concatenate(ids), met, int(automaton.distance[met].max(initial=0)))
+        return Mask(np.concatenate(ids), met, np.unique(met))
 
 
 def _spans(firsts: np.ndarray, afters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +169,7 @@ class Constraint:
         """Raises UserError where the text cannot come to its end in so many tokens."""
         if self.automaton.accepting(START):
             return
-        reached = np.unique(self._mask(START, True).after).tolist()
+        reached = self._mask(START, True).reached.tolist()
         if not reached:
             raise _no_tokens()  # where it would have to begin with the blank that is dropped
         least = 1 + min(map(self.needed, reached))
@@ -186,11 +186,13 @@ class Constraint:
 
         A token of `ends` may come where the text may end. `first` says that nothing was written before.
         """
-        ids, after, farthest = self._mask(state, first)
-        if farthest >= left:  # in bytes, of which every token spells at least one
-            far = self.automaton.distance[after] >= left
-            late = [each for each in np.unique(after[far]).tolist() if self.needed(each) >= left]
-            ids = ids[~np.isin(after, late)]
+        ids, after, reached = self._mask(state, first)
+        far = reached[self.automaton.distance[reached] >= left]  # in bytes, of which every token spells at least one
+        late = [each for each in far.tolist() if self.needed(each) >= left]
+        if late:
+            in_time = np.ones(len(self.automaton.distance), dtype=bool)
+            in_time[late] = False
+            ids = ids[in_time[after]]
         hidden = np.full_like(logits, -np.inf)
         hidden[ids] = logits[ids]
         closing = [*ends]
