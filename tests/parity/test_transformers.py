@@ -99,7 +99,7 @@ def check_same(theirs: Any, folder: Path) -> None:
         assert logits.std() > 0.3
         torch.testing.assert_close(ours(prompts), logits, **TOLERANCE)
     tokens = their_tokens(theirs, prompts[:, :30], 64)
-    assert our_tokens(ours, prompts[:, :30], 64) == tokens
+    check_tokens(theirs, prompts[:, :30], our_tokens(ours, prompts[:, :30], 64), tokens)
     back = folder / "back"
     save_model(back, ours, end=0)
     again = transformers.AutoModelForCausalLM.from_pretrained(back)
@@ -164,6 +164,19 @@ def ids(*shape: int) -> torch.Tensor:
     return torch.randint(1, 131, shape, generator=torch.Generator().manual_seed(1))
 
 
+@torch.no_grad()
+def check_tokens(theirs: Any, prompts: torch.Tensor, found: list[list[int]], expected: list[list[int]]) -> None:
+    """The same greedy tokens, or other ones from where their model holds two tokens to be equally good.
+
+    Random models come to such ties, and which token wins then depends on the order in which a processor adds.
+    """
+    for prompt, mine, other in zip(prompts.tolist(), found, expected, strict=True):
+        parted = next((place for place, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1]), None)
+        if parted is not None:
+            logits = theirs(torch.tensor([[*prompt, *other[:parted]]])).logits[0, -1]
+            assert abs(float(logits[mine[parted]] - logits[other[parted]])) < 2 * TOLERANCE["atol"]
+
+
 def their_tokens(model: Any, prompt: torch.Tensor, count: int) -> list[list[int]]:
     model.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=0)
     found = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count)
@@ -187,7 +200,7 @@ def test_what_transformers_saved_computes_the_same_here(family: str, variant: st
         logits = theirs(batch).logits
         assert logits.std() > 0.5
         torch.testing.assert_close(ours(batch), logits, **TOLERANCE)
-    assert our_tokens(ours, batch[:, :30], 64) == their_tokens(theirs, batch[:, :30], 64)
+    check_tokens(theirs, batch[:, :30], our_tokens(ours, batch[:, :30], 64), their_tokens(theirs, batch[:, :30], 64))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +220,7 @@ def test_what_we_save_computes_the_same_there(
     batch = ids(2, 100)
     with torch.no_grad():
         torch.testing.assert_close(ours(batch), theirs(batch).logits, **TOLERANCE)
-    assert our_tokens(ours, batch[:, :30], 64) == their_tokens(theirs, batch[:, :30], 64)
+    check_tokens(theirs, batch[:, :30], our_tokens(ours, batch[:, :30], 64), their_tokens(theirs, batch[:, :30], 64))
 
 
 LINES = [
