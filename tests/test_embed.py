@@ -494,7 +494,7 @@ def test_evaluation_measures_likeness(place: Path, tuned) -> None:
     lines = evaluation_lines(after)
     assert lines[0].startswith(f"Spearman {after['spearman']:.4f}")
     assert len(lines) == 6
-    with pytest.raises(UserError, match="evaluated on pairs with scores"):
+    with pytest.raises(UserError, match="on pairs with scores"):
         evaluate(place / "model", place / "pairs.tsv")
 
 

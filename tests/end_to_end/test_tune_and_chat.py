@@ -116,7 +116,7 @@ def test_what_will_not_do_is_refused_in_one_sentence(tuned, tmp_path):
             "--epochs",
             "2",
         ): "made from another model, file or",
-        ("tune", "model", "talk.jsonl", "--out", "x", "--task", "sing"): "--task must be one of chat",
+        ("tune", "model", "talk.jsonl", "--out", "x", "--task", "sing"): "--task must be one of answer, chat",
         ("tune", "model", "talk.jsonl", "--out", "x", "--lora", "--rank", "0"): "rank must be at least 1",
     }
     for arguments, sentence in cases.items():

@@ -31,8 +31,8 @@ def evaluate_similarity(model: Path, file: Path, *, console: Console = SILENT) -
     examples = read_examples(file, repeats=True)
     if examples.kind != "scored":
         raise UserError(
-            "{path} holds {found}. A model that makes vectors is evaluated on pairs with scores: two columns of texts, "
-            "one of numbers.",
+            "{path} holds {found}. An encoder is evaluated on prepared data (bimo prepare), or, as one that makes "
+            "vectors, on pairs with scores: two columns of texts, one of numbers.",
             code=DATA_REFUSED,
             path=file,
             found=examples.describe(),
