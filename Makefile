@@ -52,7 +52,7 @@ MINUTES ?= 10
 MINILM = $$($(BENCH_VENV)/bin/python benchmarks/packaged.py minilm)
 bench-tasks: $(BENCH_VENV)/.installed
 	$(BENCH)/classify.py $(DATA)/classify
-	$(BENCH)/similarity.py $(DATA) --work $(BENCH_VENV)/work/similarity --test
+	$(BENCH)/similarity.py $(DATA) --work $(BENCH_VENV)/similarity --test
 	$(BENCH)/answer_search.py
 	$(BENCH)/answer_search.py --vectors $(MINILM)
 	$(BENCH)/answer.py --language en --start $(MINILM) --minutes $(MINUTES)

@@ -43,7 +43,10 @@ def test_bm25_is_as_it_is_written():
 
 def test_vectors_help_where_words_are_others():
     vectors = {"cat": [1.0, 0.0], "feline": [1.0, 0.0], "dog": [0.0, 1.0], "tree": [0.6, 0.8]}
-    embed = lambda texts: np.array([vectors[text] for text in texts])  # noqa: E731
+
+    def embed(texts):
+        return np.array([vectors[text] for text in texts])
+
     index = PassageIndex(["dog", "cat", "tree"], embed=embed)
     assert PassageIndex(["dog", "cat", "tree"]).search("feline", 3) == []
     assert index.search("feline", 1) == [1]

@@ -22,6 +22,8 @@ __all__ = ["classified_lines", "evaluate_classifier"]
 
 MISTAKES_SHOWN = 5
 TEXTS_AT_ONCE = 2000
+MEASURES = ("accuracy", "macro_f1")
+"""In the order of `right_and_macro`."""
 
 
 def evaluate_classifier(
@@ -117,17 +119,19 @@ def _difference(
     theirs = _chances(other, examples, len(labels), console)
     theirs[:, : len(other.labels)] = theirs[:, [other.labels.index(label) for label in classifier.labels]]
     mine, its = (chosen_labels(one, several=classifier.several) for one in (chances, theirs))
+    return {"model": str(against), **{name: _paired(mine, its, truth, place) for place, name in enumerate(MEASURES)}}
+
+
+def _paired(mine: np.ndarray, its: np.ndarray, truth: np.ndarray, place: int) -> dict[str, Any]:
+    """One of MEASURES of two sets of chosen labels [N, K], and how sure their difference is."""
+
+    def of(chosen: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        return right_and_macro(chosen, truth, drawn)[place]
+
+    low, high, p = paired_bootstrap(lambda drawn: of(mine, drawn), lambda drawn: of(its, drawn), len(truth))
     everything = np.arange(len(truth))[None]
-    facts: dict[str, Any] = {"model": str(against)}
-    for place, name in enumerate(("accuracy", "macro_f1")):
-        low, high, p = paired_bootstrap(
-            lambda drawn, place=place: right_and_macro(mine, truth, drawn)[place],  # type: ignore[misc]
-            lambda drawn, place=place: right_and_macro(its, truth, drawn)[place],  # type: ignore[misc]
-            len(truth),
-        )
-        ours, others = (float(right_and_macro(one, truth, everything)[place][0]) for one in (mine, its))
-        facts[name] = {"ours": ours, "theirs": others, "interval": [low, high], "p": p}
-    return facts
+    ours, theirs = (float(of(chosen, everything)[0]) for chosen in (mine, its))
+    return {"ours": ours, "theirs": theirs, "interval": [low, high], "p": p}
 
 
 def classified_lines(facts: Mapping[str, Any]) -> list[str]:

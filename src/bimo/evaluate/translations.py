@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,10 +48,8 @@ def evaluate_translations(
 
 
 def _require_sacrebleu() -> None:
-    try:
-        import sacrebleu  # noqa: F401
-    except ImportError:
-        raise UserError("Translations are measured with sacrebleu: pip install 'bimo[eval]'", code=USAGE) from None
+    if importlib.util.find_spec("sacrebleu") is None:
+        raise UserError("Translations are measured with sacrebleu: pip install 'bimo[eval]'", code=USAGE)
 
 
 def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], console: Console) -> dict[str, Any]:

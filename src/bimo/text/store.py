@@ -16,7 +16,7 @@ from bimo.text.documents import Document, Rejected
 
 __all__ = ["DocumentWriter", "read_rejected", "read_stored"]
 
-Row = TypeVar("Row")
+Row = TypeVar("Row", Document, Rejected)
 _GROUP_CHARACTERS = 4_000_000
 _GROUP_ROWS = 50_000
 _READ_ROWS = 1024
@@ -118,13 +118,13 @@ def _stream(shards: list[Path], kind: type[Row]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    fields = [field.name for field in dataclasses.fields(kind)]
     for shard in shards:
         try:
             with pq.ParquetFile(shard) as file:
                 names = [name for name in fields if name in file.schema_arrow.names]  # tags came later than the others
                 for batch in file.iter_batches(batch_size=_READ_ROWS, columns=names):
                     for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                        yield kind(*values)
+                        yield kind(**dict(zip(names, values, strict=True)))
         except (pa.ArrowException, OSError) as error:
             raise UserError("{path} is damaged ({error}). Prepare the data again.", path=shard, error=error) from None

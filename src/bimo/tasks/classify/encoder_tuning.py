@@ -180,7 +180,8 @@ def tune_encoder(
     model.compute_dtype = torch.float32
     scores = objective.scores(model)
     factor = fitted_temperature(scores, truths[1], several=start.several)
+    assert model.head is not None
     with torch.no_grad():
-        for weight in (model.head.weight, model.head.bias):  # type: ignore[union-attr]
-            weight.mul_(factor)  # type: ignore[operator]
+        for weight in model.head.parameters():
+            weight.mul_(factor)
     return {**facts, "temperature": factor}, chances(factor * scores, several=start.several)
