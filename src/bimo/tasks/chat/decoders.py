@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from bimo.config import to_mapping
 from bimo.files import digest_file, write_json
@@ -21,6 +22,10 @@ from bimo.weights.opening import OpenedModel
 
 __all__ = ["Split", "tune_decoder"]
 
+Taught = TypeVar("Taught")
+Shown = TypeVar("Shown")
+"""What is learned from, and the row of a file that it is made of."""
+
 
 class _Found(Protocol):
     """What a file held."""
@@ -34,16 +39,15 @@ class _Found(Protocol):
         """How often each form of rows was met."""
 
 
-class Split(Protocol):
-    """What is tuned on, and what is held out: the layout of its messages, and how many of each there are."""
+@dataclass
+class Split(Generic[Taught, Shown]):
+    """What is tuned on, what is held out to test with, and examples of the latter to show; `counts` are of rows."""
 
-    @property
-    def format(self) -> ChatFormat:
-        """How messages are laid out."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Of what is learned from, held out and cut."""
+    format: ChatFormat
+    train: list[Taught] = field(default_factory=list)
+    held_out: list[Taught] = field(default_factory=list)
+    examples: list[Shown] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: {"train": 0, "held_out": 0, "cut": 0})
 
 
 def tune_decoder(
@@ -51,7 +55,7 @@ def tune_decoder(
     opened: OpenedModel,
     settings: TuneConfig,
     found: _Found,
-    split: Split,
+    split: Split[Any, Any],
     *,
     task: str,
     rows: str,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,12 @@ from bimo.tasks.chat.before_after import (
     training_line,
     wins,
 )
-from bimo.tasks.chat.decoders import tune_decoder
+from bimo.tasks.chat.decoders import Split, tune_decoder
 from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
 from bimo.text.documents import Rejected, describe_reason
 from bimo.text.preferences import Preference, Preferences, read_preferences
-from bimo.tokens.chat import ChatFormat, Lesson
+from bimo.tokens.chat import Lesson
 from bimo.train.lessons import likelihoods_per_token
 from bimo.train.preferences import Duel, DuelBatches, Preferred, divergence, told_right
 from bimo.train.pretrain import check_output
@@ -78,20 +77,9 @@ def tune(wish: Wish) -> dict[str, Any]:
     )
 
 
-@dataclass
-class _Duels:
-    """What is tuned on, and what is held out to test with."""
-
-    format: ChatFormat
-    train: list[Duel] = field(default_factory=list)
-    held_out: list[Duel] = field(default_factory=list)
-    examples: list[Preference] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: {"train": 0, "held_out": 0, "cut": 0})
-
-
-def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> _Duels:
+def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> Split[Duel, Preference]:
     """Which questions are held out, each with all of its pairs, depends on what they say and on the seed alone."""
-    duels = _Duels(opened.chat())
+    duels: Split[Duel, Preference] = Split(opened.chat())
     duels.format.require_usable()
     length = min(settings.context, opened.source.config.context) + 1
     usable: dict[str, list[tuple[Preference, Duel]]] = {}
@@ -129,7 +117,7 @@ def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> _Du
     return duels
 
 
-def _duel(duels: _Duels, preference: Preference, length: int) -> tuple[str, Duel | None]:
+def _duel(duels: Split[Duel, Preference], preference: Preference, length: int) -> tuple[str, Duel | None]:
     """The reason why it cannot be used, or "" and what can."""
     texts = (preference.chosen, preference.rejected)
     try:
@@ -149,7 +137,7 @@ def _duel(duels: _Duels, preference: Preference, length: int) -> tuple[str, Duel
 
 def _tune(
     opened: OpenedModel,
-    duels: _Duels,
+    duels: Split[Duel, Preference],
     general: General | None,
     settings: TuneConfig,
     out: Path,

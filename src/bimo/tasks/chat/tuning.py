@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from bimo.tasks.chat.before_after import (
     training_line,
     wins,
 )
-from bimo.tasks.chat.decoders import tune_decoder
+from bimo.tasks.chat.decoders import Split, tune_decoder
 from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
 from bimo.text.conversations import Conversation, Conversations, read_conversations
 from bimo.text.documents import Rejected, describe_reason
-from bimo.tokens.chat import ChatFormat, Lesson, Message
+from bimo.tokens.chat import Lesson, Message
 from bimo.train.lessons import Answers, LessonBatches, likelihoods_per_token
 from bimo.train.pretrain import check_output
 from bimo.train.tune import TuneConfig, Tuning
@@ -69,20 +68,9 @@ def tune(wish: Wish) -> dict[str, Any]:
     )
 
 
-@dataclass
-class _Lessons:
-    """What is tuned on, and what is held out to test with."""
-
-    format: ChatFormat
-    train: list[Lesson] = field(default_factory=list)
-    held_out: list[Lesson] = field(default_factory=list)
-    examples: list[Conversation] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: {"train": 0, "held_out": 0, "cut": 0})
-
-
-def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> _Lessons:
+def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> Split[Lesson, Conversation]:
     """Which conversations are held out depends on what they say and on the seed alone."""
-    lessons = _Lessons(opened.chat())
+    lessons: Split[Lesson, Conversation] = Split(opened.chat())
     lessons.format.require_usable()
     length = min(settings.context, opened.source.config.context) + 1
     usable: dict[str, tuple[Conversation, list[Lesson]]] = {}
@@ -124,7 +112,7 @@ def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> _
 
 def _tune(
     opened: OpenedModel,
-    lessons: _Lessons,
+    lessons: Split[Lesson, Conversation],
     general: General | None,
     settings: TuneConfig,
     out: Path,
