@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from bimo.machine import peak_memory_bytes
-from bimo.tasks.classify.measures import right_and_macro, truth_matrix
+from bimo.tasks.classify.measures import accuracies, macro_f1s, truth_matrix
 from bimo.text.dedup import text_digest
 from bimo.text.segment import segment
 from bimo.text.split import split_position
@@ -284,7 +284,7 @@ def _macro(truth: list[str], found: list[str]) -> float:
 def _figures(truth: list[str], found: list[str]) -> dict[str, float]:
     names = sorted({*truth, *found})
     sides = [truth_matrix([(label,) for label in side], names) for side in (found, truth)]
-    (accuracy,), (macro,) = right_and_macro(*sides, np.arange(len(truth))[None])
+    (accuracy,), (macro,) = accuracies(*sides), macro_f1s(*sides)
     return {"accuracy": 100 * float(accuracy), "macro_f1": 100 * float(macro)}
 
 

@@ -22,14 +22,15 @@ from bimo.tasks.classify.classifier import classify, explain, open_classifier, v
 from bimo.tasks.classify.grams import characters_of, grams, grams_reference
 from bimo.tasks.classify.linear import LinearClassifier, load_linear
 from bimo.tasks.classify.measures import (
+    accuracies,
     calibration_error,
     chances,
     chosen_labels,
     confusion,
     f1_scores,
     fitted_temperature,
+    macro_f1s,
     measure,
-    right_and_macro,
     truth_matrix,
 )
 from bimo.tasks.classify.tables import classify_table
@@ -131,7 +132,7 @@ def test_figures_are_those_of_scikit_learn():
     chosen = chosen_labels(found, several=False)
     theirs = metrics.precision_recall_fscore_support(truth.argmax(1), chosen.argmax(1), zero_division=0)
     np.testing.assert_allclose(f1_scores(chosen, truth), np.stack(theirs[:3]))
-    (accuracy,), (macro,) = right_and_macro(chosen, truth, np.arange(60)[None])
+    (accuracy,), (macro,) = accuracies(chosen, truth), macro_f1s(chosen, truth)
     assert accuracy == pytest.approx(metrics.accuracy_score(truth.argmax(1), chosen.argmax(1)))
     assert macro == pytest.approx(metrics.f1_score(truth.argmax(1), chosen.argmax(1), average="macro"), abs=1e-6)
     assert (confusion(chosen, truth) == metrics.confusion_matrix(truth.argmax(1), chosen.argmax(1))).all()
@@ -140,7 +141,7 @@ def test_figures_are_those_of_scikit_learn():
     low, high = facts["macro_f1_interval"]
     assert low < facts["macro_f1"] < high
     many = random.random((60, 3)) > 0.5
-    (_, (macro,)) = right_and_macro(chosen_labels(found, several=True), many, np.arange(60)[None])
+    (macro,) = macro_f1s(chosen_labels(found, several=True), many)
     assert macro == pytest.approx(metrics.f1_score(many, found > 0.5, average="macro", zero_division=0), abs=1e-6)
 
 

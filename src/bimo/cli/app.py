@@ -10,14 +10,14 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
 from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, t
 
-__all__ = ["app", "is_text", "require_least", "show", "verb"]
+__all__ = ["app", "asked_lines", "is_text", "piped_lines", "require_least", "show", "verb"]
 
 app = typer.Typer(
     name="bimo",
@@ -98,3 +98,23 @@ def require_least(options: dict[str, tuple[int, int]]) -> None:
 def is_text(argument: str) -> bool:
     """Python hands on what it cannot decode as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in argument)
+
+
+def piped_lines() -> Iterator[str]:
+    """The lines of the input; bytes that are no text become U+FFFD."""
+    return (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)
+
+
+def asked_lines(sign: str, *, quiet: bool) -> Iterator[str]:
+    """What is typed or piped in, line by line, without empty ones; on a terminal a sign asks for each."""
+    asking = sys.stdin.isatty() and not quiet
+    while True:
+        if asking:
+            print(sign, end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            if asking:
+                print(file=sys.stderr)
+            return
+        if line.strip():
+            yield line.rstrip("\r\n")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json as json_format
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bimo.cli.app import is_text, require_least, show, verb
+from bimo.cli.app import is_text, piped_lines, require_least, show, verb
 from bimo.cli.options import Device, Json, ModelPath, Quiet, Seed
 from bimo.console import Console
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
@@ -37,7 +36,7 @@ def embed(
         raise UserError("Give a text or --in, not both.", code=USAGE)
     if out is not None and out.suffix.lower() != ".npy":
         raise UserError("--out must end in .npy, but is {path}.", code=USAGE, path=out)
-    texts: Iterable[str] = [_text(text)] if text else read_lines(lines) if lines is not None else _input()
+    texts: Iterable[str] = [_text(text)] if text else read_lines(lines) if lines is not None else piped_lines()
     embedder, console = open_embedder(model, device=device), Console(quiet=quiet)
     found = embedder.stream(texts)
     if out is not None:
@@ -114,12 +113,6 @@ def similar(
         as_json=json,
         lines=lambda: [f"{match.cosine:.4f}\t{match.text}" for match in matches],
     )
-
-
-def _input() -> Iterator[str]:
-    """The lines of the input."""
-    for line in sys.stdin:
-        yield _text(line.rstrip("\r\n"))
 
 
 def _text(text: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bimo.cli.app import is_text, require_least, show, verb
+from bimo.cli.app import asked_lines, is_text, require_least, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -42,7 +40,7 @@ def answer(
     require_least({"passages": (passages, 1)})
     if not documents:
         raise UserError("bimo answer needs documents to answer from: name a file or a folder with --from.", code=USAGE)
-    asked = [_text(question)] if question.strip() else _lines(quiet=quiet)
+    asked = [_text(question)] if question.strip() else (_text(line.strip()) for line in asked_lines("? ", quiet=quiet))
     found = find_answers(
         model,
         asked,
@@ -61,19 +59,6 @@ def answer(
             print()
         for line in answer_lines(facts):
             print(line, flush=True)
-
-
-def _lines(*, quiet: bool) -> Iterator[str]:
-    """What is typed or piped in, line by line; a sign on the terminal asks for each."""
-    asking = sys.stdin.isatty() and not quiet
-    while True:
-        if asking:
-            print("? ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        if line.strip():
-            yield _text(line.strip())
 
 
 def _text(question: str) -> str:

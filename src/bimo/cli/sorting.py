@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bimo.cli.app import is_text, show, verb
+from bimo.cli.app import is_text, piped_lines, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -60,7 +59,7 @@ def classify(
         return
     # Whoever types wants an answer after each line.
     at_once = 1 if sys.stdin.isatty() else 1000
-    for verdict in verdicts(classifier, ((line, "") for line in _stdin_lines()), abstain=abstain, at_once=at_once):
+    for verdict in verdicts(classifier, ((line, "") for line in piped_lines()), abstain=abstain, at_once=at_once):
         line = "|".join(verdict.labels) + f"\t{verdict.confidence:.4f}"
         print(json_format.dumps(verdict.facts(), ensure_ascii=False) if json else line, flush=at_once == 1)
 
@@ -109,8 +108,3 @@ def _word_lines(words: Any) -> list[str]:
     """The words that count most, for or against."""
     most = sorted(words, key=lambda one: -abs(one.weight))[:SHOWN_WORDS]
     return [f"{one.weight:+8.3f}  {one.word}" for one in most if one.weight]
-
-
-def _stdin_lines() -> Iterator[str]:
-    """What is piped in; bytes that are no text become U+FFFD."""
-    return (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)

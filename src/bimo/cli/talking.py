@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import is_text, require_least, show, verb
+from bimo.cli.app import asked_lines, is_text, require_least, show, verb
 from bimo.cli.options import (
     AdapterFolder,
     Device,
@@ -69,7 +69,7 @@ def chat(
     language_model = load(model, device=device, adapter=adapter)
     language_model.chat.require_usable()  # before anybody has typed anything
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
-    for line in _lines(quiet=quiet):
+    for line in asked_lines("> ", quiet=quiet):
         forgotten, interrupted = conversation.forgotten, False
         with _listening() as asked_to_stop, contextlib.closing(conversation.ask(_text(line))) as pieces:
             for piece in pieces:
@@ -104,21 +104,6 @@ def _listening() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _lines(*, quiet: bool) -> Iterator[str]:
-    """What is typed or piped in, line by line; a sign on the terminal asks for each."""
-    asking = sys.stdin.isatty() and not quiet
-    while True:
-        if asking:
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            if asking:
-                print(file=sys.stderr)
-            return
-        if line.strip():
-            yield line.rstrip("\r\n")
 
 
 def _text(line: str) -> str:

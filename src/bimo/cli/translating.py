@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bimo.cli.app import show, verb
+from bimo.cli.app import piped_lines, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -40,7 +39,7 @@ def translate(
         sentence = "--best must lie between 1 and --beams, which is {beams}, but is {best}."
         raise UserError(sentence, code=USAGE, beams=beams, best=best)
     translator = load(model, device=device)
-    lines = text.splitlines() if text else _lines()
+    lines = text.splitlines() if text else piped_lines()
     facts, cut = [], 0
     unknown: dict[str, None] = {}
     left: list[str] = []
@@ -64,8 +63,3 @@ def translate(
         console.warn(t(note, limit=limit, cut=cut))
     for line in careful_lines(left, [*unknown]):
         console.warn(line)
-
-
-def _lines() -> Iterator[str]:
-    """What is piped in; bytes that are no text become U+FFFD."""
-    return (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)

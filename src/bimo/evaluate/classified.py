@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from bimo.files import digest_json, read_json, write_json
 from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.tasks.classify.classifier import Classifier, open_classifier
-from bimo.tasks.classify.measures import chosen_labels, measure, right_and_macro, truth_matrix
+from bimo.tasks.classify.measures import accuracies, chosen_labels, macro_f1s, measure, truth_matrix
 from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
 from bimo.text.labelled import Labelled, read_labelled
 from bimo.text.sources import file_digests, find_sources
@@ -22,8 +22,7 @@ __all__ = ["classified_lines", "evaluate_classifier"]
 
 MISTAKES_SHOWN = 5
 TEXTS_AT_ONCE = 2000
-MEASURES = ("accuracy", "macro_f1")
-"""In the order of `right_and_macro`."""
+MEASURES = {"accuracy": accuracies, "macro_f1": macro_f1s}
 
 
 def evaluate_classifier(
@@ -119,19 +118,19 @@ def _difference(
     theirs = _chances(other, examples, len(labels), console)
     theirs[:, : len(other.labels)] = theirs[:, [other.labels.index(label) for label in classifier.labels]]
     mine, its = (chosen_labels(one, several=classifier.several) for one in (chances, theirs))
-    return {"model": str(against), **{name: _paired(mine, its, truth, place) for place, name in enumerate(MEASURES)}}
+    facts: dict[str, Any] = {"model": str(against)}
+    for name, of in MEASURES.items():
+        low, high, p = _difference_of(of, mine, its, truth)
+        reached = {who: float(of(chosen, truth)[0]) for who, chosen in (("ours", mine), ("theirs", its))}
+        facts[name] = {**reached, "interval": [low, high], "p": p}
+    return facts
 
 
-def _paired(mine: np.ndarray, its: np.ndarray, truth: np.ndarray, place: int) -> dict[str, Any]:
-    """One of MEASURES of two sets of chosen labels [N, K], and how sure their difference is."""
-
-    def of(chosen: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        return right_and_macro(chosen, truth, drawn)[place]
-
-    low, high, p = paired_bootstrap(lambda drawn: of(mine, drawn), lambda drawn: of(its, drawn), len(truth))
-    everything = np.arange(len(truth))[None]
-    ours, theirs = (float(of(chosen, everything)[0]) for chosen in (mine, its))
-    return {"ours": ours, "theirs": theirs, "interval": [low, high], "p": p}
+def _difference_of(
+    of: Callable[..., np.ndarray], mine: np.ndarray, its: np.ndarray, truth: np.ndarray
+) -> tuple[float, float, float]:
+    """How sure the difference of a measure of two sets of chosen labels [N, K] is: as `paired_bootstrap`."""
+    return paired_bootstrap(lambda drawn: of(mine, truth, drawn), lambda drawn: of(its, truth, drawn), len(truth))
 
 
 def classified_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ def steering_facts(model: LanguageModel, documents: Iterable[Document], controls
         return {}
 
     def bits(context: dict[str, str]) -> float:
-        return -sum(model.loglikelihood(context.get(text, ""), text) for text in texts) / bytes_ / math.log(2)
+        found = model.loglikelihoods([(context.get(text, ""), text) for text in texts])
+        return -sum(one.logarithm for one in found) / bytes_ / math.log(2)
 
     return {"documents": len(texts), "with_tags": bits(headers), "without_tags": bits({})}

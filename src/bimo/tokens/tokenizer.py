@@ -106,7 +106,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""
-        return [id for id, _ in self.plain_ids(text)]
+        ids = self.inner.encode(text, add_special_tokens=False).ids
+        return ids if self._forbidden.isdisjoint(ids) else [id for id, _ in self.plain_ids(text)]
 
     def plain_ids(self, text: str) -> list[tuple[int, int]]:
         """(id, where in the text it begins) for each token of a text, none of them a special one but the unknown.
@@ -148,7 +149,9 @@ class Tokenizer:
         """(The ids of all texts one after another, uint32; the position where each text ends, int64); on all cores."""
         if self._encoder is None:
             encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
-            return join_documents([encoding.ids for encoding in encodings])
+            found = zip((encoding.ids for encoding in encodings), texts, strict=True)
+            plain = (ids if self._forbidden.isdisjoint(ids) else self.encode(text) for ids, text in found)
+            return join_documents(list(plain))
         ids, bounds = self._encoder.encode_batch_flat(texts)
         return np.frombuffer(ids, "<u4"), np.frombuffer(bounds, "<u8")[1:].astype(np.int64)
 

@@ -179,6 +179,7 @@ class Tuning:
             return
         progress = trainer.progress
         event = {"event": "step", "step": progress.step, "tokens": progress.targets, "loss": facts.loss}
+        event |= self.objective.facts(facts.loss)
         seconds = {"seconds": round(progress.seconds, 3), "gradient_norm": facts.gradient_norm}
         self.metrics.write({**event, **seconds})
         left = progress.seconds * (progress.steps / progress.step - 1)

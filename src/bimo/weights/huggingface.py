@@ -40,6 +40,7 @@ __all__ = [
     "save_encoder",
     "save_model",
     "save_translator",
+    "shape_in",
     "to_hf",
 ]
 
@@ -193,17 +194,22 @@ def load_encoder(
     return model
 
 
+def shape_in(folder: Path) -> Shape | None:
+    """What a folder's `config.json` describes, without a look at its weights; None where there is no such file."""
+    path = folder / "config.json"
+    return model_config_from_hf(read_settings(path), where=path) if path.is_file() else None
+
+
 def family_in(folder: Path) -> str:
     """The family, as --family names it, of the model that a folder's `config.json` describes; "" if it is none."""
-    path = folder / "config.json"
-    return family_of(model_config_from_hf(read_settings(path), where=path)) if path.is_file() else ""
+    shape = shape_in(folder)
+    return "" if shape is None else family_of(shape)
 
 
 def head_in(folder: Path) -> str:
     """What stands on the encoder that a folder describes, as models.heads calls it; "" if it holds none."""
-    path = folder / "config.json"
-    config = model_config_from_hf(read_settings(path), where=path) if path.is_file() else None
-    return config.head.kind if isinstance(config, EncoderConfig) else ""
+    shape = shape_in(folder)
+    return shape.head.kind if isinstance(shape, EncoderConfig) else ""
 
 
 def load_translator(

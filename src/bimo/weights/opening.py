@@ -21,6 +21,7 @@ from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.huggingface import end_ids, load_model
 from bimo.weights.names import require_fitting
+from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["OpenedModel", "open_model"]
 
@@ -51,8 +52,7 @@ class OpenedModel:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files that hold its weights, by their names."""
-        files = sorted(self.path.glob("*.safetensors")) if self.path.is_dir() else [self.path]
-        return {file.name: digest_file(file) for file in files}
+        return weight_digests(self.path) if self.path.is_dir() else {self.path.name: digest_file(self.path)}
 
 
 def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel:

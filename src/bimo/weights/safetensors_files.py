@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bimo.files import parse_json, read_json
+from bimo.files import digest_file, parse_json, read_json
 from bimo.runtime import UserError, t
 
 __all__ = ["StoredTensor", "read_header", "read_weights", "weight_files"]
@@ -69,6 +69,11 @@ def weight_files(folder: Path) -> list[Path]:
             name=pickled[0].name,
         )
     return []
+
+
+def weight_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that hold the weights of a folder, by their names. Raises UserError as `weight_files`."""
+    return {file.name: digest_file(file) for file in weight_files(folder)}
 
 
 def read_weights(files: list[Path]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from bimo.tasks.answer.retrieval import PassageIndex
@@ -21,7 +22,8 @@ STRANGERS = 3
 
 def split_questions(questions: Sequence[Question], *, seed: int) -> tuple[list[Question], list[Question]]:
     """(To learn from, held out). No text is in both; which are held out depends on the texts and the seed alone."""
-    texts = sorted({question.context for question in questions}, key=lambda text: _number(text, seed))
+    asked = Counter(question.context for question in questions)
+    texts = sorted(asked, key=lambda text: _number(text, seed))
     wanted = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(questions))))
     held: set[str] = set()
     count = 0
@@ -29,7 +31,7 @@ def split_questions(questions: Sequence[Question], *, seed: int) -> tuple[list[Q
         if count >= wanted:
             break
         held.add(text)
-        count += sum(question.context == text for question in questions)
+        count += asked[text]
     parts: tuple[list[Question], list[Question]] = ([], [])
     for question in questions:
         parts[question.context in held].append(question)
@@ -74,7 +76,7 @@ def stranger_lessons(
     """One window each of every other question with another text, which holds no answer."""
     paired = []
     for question in questions:
-        half, chance = _number(question.question, seed) % 2, _number(question.question, seed) // 2
+        chance, half = divmod(_number(question.question, seed), 2)
         if half:
             continue
         near = others(question, texts, index, STRANGERS)

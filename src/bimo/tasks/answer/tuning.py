@@ -13,7 +13,6 @@ import torch
 from bimo.config import to_mapping
 from bimo.console import Console
 from bimo.files import digest_file, write_json
-from bimo.machine import measure_machine
 from bimo.models.encoder import with_head
 from bimo.models.heads import Head
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
@@ -21,7 +20,7 @@ from bimo.tasks.answer.lessons import answerable_lessons, split_questions, stran
 from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, score, score_lines, try_questions
 from bimo.tasks.answer.reading import CALIBRATION_FILE, Calibration, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
-from bimo.tasks.folder import claimed, tell_refused, write_refused
+from bimo.tasks.folder import claimed, number_format, tell_refused, write_refused
 from bimo.tasks.tune import Wish
 from bimo.text.questions import Question, Questions, read_questions
 from bimo.tokens.framing import Framing
@@ -32,6 +31,7 @@ from bimo.train.spans import MarkedWindow, SpanBatches, Spans
 from bimo.train.tune import TuneConfig, Tuning
 from bimo.weights.huggingface import load_encoder, save_encoder
 from bimo.weights.names import require_fitting
+from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["tune", "tune_lines"]
 
@@ -57,7 +57,7 @@ def tune(wish: Wish) -> dict[str, Any]:
     found = read_questions(wish.file)
     wish.console.say("Read", found.describe())
     tell_refused(found.refused, wish.console)
-    digests = {file.name: digest_file(file) for file in sorted(path.glob("*.safetensors"))}
+    digests = weight_digests(path)
     with claimed(out, {"model": digests, "file": digest_file(wish.file), "settings": to_mapping(settings)}) as finished:
         if finished is not None:
             wish.console.say("Tuning", t("was finished before; nothing to do"))
@@ -76,7 +76,7 @@ def _tune(
     encoder, tokenizer = load_encoder(path, device=device), load_tokenizer(path)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=encoder.config.vocabulary)
     model = with_head(encoder, Head("span"), seed=settings.seed, dropout=DROPOUT)
-    model.compute_dtype = getattr(torch, measure_machine(device, seconds=0.2).dtype)
+    model.compute_dtype = number_format(out, device)
     framing = SpanFraming(Framing(tokenizer, context=min(settings.context, encoder.config.context)))
     train, held_out = split_questions(found.kept, seed=settings.seed)
     if not train or not held_out:

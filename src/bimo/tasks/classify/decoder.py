@@ -43,24 +43,21 @@ class DecoderClassifier:
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """[N, K]: the logarithm of how much likelier each label is below the text than below none."""
         script = "zh" if script_of(" ".join(texts)[:LONGEST_TEXT]) == "zh" else "en"
-        usual = self._likelihoods(NOTHING[script], script)
-        return np.array([self._likelihoods(text, script) - usual for text in texts])
-
-    def decisive(self, text: str, label: int) -> list[tuple[int, int, float]]:
-        """(begins, ends, weight) of the first words of a text, each left out in turn."""
-        return leave_one_out(self.scores, text, label, several=False)
-
-    def _likelihoods(self, text: str, script: str) -> np.ndarray:
         question, answer = FRAMES[script]
         above = "".join(
             question.format(text=_joined([one.text], [one.second])[0][:LONGEST_TEXT])
             + answer.format(label=one.labels[0])
             for one in self.examples
         )
-        prompt = above + question.format(text=text[:LONGEST_TEXT])
-        return np.array(
-            [self.model.loglikelihood(prompt, answer.format(label=label).rstrip("\n")) for label in self.labels]
-        )
+        prompts = [above + question.format(text=text[:LONGEST_TEXT]) for text in (NOTHING[script], *texts)]
+        answers = [answer.format(label=label).rstrip("\n") for label in self.labels]
+        found = self.model.loglikelihoods([(prompt, one) for prompt in prompts for one in answers])
+        scores = np.array([one.logarithm for one in found]).reshape(len(prompts), len(answers))
+        return scores[1:] - scores[0]
+
+    def decisive(self, text: str, label: int) -> list[tuple[int, int, float]]:
+        """(begins, ends, weight) of the first words of a text, each left out in turn."""
+        return leave_one_out(self.scores, text, label, several=False)
 
 
 def few_examples(examples: Sequence[Labelled], *, seed: int = 0) -> tuple[Labelled, ...]:

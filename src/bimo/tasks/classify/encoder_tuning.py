@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bimo.console import Console
-from bimo.machine import measure_machine
 from bimo.models.encoder import Encoder, EncoderConfig, with_head
 from bimo.models.heads import Head
 from bimo.runtime import t
 from bimo.tasks.classify.encoder import EncoderClassifier, frame, logits_of, on_device
-from bimo.tasks.classify.measures import chances, chosen_labels, fitted_temperature, log_loss, right_and_macro
+from bimo.tasks.classify.measures import accuracies, chances, chosen_labels, fitted_temperature, log_loss, macro_f1s
+from bimo.tasks.folder import number_format
 from bimo.text.labelled import Labelled
 from bimo.tokens.framing import FramedBatch, Framing
 from bimo.tokens.lengths import LengthBatches
@@ -119,9 +119,9 @@ class Labels:
         """Loss in nats, accuracy and one minus macro-F1 of what is held out."""
         found = chances(self.scores(model), several=self._several)
         chosen = chosen_labels(found, several=self._several)
-        (accuracy,), (macro,) = right_and_macro(chosen, self._truth, np.arange(len(self._truth))[None])
+        accuracy, macro = (float(of(chosen, self._truth)[0]) for of in (accuracies, macro_f1s))
         loss = log_loss(found, self._truth, several=self._several)
-        return {"loss": loss, "accuracy": float(accuracy), "macro_error": float(1 - macro)}
+        return {"loss": loss, "accuracy": accuracy, "macro_error": 1 - macro}
 
     def verdict(self, measured: float, step: int) -> str:
         """As macro-F1."""
@@ -174,7 +174,7 @@ def tune_encoder(
     weights = np.minimum(MOST_UNEVEN, np.sqrt(sizes.max() / sizes))
     objective = Labels(held_out, truths[1], start.framing, weights=weights, several=start.several)
     model = start.model
-    model.compute_dtype = getattr(torch, measure_machine(model.embedding.weight.device, seconds=0.2).dtype)
+    model.compute_dtype = number_format(home.parent, model.embedding.weight.device)
     batches = _Batches(train, truths[0], start.framing, rows=settings.batch, seed=settings.seed)
     facts = Tuning(model, objective, batches, settings, home=home, console=console).run()
     model.compute_dtype = torch.float32

@@ -22,7 +22,7 @@ from bimo.tasks.classify.measures import (
     chosen_labels,
     fitted_temperature,
     log_loss,
-    right_and_macro,
+    macro_f1s,
     truth_matrix,
 )
 from bimo.text.labelled import Labelled, fold_numbers
@@ -173,7 +173,7 @@ def _search(judged: Any, truth: np.ndarray, vectors: bool) -> _Choice:
 
 def _judge(scores: np.ndarray, truth: np.ndarray, *, several: bool) -> tuple[float, float]:
     likely = chances(fitted_temperature(scores, truth, several=several) * scores, several=several)
-    _, macro = right_and_macro(chosen_labels(likely, several=several), truth, np.arange(len(truth))[None])
+    macro = macro_f1s(chosen_labels(likely, several=several), truth)
     return float(macro[0]), -log_loss(likely, truth, several=several)
 
 

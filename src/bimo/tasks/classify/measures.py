@@ -14,6 +14,7 @@ import numpy as np
 from bimo.intervals import bootstrap
 
 __all__ = [
+    "accuracies",
     "calibration_error",
     "chances",
     "chosen_labels",
@@ -22,8 +23,8 @@ __all__ = [
     "f1_scores",
     "fitted_temperature",
     "log_loss",
+    "macro_f1s",
     "measure",
-    "right_and_macro",
     "truth_matrix",
 ]
 
@@ -77,20 +78,25 @@ def f1_scores(chosen: np.ndarray, truth: np.ndarray) -> np.ndarray:
     )
 
 
-def right_and_macro(chosen: np.ndarray, truth: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(accuracy [R], macro-F1 [R]) of resamples drawn [R, N]; macro over the labels that are in truth or were chosen.
+def accuracies(chosen: np.ndarray, truth: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
+    """[R] of resamples drawn [R, N], or [1] of all texts; a text counts when all of its labels are right."""
+    return (chosen == truth).all(axis=1)[_all_of(truth) if drawn is None else drawn].mean(axis=1)
 
-    Accuracy counts a text when all of its labels are right.
-    """
-    right = (chosen == truth).all(axis=1)
+
+def macro_f1s(chosen: np.ndarray, truth: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
+    """As `accuracies`, the mean F1 of the labels that are in truth or were chosen."""
     both, one = (chosen & truth).astype(np.float32), chosen.astype(np.float32) + truth
     macros = []
-    for rows in drawn:
+    for rows in _all_of(truth) if drawn is None else drawn:
         weights = np.bincount(rows, minlength=len(truth)).astype(np.float32)
         hits, either = weights @ both, weights @ one
         there = either > 0
         macros.append((2 * hits[there] / either[there]).mean() if there.any() else 0.0)
-    return right[drawn].mean(axis=1), np.array(macros)
+    return np.array(macros)
+
+
+def _all_of(truth: np.ndarray) -> np.ndarray:
+    return np.arange(len(truth))[None]
 
 
 def confusion(chosen: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -139,14 +145,12 @@ def measure(found: np.ndarray, truth: np.ndarray, labels: Sequence[str], *, seve
     """All figures of chances [N, K], with 95 % intervals from a bootstrap over the texts."""
     chosen = chosen_labels(found, several=several)
     precision, recall, f1 = f1_scores(chosen, truth)
-    everything = np.arange(len(truth))[None]
-    (accuracy,), (macro,) = right_and_macro(chosen, truth, everything)
     facts: dict[str, Any] = {
         "texts": len(truth),
-        "accuracy": float(accuracy),
-        "accuracy_interval": [*bootstrap(lambda drawn: right_and_macro(chosen, truth, drawn)[0], len(truth))],
-        "macro_f1": float(macro),
-        "macro_f1_interval": [*bootstrap(lambda drawn: right_and_macro(chosen, truth, drawn)[1], len(truth))],
+        "accuracy": float(accuracies(chosen, truth)[0]),
+        "accuracy_interval": [*bootstrap(lambda drawn: accuracies(chosen, truth, drawn), len(truth))],
+        "macro_f1": float(macro_f1s(chosen, truth)[0]),
+        "macro_f1_interval": [*bootstrap(lambda drawn: macro_f1s(chosen, truth, drawn), len(truth))],
         "calibration_error": calibration_error(found, truth, several=several),
         "log_loss": log_loss(found, truth, several=several) if several or truth.any(axis=1).all() else None,
         "labels": {

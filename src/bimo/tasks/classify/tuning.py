@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bimo.config import to_mapping
-from bimo.files import digest_file, digest_json, write_json
+from bimo.files import digest_json, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.tasks.classify.linear_training import Trained, train_linear
@@ -21,8 +21,8 @@ from bimo.tasks.tune import Wish
 from bimo.text.labelled import Labelled, LabelledFile, read_labelled, split_labelled
 from bimo.text.sources import file_digests, find_sources
 from bimo.train.pretrain import check_output
-from bimo.weights.huggingface import family_in, load_encoder, save_encoder
-from bimo.weights.safetensors_files import weight_files
+from bimo.weights.huggingface import family_in, save_encoder, shape_in
+from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["tune", "tune_lines"]
 
@@ -44,7 +44,7 @@ def tune(wish: Wish) -> dict[str, Any]:
     engine, reason = _choose_engine(wish, found)
     wish.console.say("Plan", t("engine {engine}: {reason}", engine=engine, reason=reason))
     files = file_digests(find_sources([wish.file]))
-    model = {} if wish.model is None else {file.name: digest_file(file) for file in weight_files(wish.model)}
+    model = {} if wish.model is None else weight_digests(wish.model)
     settings = to_mapping(wish.settings)
     inputs = {"task": "classify", "engine": engine, "model": model, "file": digest_json(files)}
     with claimed(wish.out, {**inputs, "columns": dict(wish.columns), "settings": settings}) as finished:
@@ -132,7 +132,8 @@ def _encoder_minutes(wish: Wish, found: LabelledFile) -> float:
     from bimo.tasks.classify.encoder_tuning import usual
 
     assert wish.model is not None
-    settings, shape = usual(wish.settings, from_nothing=False), load_encoder(wish.model).config
+    settings, shape = usual(wish.settings, from_nothing=False), shape_in(wish.model)
+    assert shape is not None
     most = min(settings.context, shape.context)
     tokens = sum(min(most, 2 + len(one.text + one.second) / CHARACTERS_PER_TOKEN) for one in found.examples)
     flops = 6 * (shape.parameters - shape.vocabulary * shape.width) * tokens * settings.epochs

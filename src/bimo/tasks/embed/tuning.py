@@ -22,6 +22,7 @@ from bimo.train.contrastive import Contrast, Couple, CoupleBatches, Pooling, Ran
 from bimo.train.pretrain import check_output
 from bimo.train.tune import TuneConfig, Tuning
 from bimo.weights.huggingface import save_encoder
+from bimo.weights.safetensors_files import weight_digests
 from bimo.weights.sentence_transformers import SentenceLayout, write_layout
 
 __all__ = ["tune", "tune_lines"]
@@ -63,7 +64,7 @@ def tune(wish: Wish) -> dict[str, Any]:
         wish.console.warn(
             t("nearly all pairs share texts with others: held-out ones have but their first text to themselves")
         )
-    base = {file.name: digest_file(file) for file in sorted(path.glob("*.safetensors"))}
+    base = weight_digests(path)
     inputs = {"task": "embed", "model": base, "layout": start.layout.__dict__, "file": digest_file(wish.file)}
     with claimed(out, {**inputs, "columns": dict(wish.columns), "settings": to_mapping(settings)}) as finished:
         if finished is not None:
