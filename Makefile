@@ -12,8 +12,9 @@ BENCH_PIP = $(BENCH_VENV)/bin/python $(INSTALL)
 demo: $(VENV)/.installed
 	$(VENV)/bin/bimo demo --out demo-model
 
+# A process for each core, each computing on one thread; whole files, in their order, so that the longest come first.
 test: $(VENV)/.installed-for-tests
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-for-tests
 	$(VENV)/bin/ruff check .

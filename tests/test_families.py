@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +66,24 @@ def test_every_preset_is_a_shape_and_they_grow(family: str) -> None:
     shapes = [FAMILIES[family].shape(vocabulary=8000, context=64, **sizes) for sizes in load_presets(family).values()]
     assert [family_of(shape) for shape in shapes] == [family] * len(shapes)
     assert sorted(shape.parameters for shape in shapes) == [shape.parameters for shape in shapes]
+
+
+BUILD_WITHOUT_MEMORY = """
+import sys, torch
+from bimo.models.families import FAMILIES, build
+from bimo.models.config import load_presets
+for name, family in FAMILIES.items():
+    sizes = next(iter(load_presets(name).values()))
+    with torch.device("meta"):
+        build(family.shape(vocabulary=97, context=16, **sizes))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_to_look_at_a_shape_takes_no_compiler() -> None:
+    """Every folder that is loaded is looked at so, and torch's compiler would take a second more each time."""
+    done = subprocess.run([sys.executable, "-c", BUILD_WITHOUT_MEMORY], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("family", ["decoder", "lstm", "mlp"])

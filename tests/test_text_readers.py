@@ -208,7 +208,7 @@ def test_cut_off_packing_keeps_what_came_before(tmp_path, packing):
         ("a.jsonl", b"", "empty"),
         ("a.csv", b"", "empty"),
         ("a.txt.gz", b"no gz", "unreadable"),
-        ("a.txt.gz", gzip.compress(b"text")[:11], "unreadable"),
+        ("a.txt.gz", gzip.compress(b"text", mtime=0)[:11], "unreadable"),
         ("a.parquet", b"no parquet", "unreadable"),
         ("a.pdf", b"%PDF-1.4 broken", "unreadable"),
         ("a.pdf", pdf("secret", password="lock"), "encrypted"),

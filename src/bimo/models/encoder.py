@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bimo.models.config import ModelConfig, require_counts
 from bimo.models.heads import Head, Pooler, Words, build_head
-from bimo.models.layers import sinusoids
+from bimo.models.layers import Embedding, sinusoids
 from bimo.models.transformer import Layer, initialise, norm
 from bimo.runtime import USAGE, UserError
 
@@ -106,9 +106,9 @@ class Encoder(nn.Module):
         stack = config.stack
         self.config = config
         self.compute_dtype = compute_dtype
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.position_embedding = nn.Embedding(config.context, config.width)
-        self.segment_embedding = nn.Embedding(config.segments, config.width)
+        self.embedding = Embedding(config.vocabulary, config.width)
+        self.position_embedding = Embedding(config.context, config.width)
+        self.segment_embedding = Embedding(config.segments, config.width)
         self.embedding_norm = norm(stack)
         self.layers = nn.ModuleList(Layer(stack, dropout) for _ in range(config.layers))
         self.pooler = Pooler(config.width) if config.head.pooler else None

@@ -18,6 +18,7 @@ from bimo.models.config import RotaryScaling
 __all__ = [
     "ACTIVATIONS",
     "Cache",
+    "Embedding",
     "LayerNorm",
     "Linear",
     "RMSNorm",
@@ -45,6 +46,9 @@ WRITTEN_OUT_CONTEXT = 512
 
 MASKED_CONTEXT = 256
 """Up to here the same holds of training where padding is hidden: 20 times for sentences (docs/log.md)."""
+
+CPU = torch.device("cpu")
+"""Where tables are computed, whatever the device of a model: to do so without memory torch would load its compiler."""
 
 QUERIES_AT_ONCE = 128
 """What stands after a block of queries need not be multiplied: at 512 positions that is three eighths of the work."""
@@ -77,6 +81,15 @@ class Linear(nn.Linear):
         """[..., inputs] -> [..., outputs]"""
         out = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         return out if self.low_rank is None else out + self.low_rank(x)
+
+
+class Embedding(nn.Embedding):
+    """A vector for each number, drawn at random where there is memory for it."""
+
+    def reset_parameters(self) -> None:
+        """Without memory there is nothing to draw, for which torch would load its compiler, and that takes a second."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
 
 
 def drop_columns(x: Tensor, share: float, *, training: bool) -> Tensor:
@@ -119,10 +132,10 @@ def rotary_tables(
     positions: int, head_width: int, theta: float, scaling: RotaryScaling | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines [positions, head_width] of rotary positions (Su et al. 2021), halves as Llama lays them out."""
-    frequencies = theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+    frequencies = theta ** -(torch.arange(0, head_width, 2, dtype=torch.float32, device=CPU) / head_width)
     if scaling is not None:
         frequencies = _stretched(frequencies, theta, scaling)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32, device=CPU), frequencies)
     angles = torch.cat([angles, angles], dim=-1)
     attention = scaling.attention if scaling is not None else 1.0
     return angles.cos() * attention, angles.sin() * attention
@@ -154,13 +167,13 @@ def _yarn_ramp(pairs: int, theta: float, scaling: RotaryScaling) -> Tensor:
     if scaling.truncate:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, 2 * pairs - 1)
-    return ((torch.arange(pairs, dtype=torch.float32) - first) / max(last - first, 0.001)).clamp(0, 1)
+    return ((torch.arange(pairs, dtype=torch.float32, device=CPU) - first) / max(last - first, 0.001)).clamp(0, 1)
 
 
 def sinusoids(positions: int, width: int) -> Tensor:
     """Sines, then cosines, of positions [positions, width] (Vaswani et al. 2017, section 3.5) in halves as Marian's."""
-    pairs = torch.arange(width, dtype=torch.float64) // 2
-    angles = torch.outer(torch.arange(positions, dtype=torch.float64), 10_000.0 ** -(2 * pairs / width))
+    pairs = torch.arange(width, dtype=torch.float64, device=CPU) // 2
+    angles = torch.outer(torch.arange(positions, dtype=torch.float64, device=CPU), 10_000.0 ** -(2 * pairs / width))
     return torch.cat([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=1).float()
 
 

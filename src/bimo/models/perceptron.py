@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models.config import require_choice, require_counts
-from bimo.models.layers import Linear, drop_columns
+from bimo.models.layers import Embedding, Linear, drop_columns
 
 __all__ = ["NOTHING", "MultiLayerPerceptron", "Perceptron", "PerceptronConfig", "WindowCache"]
 
@@ -113,7 +113,7 @@ class Perceptron(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype, self.dropout = compute_dtype, dropout
-        self.embedding = nn.Embedding(config.vocabulary, config.embedding_width)
+        self.embedding = Embedding(config.vocabulary, config.embedding_width)
         inputs = [config.window_width, *[config.width] * (config.layers - 1)]
         self.layers = nn.ModuleList(Linear(width, config.width, bias=True) for width in inputs)
         self.head = Linear(config.head_inputs, config.vocabulary, bias=True)

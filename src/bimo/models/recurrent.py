@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models.config import require_counts
-from bimo.models.layers import Linear, drop_columns
+from bimo.models.layers import Embedding, Linear, drop_columns
 from bimo.runtime import USAGE, UserError
 
 __all__ = [
@@ -177,7 +177,7 @@ class Recurrent(nn.Module):
         self.config = config
         self.compute_dtype, self.dropout = compute_dtype, dropout
         D = config.width
-        self.embedding = nn.Embedding(config.vocabulary, D)
+        self.embedding = Embedding(config.vocabulary, D)
         inputs = [D if layer == 0 else D * config.directions for layer in range(config.layers)]
         self.layers = nn.ModuleList(LSTM(width, D) for width in inputs)
         self.backward_layers = nn.ModuleList(LSTM(width, D) for width in inputs if config.bidirectional)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bimo.models.config import ModelConfig
-from bimo.models.layers import Cache, Linear, drop_columns, sinusoids
+from bimo.models.layers import Cache, Embedding, Linear, drop_columns, sinusoids
 from bimo.models.transformer import Attention, FeedForward, Layer, norm
 from bimo.runtime import USAGE, UserError
 
@@ -153,7 +153,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = Embedding(config.vocabulary, config.width)
         self.encoder_layers = nn.ModuleList(Layer(config.encoder, dropout) for _ in range(config.layers))
         self.decoder_layers = nn.ModuleList(CrossLayer(config.decoder, dropout) for _ in range(config.decoder_layers))
         self.head = Linear(config.width, config.vocabulary, bias=True)

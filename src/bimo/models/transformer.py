@@ -13,6 +13,7 @@ from bimo.models.config import GATED, ModelConfig
 from bimo.models.layers import (
     ACTIVATIONS,
     Cache,
+    Embedding,
     LayerNorm,
     Linear,
     RMSNorm,
@@ -170,8 +171,8 @@ class Decoder(nn.Module):
         assert not config.norm_after
         self.config = config
         self.compute_dtype = compute_dtype
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
-        self.position_embedding = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
+        self.embedding = Embedding(config.vocabulary, config.width)
+        self.position_embedding = Embedding(config.context, config.width) if config.positions == "learned" else None
         self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.layers))
         self.norm = norm(config)
         self.head = Linear(config.width, config.vocabulary)
