@@ -64,6 +64,7 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option("--against", readable=False, help=t("Another model, compared on the same examples."))
     ] = None,
+    adapter: AdapterFolder = None,
     column: Annotated[
         list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
     ] = None,
@@ -74,7 +75,8 @@ def evaluate(
     from bimo.evaluate.suite import evaluate as measure
     from bimo.evaluate.suite import evaluation_lines
 
-    facts = measure(model, source, against=against, columns=columns_of(column or []), console=Console(quiet=quiet))
+    columns, console = columns_of(column or []), Console(quiet=quiet)
+    facts = measure(model, source, against=against, adapter=adapter, columns=columns, console=console)
     show(facts, as_json=json, lines=lambda: evaluation_lines(facts))
 
 

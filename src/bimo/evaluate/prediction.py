@@ -10,7 +10,7 @@ import numpy as np
 
 from bimo.baselines import MOST_VALIDATION_CHARACTERS, sample_evenly
 from bimo.console import SILENT, Console
-from bimo.generate.engine import LanguageModel, load
+from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
 from bimo.intervals import bootstrap, paired_bootstrap
 from bimo.models.scoring import Score
@@ -18,16 +18,22 @@ from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 
-__all__ = ["compare_models", "comparison_line", "held_out_texts", "predict_texts", "read_plain"]
+__all__ = ["compare_models", "comparison_line", "is_prepared", "predict_texts", "texts_to_predict"]
 
 
-def held_out_texts(data: Path) -> list[str]:
-    """The documents of prepared data that nothing is trained on."""
-    return [document.text for document in read_stored(data / "documents", "validation")]
+def is_prepared(source: Path) -> bool:
+    """Whether it is a folder that `bimo prepare` made."""
+    return (source / "manifest.json").exists()
 
 
-def read_plain(source: Path, console: Console) -> list[str]:
-    """Whatever text stands in a file or folder, as it is. Raises UserError when there is none."""
+def texts_to_predict(source: Path, console: Console) -> list[str]:
+    """What nothing was trained on in prepared data, else whatever text stands in a file or folder, as it is.
+
+    Raises UserError when there is none.
+    """
+    if is_prepared(source):
+        held_out = (document.text for document in read_stored(source / "documents", "validation"))
+        return sample_evenly(held_out, MOST_VALIDATION_CHARACTERS)
     texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
     if not texts:
         raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
@@ -76,17 +82,12 @@ def _scores(model: LanguageModel, texts: list[str], console: Console) -> list[Sc
     return scores
 
 
-def compare_models(model: Path, other: Path, source: Path, *, console: Console = SILENT) -> dict[str, Any]:
-    """Bits per byte of two models on the same texts, and how sure their difference is: a paired bootstrap over texts.
-
-    `source` is prepared data, whose held-out part counts, or any files of text.
-    """
-    if (source / "manifest.json").exists():
-        texts = sample_evenly(held_out_texts(source), MOST_VALIDATION_CHARACTERS)
-    else:
-        texts = read_plain(source, console)
+def compare_models(
+    model: LanguageModel, other: LanguageModel, texts: list[str], *, console: Console = SILENT
+) -> dict[str, Any]:
+    """Bits per byte of two models on the same texts, and how sure their difference is: a bootstrap over pairs."""
     bytes_ = np.array([len(text.encode()) for text in texts])
-    nats = [np.array([score.nats for score in _scores(load(path), texts, console)]) for path in (model, other)]
+    nats = [np.array([score.nats for score in _scores(one, texts, console)]) for one in (model, other)]
 
     def bits(losses: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
@@ -96,7 +97,6 @@ def compare_models(model: Path, other: Path, source: Path, *, console: Console =
     return {
         "task": "comparison",
         "bits_per_byte": mine,
-        "against": str(other),
         "against_bits_per_byte": theirs,
         "difference": mine - theirs,
         "difference_interval": [low, high],

@@ -12,8 +12,9 @@ from bimo.evaluate.answers import answers_lines, evaluate_answers
 from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
 from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
+from bimo.evaluate.dialogue import conversation_lines, preference_lines, talk_in
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
-from bimo.evaluate.prediction import compare_models, comparison_line, predict_texts, read_plain
+from bimo.evaluate.prediction import compare_models, comparison_line, is_prepared, predict_texts, texts_to_predict
 from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
 from bimo.evaluate.steering import steering_facts
 from bimo.evaluate.translations import evaluate_translations, translation_lines
@@ -51,6 +52,7 @@ def evaluate(
     source: str | Path,
     *,
     against: str | Path | None = None,
+    adapter: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
@@ -58,34 +60,52 @@ def evaluate(
 
     A classifier on texts with labels, whose `columns` can be named; a translator on pairs; an encoder on masked words
     of prepared data, on pairs with scores of likeness, or on questions if it answers any; a language model on prepared
-    data (its held-out part), on any files of text, or on questions with choices. `against` is another model of the kind
-    to compare with on the same examples. On prepared data baselines and copying are measured too; of a folder
-    everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
+    data (its held-out part), on any files of text, on questions with choices, on conversations or on preferences; an
+    `adapter` may be added to it. `against` is another model of the kind to compare with on the same examples. On
+    prepared data baselines and copying are measured too, where no adapter is; of a folder everything is kept as
+    `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
     Raises UserError when a model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
     other = None if against is None else Path(against)
     if holds_classifier(model):
+        _require_none(adapter=adapter)
         return evaluate_classifier(model, source, against=other, columns=columns, console=console)
     _require_none(column=columns)
     family = family_in(model)
     if family == PAIRED:
+        _require_none(adapter=adapter)
         return evaluate_translations(model, source, against=other, console=console)
     if family == "encoder":
-        _require_none(against=other)
+        _require_none(against=other, adapter=adapter)
         if head_in(model) == "span":
             return evaluate_answers(model, source, console=console)
         if measures_similarity(model, source):
             return evaluate_similarity(model, source, console=console)
         return evaluate_masked(model, source, console=console)
+    if is_prepared(source) and other is None and adapter is None:
+        return _evaluate_on_data(model, source, console)
+    return _evaluate_decoder(load(model, adapter=adapter), source, other, console)
+
+
+def _evaluate_decoder(model: LanguageModel, source: Path, other: Path | None, console: Console) -> dict[str, Any]:
+    """Measure a language model at what the file holds, perhaps beside the `other` one."""
     form = form_in(source)
     if form is not None:
         _require_none(against=other)
-        return evaluate_choices(load(model), source, form, console=console)
-    if other is not None:
-        return compare_models(model, other, source, console=console)
-    if not (source / "manifest.json").exists():
-        return predict_texts(load(model), read_plain(source, console), console=console)
+        return evaluate_choices(model, source, form, console=console)
+    against = None if other is None else load(other)
+    measure_talk = talk_in(source)
+    if measure_talk is not None:
+        return measure_talk(model, source, against=against, console=console)
+    texts = texts_to_predict(source, console)
+    if against is not None:
+        return compare_models(model, against, texts, console=console)
+    return predict_texts(model, texts, console=console)
+
+
+def _evaluate_on_data(model: Path, source: Path, console: Console) -> dict[str, Any]:
+    """Measure a language model on prepared data, once for the same model and data; keep the facts and their pages."""
     stages = Stages(source)
     weights = digest_file(model / "model.safetensors") if (model / "model.safetensors").exists() else ""
     key = digest_json({"version": VERSION, "weights": weights, "documents": stages.key("documents")})
@@ -156,6 +176,8 @@ LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "answer": answers_lines,
     "choices": choice_lines,
     "classify": classified_lines,
+    "conversations": conversation_lines,
+    "preferences": preference_lines,
     "comparison": lambda facts: [comparison_line(facts)],
     "masked": lambda facts: [masked_line(facts), *map(blank_line, facts["blanks"])],
     "similarity": similarity_lines,

@@ -6,7 +6,7 @@ A row that is no conversation is refused with its number and the reason; nothing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ __all__ = [
     "Conversations",
     "NoConversation",
     "conversation_in",
+    "is_conversation",
     "message",
     "question",
     "read_conversations",
@@ -108,9 +109,18 @@ def conversation_in(value: Any) -> tuple[str, tuple[dict[str, str], ...]]:
     if not isinstance(value, dict):
         raise NoConversation(t("it is not an object"))
     for form, keys, read in FORMS:
-        if all(isinstance(value.get(key), str | list) for key in keys):
+        if _has(value, keys):
             return form, whole(read(value))
     raise NoConversation(t("it has none of the keys that hold conversations"))
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a row has the keys of one."""
+    return isinstance(value, dict) and any(_has(value, keys) for _, keys, _ in FORMS)
+
+
+def _has(value: dict[str, Any], keys: Sequence[str]) -> bool:
+    return all(isinstance(value.get(key), str | list) for key in keys)
 
 
 def whole(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:

@@ -16,7 +16,7 @@ from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.conversations import NoConversation, message, question, read_talk, turns, whole
 from bimo.text.documents import Rejected
 
-__all__ = ["Preference", "Preferences", "preference_in", "read_preferences"]
+__all__ = ["Preference", "Preferences", "is_preference", "preference_in", "read_preferences"]
 
 Messages = list[dict[str, str]]
 
@@ -78,6 +78,11 @@ def preference_in(value: Any) -> tuple[str, tuple[Messages, str, str]]:
                 raise NoConversation(t("both answers are the same"))
             return ", ".join(keys), (messages, chosen, rejected)
     raise NoConversation(t("it has none of the keys that hold preferences"))
+
+
+def is_preference(value: Any) -> bool:
+    """Whether a row has the keys of one."""
+    return isinstance(value, dict) and any(all(key in value for key in keys) for keys, _ in FORMS)
 
 
 def _asked(key: str) -> Callable[[dict[str, Any]], tuple[Messages, str, str]]:

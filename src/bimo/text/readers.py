@@ -21,7 +21,17 @@ from bimo.text.passages import LONGEST_TARGET
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Columns, Layout, choose_columns, find_layout, mend_row, objects_in, row_text, texts_in
 
-__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "ending_of", "json_values", "open_lines", "read_file", "read_rows"]
+__all__ = [
+    "ENDINGS",
+    "READ_APART",
+    "SEPARATOR",
+    "ending_of",
+    "holds_json",
+    "json_values",
+    "open_lines",
+    "read_file",
+    "read_rows",
+]
 
 SEPARATOR = "<|endoftext|>"
 _PACKED = (".gz", ".zst")
@@ -117,6 +127,12 @@ def _parse_lines(source: OpenFile, lines: Iterable[tuple[int, str]]) -> Iterator
                 source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), line)
 
 
+def holds_json(path: Path) -> bool:
+    """Whether `json_values` reads files of such a name."""
+    inner = path.with_suffix("") if path.suffix.lower() in _PACKED else path
+    return inner.suffix.lower() in (*_LINES, ".json")
+
+
 def json_values(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tuple[int, Any]]:
     """(number, value) for the lines of a .jsonl file or the items of a .json file, packed or not.
 
@@ -124,8 +140,7 @@ def json_values(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tupl
     """
     if not path.is_file():
         raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
-    inner = path.with_suffix("") if path.suffix.lower() in _PACKED else path
-    if inner.suffix.lower() not in (*_LINES, ".json"):
+    if not holds_json(path):
         raise UserError(
             "{path} is neither JSON nor JSON Lines: Bimo reads such files from {known}, also packed with gz or zst.",
             code=DATA_REFUSED,

@@ -7,7 +7,7 @@ up; each epoch takes the batches in another order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from bimo.tokens.chat import Lesson
 from bimo.tokens.lengths import LengthBatches
 from bimo.train.losses import IGNORED, answer_loss, token_losses
 
-__all__ = ["Answers", "LessonBatches", "answer_likelihoods", "filled", "likelihoods_per_token"]
+__all__ = ["Answers", "LessonBatches", "answer_likelihoods", "filled", "likelihoods_per_token", "log_likelihoods"]
 
 MOST_TOKENS = 2048
 """Of a batch, filled up: what backward needs of them has to stand in memory."""
@@ -69,17 +69,24 @@ def answer_likelihoods(model: LanguageModule, ids: np.ndarray, targets: np.ndarr
 
 
 @torch.no_grad()
-def likelihoods_per_token(model: LanguageModule, lessons: Sequence[Lesson]) -> np.ndarray:
-    """Natural logarithm of the probability of each lesson's answers, over the number of their tokens: [B]."""
+def log_likelihoods(
+    model: LanguageModule, lessons: Sequence[Lesson], *, update: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Natural logarithm of the probability of each lesson's answers: [B]. `update` hears how many are read."""
     training = model.training
     model.eval()
-    found = np.empty(len(lessons))
+    found, done = np.empty(len(lessons)), 0
     for numbers in LengthBatches([len(lesson.ids) for lesson in lessons], rows=8, tokens=MOST_TOKENS, seed=0):
-        part = [lessons[number] for number in numbers]
-        found[numbers] = answer_likelihoods(model, *filled(part)).cpu().numpy()
-        found[numbers] /= [sum(lesson.counted[1:]) for lesson in part]
+        batch = filled([lessons[number] for number in numbers])
+        found[numbers] = answer_likelihoods(model, *batch).cpu().numpy()
+        update(done := done + len(numbers))
     model.train(training)
     return found
+
+
+def likelihoods_per_token(model: LanguageModule, lessons: Sequence[Lesson]) -> np.ndarray:
+    """The same over the number of their tokens: [B]."""
+    return log_likelihoods(model, lessons) / [sum(lesson.counted[1:]) for lesson in lessons]
 
 
 class Answers:
