@@ -4,7 +4,8 @@
 
 Everything is chosen on the training part; the test part is looked at once. Where a set has no official one, three of
 ten texts are held out by a digest of their content. Each contestant is a process of its own, on one thread but for
-training the encoder. Texts that a set has twice, or with two labels, count once or not at all.
+training the encoder; as many work side by side as there are processors, the encoder by itself. Texts that a set has
+twice, or with two labels, count once or not at all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ RATED_TEXTS = 20_000
 PEERS = ("fastText", "TF-IDF + LinearSVC")
 CONTESTANTS = ("bimo linear", *PEERS, "bimo vectors", "MiniLM + logistic regression", "bimo encoder")
 ENGLISH_ONLY = CONTESTANTS[3:]
+WITH_ALL_THREADS = CONTESTANTS[5]
 
 
 def banking77(folder: Path) -> tuple[Rows, Rows]:
@@ -320,18 +323,30 @@ def main() -> None:
     if chosen.one:
         work_on(*chosen.one, chosen.folder)
         return
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in chosen.sets:
-        for contestant in chosen.contestants:
-            if name in CHINESE and contestant in ENGLISH_ONLY:
-                continue
-            threads = str(os.cpu_count()) if contestant == "bimo encoder" else "1"
-            command = [sys.executable, __file__, str(chosen.folder), "--one", name, contestant]
-            environment = {**os.environ, "OMP_NUM_THREADS": threads}
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            found.setdefault(name, {})[contestant] = json.loads(done.stdout.splitlines()[-1])
-            print(name, contestant, found[name][contestant], flush=True)
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in chosen.sets}
+    pairs = [
+        (name, contestant)
+        for name in chosen.sets
+        for contestant in chosen.contestants
+        if name not in CHINESE or contestant not in ENGLISH_ONLY
+    ]
+    processors = os.cpu_count() or 1
+    for alone, threads, together in ((False, 1, processors), (True, processors, 1)):
+        group = [pair for pair in pairs if (pair[1] == WITH_ALL_THREADS) == alone]
+        with ThreadPoolExecutor(together) as pool:
+            running = [pool.submit(_apart, *pair, chosen.folder, threads) for pair in group]
+            for (name, contestant), one in zip(group, running, strict=True):
+                found[name][contestant] = one.result()
+                print(name, contestant, found[name][contestant], flush=True)
     report(found, dry=chosen.dry)
+
+
+def _apart(name: str, contestant: str, folder: Path, threads: int) -> dict[str, Any]:
+    """`work_on` in a process of its own."""
+    command = [sys.executable, __file__, str(folder), "--one", name, contestant]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(found: dict[str, dict[str, dict[str, Any]]], *, dry: bool) -> None:

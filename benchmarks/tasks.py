@@ -72,7 +72,13 @@ def _section(record: Record) -> str:
 
 
 def _said(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    """Numbers in few digits, names before values."""
+    if isinstance(value, dict):
+        inner = {name: f"({_said(own)})" if isinstance(own, dict) else _said(own) for name, own in value.items()}
+        return ", ".join(f"{str(name).replace('_', ' ')} {said}" for name, said in inner.items())
+    if isinstance(value, list):
+        return "; ".join(map(_said, value))
+    return short(value) if isinstance(value, float) else str(value)
 
 
 def main() -> None:

@@ -139,7 +139,6 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, list[float]]:
         contestants(workers(shape, batch, Path(folder), chosen), threads=chosen.threads) as everyone,
     ):
         task = {"seconds": chosen.seconds, "steps": chosen.steps}
-        interleave(everyone, [task], what=f"{name} warm-up")
         results = interleave(everyone, [task] * chosen.rounds, what=name)
     return {
         name: [batch * shape.context * burst["steps"] / burst["seconds"] for burst in bursts]
@@ -171,8 +170,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES), help="which sizes")
     parser.add_argument("--compile", action="store_true", help="also nanoGPT compiled")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of a burst, at least")
-    parser.add_argument("--steps", type=int, default=3, help="of a burst, at least")
+    parser.add_argument("--seconds", type=float, default=0.0, help="of a burst, at least")
+    parser.add_argument("--steps", type=int, default=1, help="of a burst, at least, after one that is not counted")
     parser.add_argument("--batch", type=int, help="windows a step, instead of the usual number")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")

@@ -54,7 +54,8 @@ class Turns:
 class Bursts:
     """Cuts somebody's training loop into bursts: `go_on()` after each step, which waits where a burst has ended.
 
-    The task is {"seconds": at least so long, "steps": at least so many}; the result says how many of both it was.
+    The task is {"seconds": at least so long, "steps": at least so many}; the result says how many of both it was. The
+    first step of a burst is not counted: a process that has waited finds its memory cold.
     """
 
     def __init__(self, turns: Turns) -> None:
@@ -63,12 +64,15 @@ class Bursts:
 
     def _begin(self) -> bool:
         self._task = self._turns.wait()
-        self._steps, self._start = 0, time.perf_counter()
+        self._steps = -1
         return self._task is not None
 
     def go_on(self) -> bool:
         """Whether to train on, after a step was made."""
         self._steps += 1
+        if self._steps == 0:
+            self._start = time.perf_counter()
+            return True
         seconds = time.perf_counter() - self._start
         if seconds < self._task["seconds"] or self._steps < self._task["steps"]:
             return True
