@@ -12,7 +12,7 @@ BENCH_PIP = $(BENCH_VENV)/bin/python $(INSTALL)
 demo: $(VENV)/.installed
 	$(VENV)/bin/bimo demo --out demo-model
 
-# A process for each core, each computing on one thread; whole files, in their order, so that the longest come first.
+# A process for each core, four at most, each computing on one thread; whole files, in their order, so that the longest come first.
 test: $(VENV)/.installed-for-tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -323,7 +323,7 @@ def main() -> None:
     if chosen.one:
         work_on(*chosen.one, chosen.folder)
         return
-    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in chosen.sets}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     pairs = [
         (name, contestant)
         for name in chosen.sets
@@ -336,8 +336,8 @@ def main() -> None:
         with ThreadPoolExecutor(together) as pool:
             running = [pool.submit(_apart, *pair, chosen.folder, threads) for pair in group]
             for (name, contestant), one in zip(group, running, strict=True):
-                found[name][contestant] = one.result()
-                print(name, contestant, found[name][contestant], flush=True)
+                figures = found.setdefault(name, {})[contestant] = one.result()
+                print(name, contestant, figures, flush=True)
     report(found, dry=chosen.dry)
 
 

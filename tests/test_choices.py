@@ -83,6 +83,19 @@ def test_the_likeliest_answer_is_the_one_that_counts(tmp_path, model):
     assert f"12 questions: {right / 12:.1%} right" in evaluation_lines(facts)[0]
 
 
+def test_two_models_are_compared_on_the_same_questions(tmp_path, model, make_model, tiny_tokenizer):
+    other = tmp_path / "other"
+    save_model(other, make_model(vocabulary=tiny_tokenizer.vocabulary, context=64, seed=5), end=tiny_tokenizer.end)
+    tiny_tokenizer.save(other)
+    file = write_rows(tmp_path / "rows.jsonl", PAIRS)
+    facts, theirs = evaluate(model, file, against=other), evaluate(other, file)
+    assert facts["against"]["accuracy"] == theirs["accuracy"]
+    low, high = facts["against"]["difference_interval"]
+    assert low <= facts["accuracy"] - theirs["accuracy"] <= high
+    assert f"{theirs['accuracy']:.1%}" in evaluation_lines(facts)[1]
+    assert evaluate(model, file, against=model)["against"]["p"] == 1.0
+
+
 def test_many_likelihoods_are_those_of_each(model):
     language_model = load(model)
     pairs = [("the cat", " sat"), ("", "一只猫"), ("a " * 100, "b"), ("x", "the dog " * 60)]

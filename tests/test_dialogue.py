@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from bimo.console import Console
 from bimo.evaluate.dialogue import talk_in
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.generate.engine import load
@@ -75,6 +78,11 @@ def test_files_are_told_by_their_first_row(tmp_path, talks, duels):
     assert talk_in(talks).__name__ == "evaluate_conversations"
     assert talk_in(duels).__name__ == "evaluate_preferences"
     assert talk_in(write_rows(tmp_path / "text.jsonl", [{"text": "a"}])) is None
+    headed = write_rows(tmp_path / "headed.jsonl", ["header", {"version": 1}, {"prompt": "q", "response": "a"}])
+    assert talk_in(headed).__name__ == "evaluate_conversations"
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(talks.read_bytes()))
+    assert talk_in(packed).__name__ == "evaluate_conversations"
     assert talk_in(write_rows(tmp_path / "empty.jsonl", [])) is None
     assert talk_in(tmp_path) is None
 
@@ -97,17 +105,23 @@ def test_bits_are_those_of_the_answers_alone(models, talks):
 
 def test_preferences_are_told_by_likelihood_and_by_what_was_gained(models, duels):
     facts = evaluate(models[0], duels, against=models[1])
-    by_token, gained = [], []
+    by_token, gained, longer = ([], []), [], []
     for asked, *answers in DUELS:
         talks = [[("user", asked), ("assistant", answer)] for answer in answers]
         nats = np.array([[answer_nats(folder, talk) for talk in talks] for folder in models])
         lengths = [sum(load(models[0]).chat.last_lesson(messages(talk)).counted) for talk in talks]
-        by_token.append(nats[0][0] / lengths[0] < nats[0][1] / lengths[1])
+        for own, each in zip(by_token, nats, strict=True):
+            own.append(each[0] / lengths[0] < each[1] / lengths[1])
+        longer.append(0.5 if lengths[0] == lengths[1] else lengths[0] > lengths[1])
         gained.append(nats[1][0] - nats[0][0] > nats[1][1] - nats[0][1])
-    assert facts["likelier"]["share"] == pytest.approx(np.mean(by_token))
-    assert facts["against"]["told_right"]["share"] == pytest.approx(np.mean(gained))
-    assert facts["pairs"] == 3
-    assert "3" in evaluation_lines(facts)[0]
+    assert facts["likelier"] == pytest.approx(np.mean(by_token[0]))
+    assert facts["against"]["likelier"] == pytest.approx(np.mean(by_token[1]))
+    assert facts["against"]["reward_accuracy"] == pytest.approx(np.mean(gained))
+    assert facts["longer"] == pytest.approx(np.mean(longer))
+    low, high = facts["against"]["difference_interval"]
+    assert low <= facts["likelier"] - facts["against"]["likelier"] <= high
+    assert f"{facts['likelier']:.1%} of 3 pairs" in evaluation_lines(facts)[0]
+    assert f"{facts['against']['reward_accuracy']:.1%} (" in evaluation_lines(facts)[2]
 
 
 def test_what_a_model_was_taught_it_holds_likelier(models, tmp_path):
@@ -122,11 +136,64 @@ def test_what_a_model_was_taught_it_holds_likelier(models, tmp_path):
     assert facts["against"]["p"] <= 0.001
 
 
+ONLY_THE_LAST = (
+    "{% for m in messages %}{% if loop.last or m.role != 'assistant' %}{{ m.content + eos_token }}{% endif %}"
+    "{% if loop.last and add_generation_prompt %}{{ '' }}{% endif %}{% endfor %}"
+)
+"""Earlier answers are left out, so that each is a lesson of its own; without a message nothing is asked for."""
+
+
+def with_template(folder, tmp_path, template):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "chat_template.jinja").write_text(template)
+    return copy
+
+
+def test_answers_that_are_laid_out_one_by_one_are_summed(models, talks, tmp_path):
+    folder = with_template(models[0], tmp_path, ONLY_THE_LAST)
+    assert [len(load(folder).chat.lessons(messages(talk))) for talk in TALKS] == [1, 2, 1]
+    facts = evaluate(folder, talks)
+    nats = sum(answer_nats(folder, talk) for talk in TALKS)
+    assert facts["bits_per_byte"] == pytest.approx(nats / facts["answer_bytes"] / math.log(2), rel=1e-5)
+
+
+def test_a_conversation_may_begin_with_an_answer(models, tmp_path):
+    """There is nothing to show an answer to, but the answers are measured; and whoever asks for one gets it."""
+    folder = with_template(models[0], tmp_path, ONLY_THE_LAST)
+    talk = [("assistant", "Hi."), *TALKS[0]]
+    facts = evaluate(folder, write_rows(tmp_path / "a.jsonl", [{"messages": messages(talk)}]))
+    assert (facts["conversations"], facts["samples"]) == (1, [])
+    assert isinstance("".join(load(folder).reply([], max_tokens=3)), str)
+
+
+def test_answers_that_templates_change_are_not_compared(models, talks, tmp_path):
+    """Bytes are those that the model was asked for, not those of the file."""
+    folder = with_template(models[0], tmp_path, "{% for m in messages %}{{ m.content[-3:] + eos_token }}{% endfor %}")
+    assert evaluate(folder, talks)["answer_bytes"] < evaluate(models[0], talks)["answer_bytes"]
+    nothing = with_template(folder, tmp_path / "nothing", "{% for m in messages %}{{ eos_token }}{% endfor %}")
+    with pytest.raises(UserError, match="an answer is left out by the chat template"):
+        evaluate(nothing, talks)
+    with pytest.raises(UserError, match="the chat templates of the two models change its answers differently"):
+        evaluate(folder, talks, against=models[0])
+
+
+def test_a_file_that_was_learned_from_is_told(models, talks, tmp_path):
+    said = []
+    console = Console(quiet=True)
+    console.warn = said.append
+    tune(models[0], talks, out=tmp_path / "adapter", settings=TuneConfig(lora=LoRAConfig(), epochs=1))
+    evaluate(models[0], talks, console=console)
+    assert said == []
+    evaluate(models[0], talks, adapter=tmp_path / "adapter", console=console)
+    assert said == ["The model learned from this very file, so it knows the answers."]
+
+
 def test_conversations_that_do_not_fit_are_left_out(models, tmp_path):
     talks = [TALKS[0], [("user", "word " * 400), ("assistant", "yes")]]
     facts = evaluate(models[0], write_rows(tmp_path / "a.jsonl", [{"messages": messages(talk)} for talk in talks]))
-    assert (facts["conversations"], facts["too_long"]) == (1, 1)
-    with pytest.raises(UserError, match="none fits into 128 tokens") as raised:
+    assert (facts["conversations"], facts["left_out"]) == (1, 1)
+    with pytest.raises(UserError, match="because: it is longer than the 128 tokens that a model reads") as raised:
         evaluate(models[0], write_rows(tmp_path / "b.jsonl", [{"messages": messages(talks[1])}]))
     assert raised.value.code == DATA_REFUSED
 

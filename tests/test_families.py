@@ -75,7 +75,8 @@ from bimo.models.config import load_presets
 for name, family in FAMILIES.items():
     sizes = next(iter(load_presets(name).values()))
     with torch.device("meta"):
-        build(family.shape(vocabulary=97, context=16, **sizes))
+        model = build(family.shape(vocabulary=97, context=1_000_003, **sizes))
+    assert all(buffer.is_meta or buffer.numel() < 1_000_003 for buffer in model.buffers()), name
 print("torch._dynamo" in sys.modules)
 """
 

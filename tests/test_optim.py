@@ -46,7 +46,8 @@ def with_singular_values(rows: int, columns: int, values: torch.Tensor) -> torch
 @pytest.mark.parametrize(("rows", "columns"), [(32, 32), (48, 16), (16, 48), (64, 256), (1, 9), (9, 1)])
 def test_singular_values_come_near_one(rows: int, columns: int, scale: float) -> None:
     # Down to a hundredth of the whole, the iteration lifts every direction.
-    values = torch.linspace(1, 0.1, min(rows, columns))
+    values = torch.logspace(-2, 0, min(rows, columns))
+    values = torch.maximum(values, 0.012 * values.norm())
     matrix = scale * with_singular_values(rows, columns, values)
     found = torch.linalg.svdvals(orthogonalise(matrix[None])[0].float())
     assert 0.95 < found.min() <= found.max() < 1.05

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["bootstrap", "paired_bootstrap"]
+__all__ = ["bootstrap", "mean_interval", "paired_bootstrap", "paired_mean_difference"]
 
 RESAMPLES = 1000
 CHUNK = 50
@@ -23,6 +23,16 @@ def bootstrap(statistic: Statistic, examples: int, *, seed: int = 0) -> tuple[fl
     """Between which two values a figure lies in 95 % of resamples of so many examples."""
     low, high = np.quantile(_resampled(statistic, examples, seed), (0.025, 0.975))
     return float(low), float(high)
+
+
+def mean_interval(values: np.ndarray) -> list[float]:
+    """[low, high] of the mean of values [N]."""
+    return [*bootstrap(lambda drawn: values[drawn].mean(axis=1), len(values))]
+
+
+def paired_mean_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """As `paired_bootstrap`, of the means of values [N] of the same examples."""
+    return paired_bootstrap(lambda drawn: one[drawn].mean(axis=1), lambda drawn: other[drawn].mean(axis=1), len(one))
 
 
 def paired_bootstrap(one: Statistic, other: Statistic, examples: int, *, seed: int = 0) -> tuple[float, float, float]:

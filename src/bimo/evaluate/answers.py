@@ -25,7 +25,7 @@ def evaluate_answers(model: Path, source: Path, *, console: Console = SILENT) ->
     """
     reader, found = load_reader(model), read_questions(source)
     console.say("Read", found.describe())
-    tell_refused(found.refused, console)
+    tell_refused(found.refused, console, kept=False)
     texts = sorted({question.context for question in found.kept})
     with console.progress("Evaluate", 1.0):
         trials = try_questions(reader, found.kept, texts, PassageIndex(texts), count=TRIED_WITH)

@@ -16,7 +16,7 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.generate.engine import LanguageModel
-from bimo.intervals import bootstrap
+from bimo.intervals import mean_interval, paired_mean_difference
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
@@ -107,10 +107,41 @@ def read_questions(path: Path, form: Form, *, console: Console = SILENT) -> list
     return found
 
 
-def evaluate_choices(model: LanguageModel, path: Path, form: Form, *, console: Console = SILENT) -> dict[str, Any]:
-    """How often the right answer is the likeliest, as a whole and for each character, with 95 % intervals."""
+def evaluate_choices(
+    model: LanguageModel,
+    path: Path,
+    form: Form,
+    *,
+    against: LanguageModel | None = None,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """How often the right answer is the likeliest, as a whole and for each character, with 95 % intervals.
+
+    `against` is another model, compared on the same questions.
+    """
     questions = read_questions(path, form, console=console)
-    right = np.zeros((2, len(questions)), dtype=bool)
+    right = _right(model, questions, console)
+    facts: dict[str, Any] = {
+        "task": "choices",
+        "form": form.name,
+        "version": form.version,
+        "questions": len(questions),
+        "accuracy": float(right[0].mean()),
+        "accuracy_interval": mean_interval(right[0]),
+        "accuracy_by_length": float(right[1].mean()),
+        "accuracy_by_length_interval": mean_interval(right[1]),
+        "chance": float(np.mean([1 / len(question.answers) for question in questions])),
+    }
+    if against is not None:
+        theirs = _right(against, questions, console)
+        low, high, p = paired_mean_difference(right[0], theirs[0])
+        facts["against"] = {"accuracy": float(theirs[0].mean()), "difference_interval": [low, high], "p": p}
+    return facts
+
+
+def _right(model: LanguageModel, questions: list[Question], console: Console) -> np.ndarray:
+    """Whether the right answer is the likeliest as a whole, and for each character: [2, N]."""
+    right = np.zeros((2, len(questions)))
     with console.progress("Evaluate", len(questions)) as update:
         for start in range(0, len(questions), TOGETHER):
             group = questions[start : start + TOGETHER]
@@ -121,28 +152,13 @@ def evaluate_choices(model: LanguageModel, path: Path, form: Form, *, console: C
                 lengths = np.array([max(1, len(answer) - 1) for answer in question.answers])
                 right[:, number] = [each.argmax() == question.right for each in (scores, scores / lengths)]
             update(start + len(group), "")
-    return {
-        "task": "choices",
-        "form": form.name,
-        "version": form.version,
-        "questions": len(questions),
-        "accuracy": float(right[0].mean()),
-        "accuracy_interval": _interval(right[0]),
-        "accuracy_by_length": float(right[1].mean()),
-        "accuracy_by_length_interval": _interval(right[1]),
-        "chance": float(np.mean([1 / len(question.answers) for question in questions])),
-    }
-
-
-def _interval(right: np.ndarray) -> list[float]:
-    """Of the mean of right [N]."""
-    return [*bootstrap(lambda drawn: right[drawn].mean(axis=1), len(right))]
+    return right
 
 
 def choice_lines(facts: dict[str, Any]) -> list[str]:
     """The figures for people."""
     low, high = facts["accuracy_interval"]
-    return [
+    lines = [
         t(
             "{form} (version {version}), {questions:,} questions: {accuracy:.1%} right ({low:.1%}-{high:.1%} in 95 % "
             "of resamples), {by_length:.1%} by the likelihood of a character; {chance:.1%} by chance",
@@ -156,3 +172,15 @@ def choice_lines(facts: dict[str, Any]) -> list[str]:
             chance=facts["chance"],
         )
     ]
+    if "against" in facts:
+        lines.append(
+            t(
+                "The other model: {share:.1%}; difference from {low:+.1%} to {high:+.1%} in 95 % of resamples, p "
+                "{p:.3f}",
+                share=facts["against"]["accuracy"],
+                low=facts["against"]["difference_interval"][0],
+                high=facts["against"]["difference_interval"][1],
+                p=facts["against"]["p"],
+            )
+        )
+    return lines

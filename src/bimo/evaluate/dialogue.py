@@ -12,32 +12,38 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.generate.engine import LanguageModel
-from bimo.intervals import bootstrap, paired_bootstrap
+from bimo.generate.sample import require_numbers
+from bimo.intervals import bootstrap, mean_interval, paired_bootstrap, paired_mean_difference
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.tasks.chat.before_after import replies
+from bimo.tasks.chat.preferring import both_answers
 from bimo.tasks.folder import tell_refused
-from bimo.text.conversations import Conversation, is_conversation, read_conversations
-from bimo.text.preferences import Preference, is_preference, read_preferences
+from bimo.text.conversations import is_conversation, read_conversations
+from bimo.text.preferences import is_preference, read_preferences
 from bimo.text.readers import holds_json, json_values
-from bimo.tokens.chat import Lesson
+from bimo.tokens.chat import ChatFormat, Lesson
 from bimo.train.lessons import log_likelihoods
-from bimo.train.preferences import told_right
+from bimo.train.preferences import Duel, answer_lengths, log_likelihoods_of_both, told_right
 
 __all__ = ["conversation_lines", "evaluate_conversations", "evaluate_preferences", "preference_lines", "talk_in"]
 
 SHOWN = 3
+LOOKED_AT = 100
+"""First rows of a file, which tell what it holds."""
 
 Evaluate = Callable[..., dict[str, Any]]
 
 
 def talk_in(path: Path) -> Evaluate | None:
-    """What measures a model on such a file, judged by its first row; None where that holds nothing of the kind."""
+    """What measures a model on such a file; None where its first rows are neither preferences nor conversations."""
     if not path.is_file() or not holds_json(path):
         return None
-    _, first = next(json_values(path, lambda rejected: None), (0, None))
-    if is_preference(first):
-        return evaluate_preferences
-    return evaluate_conversations if is_conversation(first) else None
+    for _, row in itertools.islice(json_values(path, lambda rejected: None), LOOKED_AT):
+        if is_preference(row):
+            return evaluate_preferences
+        if is_conversation(row):
+            return evaluate_conversations
+    return None
 
 
 def evaluate_conversations(
@@ -49,43 +55,49 @@ def evaluate_conversations(
 ) -> dict[str, Any]:
     """Bits per byte of what the assistant says in each conversation of a file, with a 95 % interval; facts as JSON.
 
-    `against` is another model on the same conversations: `wins` counts those whose answers the first one holds likelier
-    by the byte, which models with other tokenizers can be compared by. Conversations that do not fit into the context
-    of both are left out, and counted.
+    `against` is another model on the same conversations: `wins` counts those whose answers the first one holds
+    likelier. Bytes are those of the answers as the models' templates lay them out. `left_out` counts conversations that
+    are longer than a model reads, or that the models do not lay out alike.
     """
     found = read_conversations(source)
     console.say("Read", found.describe())
-    tell_refused(found.refused, console)
+    tell_refused(found.refused, console, kept=False)
     models = [model, *([against] if against else [])]
-    fitting, lessons = _fitting(models, found.kept, _lessons, source, console)
-    bytes_ = np.array([_answer_bytes(conversation) for conversation in fitting])
+    fitting, lessons = _fitting(
+        models, found.kept, lambda chat, conversation: chat.lessons(conversation.messages), source, console
+    )
+    bytes_ = np.array([len(_answer_text(model, own).encode()) for own in lessons[0]])
     nats = [-_summed(one, own, console) for one, own in zip(models, lessons, strict=True)]
 
     def bits(losses: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         return lambda drawn: losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
 
-    prompts = [_prompt(conversation) for conversation in fitting[:SHOWN]]
-    written = [replies(one, prompts) for one in models]
+    everything = np.arange(len(fitting))[None]
     tokens = sum(sum(lesson.counted[1:]) for own in lessons[0] for lesson in own)
+    exchanges = [conversation.first_exchange for conversation in fitting]
+    shown = [exchange for exchange in exchanges if exchange[0]][:SHOWN]
+    written = [replies(one, [prompt for prompt, _ in shown]) for one in models]
     facts: dict[str, Any] = {
         "task": "conversations",
         "conversations": len(fitting),
-        "too_long": len(found.kept) - len(fitting),
+        "left_out": len(found.kept) - len(fitting),
         "refused": len(found.refused),
         "answer_bytes": int(bytes_.sum()),
         "answer_tokens": tokens,
-        "bits_per_byte": _figure(bits(nats[0]), len(fitting)),
+        "bits_per_byte": float(bits(nats[0])(everything)[0]),
         "bits_per_byte_interval": [*bootstrap(bits(nats[0]), len(fitting))],
         "nats_per_token": float(nats[0].sum() / tokens),
         "samples": [
-            {"messages": prompt, "reference": conversation.messages[len(prompt)]["content"], "replies": [*said]}
-            for prompt, conversation, said in zip(prompts, fitting, zip(*written, strict=True), strict=False)
+            {"messages": prompt, "reference": reference, "replies": [*said]}
+            for (prompt, reference), said in zip(shown, zip(*written, strict=True), strict=True)
         ],
     }
     if against is not None:
         low, high, p = paired_bootstrap(bits(nats[0]), bits(nats[1]), len(fitting))
+        theirs = float(bits(nats[1])(everything)[0])
         facts["against"] = {
-            "bits_per_byte": _figure(bits(nats[1]), len(fitting)),
+            "bits_per_byte": theirs,
+            "difference": facts["bits_per_byte"] - theirs,
             "difference_interval": [low, high],
             "p": p,
             "wins": int((nats[0] < nats[1]).sum()),
@@ -101,77 +113,95 @@ def evaluate_preferences(
     against: LanguageModel | None = None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """In which share of pairs the chosen answer is likelier than the rejected one, by the token; facts as JSON.
+    """In which share of pairs a token of the chosen answer is likelier, on average, than one of the rejected answer.
 
-    `against` is the model that the first was tuned from: the reward of an answer is then what its likelihood has
-    gained over it (Rafailov et al. 2023), and `told_right` the share of pairs whose chosen answer has the higher one.
+    `against` is another model on the same pairs. Where the first was tuned from it, the reward of an answer is what its
+    likelihood has gained (Rafailov et al. 2023), and `reward_accuracy` the share of pairs whose chosen answer has the
+    higher one. Ties count one half. Facts as JSON.
     """
     found = read_preferences(source)
     console.say("Read", found.describe())
-    tell_refused(found.refused, console)
+    tell_refused(found.refused, console, kept=False)
     models = [model, *([against] if against else [])]
-    fitting, lessons = _fitting(models, found.kept, _both, source, console)
-    sums = [_both_summed(one, own, console) for one, own in zip(models, lessons, strict=True)]
-    lengths = np.array([[sum(lesson.counted[1:]) for lesson in pair] for pair in lessons[0]])
+    fitting, lessons = _fitting(models, found.kept, both_answers, source, console)
+    duels = [[Duel(*pair) for pair in own] for own in lessons]
+    sums = [_summed_both(one, own, console) for one, own in zip(models, duels, strict=True)]
+    lengths = [answer_lengths(own) for own in duels]
+    likelier = [told_right(each / own) for each, own in zip(sums, lengths, strict=True)]
     facts: dict[str, Any] = {
         "task": "preferences",
         "pairs": len(fitting),
-        "too_long": len(found.kept) - len(fitting),
+        "left_out": len(found.kept) - len(fitting),
         "refused": len(found.refused),
-        "likelier": _share(told_right(sums[0] / lengths)),
-        "longer": float(told_right(lengths).mean()),
+        "likelier": float(likelier[0].mean()),
+        "likelier_interval": mean_interval(likelier[0]),
+        "longer": float(told_right(lengths[0]).mean()),
     }
     if against is not None:
-        facts["against"] = {"told_right": _share(told_right(sums[0] - sums[1]))}
+        low, high, p = paired_mean_difference(likelier[0], likelier[1])
+        rewarded = told_right(sums[0] - sums[1])
+        facts["against"] = {
+            "likelier": float(likelier[1].mean()),
+            "difference_interval": [low, high],
+            "p": p,
+            "reward_accuracy": float(rewarded.mean()),
+            "reward_accuracy_interval": mean_interval(rewarded),
+        }
     return facts
 
 
 def _fitting(
     models: Sequence[LanguageModel],
     rows: Sequence[Any],
-    lay_out: Callable[[LanguageModel, Any], list[Lesson]],
+    lay_out: Callable[[ChatFormat, Any], Sequence[Lesson]],
     source: Path,
     console: Console,
-) -> tuple[list[Any], list[list[list[Lesson]]]]:
+) -> tuple[list[Any], list[list[Sequence[Lesson]]]]:
     """The rows that every model can read as a whole, and their lessons, model by model."""
     for one in models:
         one.chat.require_usable()
     kept: list[Any] = []
-    lessons: list[list[list[Lesson]]] = [[] for _ in models]
-    reason = ""
+    lessons: list[list[Sequence[Lesson]]] = [[] for _ in models]
+    first = ""
     for row in rows:
         try:
-            laid_out = [lay_out(one, row) for one in models]
+            laid_out = [lay_out(one.chat, row) for one in models]
+            reason = _unfit(models, laid_out)
         except UserError as error:
-            reason = str(error)
-            continue
-        longest = [max(len(lesson.ids) for lesson in own) - 1 for own in laid_out]
-        if any(length > one.config.context for one, length in zip(models, longest, strict=True)):
+            reason = str(error).rstrip(".。")
+        if reason:
+            first = first or reason
             continue
         kept.append(row)
         for mine, own in zip(lessons, laid_out, strict=True):
             mine.append(own)
     if not kept:
-        reason = reason or t("none fits into {tokens:,} tokens", tokens=min(one.config.context for one in models))
-        raise UserError("Nothing in {path} can be measured: {reason}.", code=DATA_REFUSED, path=source, reason=reason)
-    if len(kept) < len(rows):
-        console.warn(
-            t(
-                "{left:,} of {rows:,} are longer than the context, or cannot be laid out, and are left out",
-                left=len(rows) - len(kept),
-                rows=len(rows),
-            )
+        raise UserError(
+            "Nothing in {path} can be measured, the first row because: {reason}.",
+            code=DATA_REFUSED,
+            path=source,
+            reason=first,
         )
+    if first:
+        left = len(rows) - len(kept)
+        sentence = "{left:,} of {rows:,} rows are left out, the first because: {reason}"
+        console.warn(t(sentence, left=left, rows=len(rows), reason=first))
     return kept, lessons
 
 
-def _lessons(model: LanguageModel, conversation: Conversation) -> list[Lesson]:
-    return model.chat.lessons(conversation.messages)
+def _unfit(models: Sequence[LanguageModel], laid_out: Sequence[Sequence[Lesson]]) -> str:
+    """Why a row, as each model lays it out, cannot be measured; "" if it can."""
+    for one, own in zip(models, laid_out, strict=True):
+        if any(len(lesson.ids) - 1 > one.config.reach for lesson in own):
+            return t("it is longer than the {tokens:,} tokens that a model reads", tokens=one.config.reach)
+        if not all(any(lesson.counted[1:]) for lesson in own) or not _answer_text(one, own):
+            return t("an answer is left out by the chat template")
+    texts = {"".join(_answer_text(one, own).split()) for one, own in zip(models, laid_out, strict=True)}
+    return t("the chat templates of the two models change its answers differently") if len(texts) > 1 else ""
 
 
-def _both(model: LanguageModel, preference: Preference) -> list[Lesson]:
-    answers = ({"role": "assistant", "content": text} for text in (preference.chosen, preference.rejected))
-    return [model.chat.last_lesson([*preference.messages, answer]) for answer in answers]
+def _answer_text(model: LanguageModel, lessons: Sequence[Lesson]) -> str:
+    return "".join(model.tokenizer.decode(lesson.answer) for lesson in lessons)
 
 
 def _summed(model: LanguageModel, rows: Sequence[Sequence[Lesson]], console: Console) -> np.ndarray:
@@ -179,32 +209,16 @@ def _summed(model: LanguageModel, rows: Sequence[Sequence[Lesson]], console: Con
     lessons = [*itertools.chain(*rows)]
     with console.progress("Evaluate", len(lessons)) as update:
         found = log_likelihoods(model.model, lessons, update=lambda done: update(done, ""))
-    starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
-    return np.add.reduceat(found, starts)
+    require_numbers(found)
+    return np.add.reduceat(found, np.cumsum([0, *(len(row) for row in rows[:-1])]))
 
 
-def _both_summed(model: LanguageModel, pairs: Sequence[Sequence[Lesson]], console: Console) -> np.ndarray:
+def _summed_both(model: LanguageModel, duels: Sequence[Duel], console: Console) -> np.ndarray:
     """The same for both answers of each pair: [N, 2], chosen ones first."""
-    return np.stack([_summed(model, [[pair[side]] for pair in pairs], console) for side in (0, 1)], axis=1)
-
-
-def _figure(statistic: Callable[[np.ndarray], np.ndarray], examples: int) -> float:
-    return float(statistic(np.arange(examples)[None])[0])
-
-
-def _share(right: np.ndarray) -> dict[str, Any]:
-    """Of right [N], with its 95 % interval."""
-    interval = bootstrap(lambda drawn: right[drawn].mean(axis=1), len(right))
-    return {"share": float(right.mean()), "interval": [*interval]}
-
-
-def _prompt(conversation: Conversation) -> list[dict[str, str]]:
-    """The messages up to the first answer."""
-    return [*itertools.takewhile(lambda message: message["role"] != "assistant", conversation.messages)]
-
-
-def _answer_bytes(conversation: Conversation) -> int:
-    return sum(len(one["content"].encode()) for one in conversation.messages if one["role"] == "assistant")
+    with console.progress("Evaluate", 2 * len(duels)) as update:
+        found = log_likelihoods_of_both(model.model, duels, update=lambda done: update(done, ""))
+    require_numbers(found)
+    return found
 
 
 def conversation_lines(facts: dict[str, Any]) -> list[str]:
@@ -221,12 +235,14 @@ def conversation_lines(facts: dict[str, Any]) -> list[str]:
             conversations=facts["conversations"],
         )
     ]
+    speakers = [t("answered")]
     if "against" in facts:
         low, high = facts["against"]["difference_interval"]
         lines.append(
             t(
-                "the other model {theirs:.4f}; difference from {low:+.4f} to {high:+.4f} in 95 % of resamples, "
-                "p {p:.3f}; answers likelier in {wins:,} conversations, less likely in {losses:,}",
+                "The other model: {theirs:.4f}; difference from {low:+.4f} to {high:+.4f} in 95 % of resamples, p "
+                "{p:.3f}. This model holds the answers of {wins:,} conversations likelier, the other those of "
+                "{losses:,}.",
                 theirs=facts["against"]["bits_per_byte"],
                 low=low,
                 high=high,
@@ -235,20 +251,21 @@ def conversation_lines(facts: dict[str, Any]) -> list[str]:
                 losses=facts["against"]["losses"],
             )
         )
+        speakers = [t("this model"), t("the other model")]
     for sample in facts["samples"]:
-        lines += ["", f"> {sample['messages'][-1]['content']}" if sample["messages"] else ">"]
-        lines += [reply.strip() for reply in sample["replies"]]
+        lines += ["", f"> {sample['messages'][-1]['content']}", f"{t('in the file')}: {sample['reference'].strip()}"]
+        lines += [f"{who}: {reply.strip()}" for who, reply in zip(speakers, sample["replies"], strict=True)]
     return lines
 
 
 def preference_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation on preferences for people."""
-    low, high = facts["likelier"]["interval"]
+    low, high = facts["likelier_interval"]
     lines = [
         t(
-            "The chosen answer is likelier by the token in {share:.1%} of {pairs:,} pairs ({low:.1%}-{high:.1%} in "
+            "The chosen answer is likelier, token by token, in {share:.1%} of {pairs:,} pairs ({low:.1%}-{high:.1%} in "
             "95 % of resamples); it is the longer one in {longer:.1%}",
-            share=facts["likelier"]["share"],
+            share=facts["likelier"],
             pairs=facts["pairs"],
             low=low,
             high=high,
@@ -256,14 +273,23 @@ def preference_lines(facts: dict[str, Any]) -> list[str]:
         )
     ]
     if "against" in facts:
-        told = facts["against"]["told_right"]
-        low, high = told["interval"]
+        against = facts["against"]
         lines.append(
             t(
-                "Told right by what was gained over the other model: {share:.1%} ({low:.1%}-{high:.1%})",
-                share=told["share"],
-                low=low,
-                high=high,
+                "The other model: {share:.1%}; difference from {low:+.1%} to {high:+.1%} in 95 % of resamples, p "
+                "{p:.3f}",
+                share=against["likelier"],
+                low=against["difference_interval"][0],
+                high=against["difference_interval"][1],
+                p=against["p"],
+            )
+        )
+        lines.append(
+            t(
+                "Reward accuracy, if this model was tuned from the other: {share:.1%} ({low:.1%}-{high:.1%})",
+                share=against["reward_accuracy"],
+                low=against["reward_accuracy_interval"][0],
+                high=against["reward_accuracy_interval"][1],
             )
         )
     return lines

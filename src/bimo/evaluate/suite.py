@@ -26,6 +26,7 @@ from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.classify.classifier import holds_classifier
+from bimo.tasks.folder import learned_from
 from bimo.text.controls import Controls, read_controls
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in, head_in
@@ -85,17 +86,21 @@ def evaluate(
         return evaluate_masked(model, source, console=console)
     if is_prepared(source) and other is None and adapter is None:
         return _evaluate_on_data(model, source, console)
-    return _evaluate_decoder(load(model, adapter=adapter), source, other, console)
+    facts = _evaluate_decoder(model, source, other, adapter, console)
+    return facts if other is None else {**facts, "other_model": str(other)}
 
 
-def _evaluate_decoder(model: LanguageModel, source: Path, other: Path | None, console: Console) -> dict[str, Any]:
+def _evaluate_decoder(
+    path: Path, source: Path, other: Path | None, adapter: str | Path | None, console: Console
+) -> dict[str, Any]:
     """Measure a language model at what the file holds, perhaps beside the `other` one."""
-    form = form_in(source)
-    if form is not None:
-        _require_none(against=other)
-        return evaluate_choices(model, source, form, console=console)
+    form, measure_talk = form_in(source), talk_in(source)
+    if measure_talk is not None and learned_from(Path(adapter or path), digest_file(source)):
+        console.warn(t("The model learned from this very file, so it knows the answers."))
+    model = load(path, adapter=adapter)
     against = None if other is None else load(other)
-    measure_talk = talk_in(source)
+    if form is not None:
+        return evaluate_choices(model, source, form, against=against, console=console)
     if measure_talk is not None:
         return measure_talk(model, source, against=against, console=console)
     texts = texts_to_predict(source, console)

@@ -39,6 +39,7 @@ class Request:
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
+        assert self.prompt, "there is something to go on from"
         if self.max_tokens < 1:
             raise UserError("max_tokens must be at least 1, but is {value}.", code=USAGE, value=self.max_tokens)
         if self.constraint is not None:

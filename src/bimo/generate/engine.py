@@ -107,7 +107,8 @@ class LanguageModel:
     ) -> Iterator[str]:
         """Stream what the assistant says next, up to the token that closes its message, a stop string or max_tokens."""
         ends = self._ends if self.chat.closing is None else self._ends | {self.chat.closing}
-        request = Request(self.chat.prompt(messages), max_tokens, sampling, seed, ends, self._constraint(constraint))
+        prompt = self.chat.prompt(messages) or [self.tokenizer.end]
+        request = Request(prompt, max_tokens, sampling, seed, ends, self._constraint(constraint))
         return _until(stop, self._pieces(request))
 
     def _pieces(self, request: Request) -> Iterator[str]:

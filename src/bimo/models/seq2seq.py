@@ -158,7 +158,8 @@ class EncoderDecoder(nn.Module):
         self.decoder_layers = nn.ModuleList(CrossLayer(config.decoder, dropout) for _ in range(config.decoder_layers))
         self.head = Linear(config.width, config.vocabulary, bias=True)
         self.head.weight = self.embedding.weight
-        self.register_buffer("places", sinusoids(config.context, config.width), persistent=False)
+        places = 0 if self.embedding.weight.is_meta else config.context
+        self.register_buffer("places", sinusoids(places, config.width), persistent=False)
 
     def initialise(self, seed: int) -> EncoderDecoder:
         """Start from random weights; what writes to the residual stream starts at zero, so that layers begin silent."""

@@ -179,7 +179,7 @@ class Decoder(nn.Module):
         if config.tied:
             self.head.weight = self.embedding.weight
         cos, sin = rotary_tables(
-            config.context if config.positions == "rotary" else 0,
+            config.context if config.positions == "rotary" and not self.embedding.weight.is_meta else 0,
             config.head_width,
             config.rope_theta,
             config.rope_scaling,

@@ -18,7 +18,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.documents import Rejected
 from bimo.train.pretrain import check_output
 
-__all__ = ["claimed", "number_format", "tell_refused", "write_refused"]
+__all__ = ["claimed", "learned_from", "number_format", "tell_refused", "write_refused"]
 
 REFUSALS_SHOWN = 3
 
@@ -64,13 +64,23 @@ def number_format(out: Path, device: torch.device) -> torch.dtype:
     return getattr(torch, read_json(path)["dtype"])
 
 
-def tell_refused(refused: Sequence[Rejected], console: Console) -> None:
-    """Warn of the first rows that were set aside, and how many more there are."""
+def learned_from(folder: Path, digest: str) -> bool:
+    """Whether what stands in a folder was tuned on the file of this digest."""
+    manifest = folder / "bimo" / "manifest.json"
+    return manifest.is_file() and read_json(manifest).get("inputs", {}).get("file") == digest
+
+
+def tell_refused(refused: Sequence[Rejected], console: Console, *, kept: bool = True) -> None:
+    """Warn of the first rows that were set aside, and how many more there are; whether all are `kept` in a file."""
     for rejected in refused[:REFUSALS_SHOWN]:
         console.warn(str(rejected))
     if len(refused) > REFUSALS_SHOWN:
         left = len(refused) - REFUSALS_SHOWN
-        console.warn(t("{left:,} more rows are set aside; all stand in bimo/refused.jsonl", left=left))
+        console.warn(
+            t("{left:,} more rows are set aside; all stand in bimo/refused.jsonl", left=left)
+            if kept
+            else t("{left:,} more rows are set aside", left=left)
+        )
 
 
 def write_refused(out: Path, refused: Sequence[Rejected]) -> None:

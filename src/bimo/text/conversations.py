@@ -56,6 +56,12 @@ class Conversation:
     row: int
     messages: tuple[dict[str, str], ...]
 
+    @property
+    def first_exchange(self) -> tuple[list[dict[str, str]], str]:
+        """The messages before the first answer, and that answer."""
+        place = next(number for number, message in enumerate(self.messages) if message["role"] == "assistant")
+        return [*self.messages[:place]], self.messages[place]["content"]
+
 
 @dataclass(frozen=True)
 class Conversations:

@@ -52,6 +52,11 @@ class Lesson:
     ids: list[int]
     counted: list[bool]
 
+    @property
+    def answer(self) -> list[int]:
+        """The ids that count."""
+        return [id for id, counted in zip(self.ids, self.counted, strict=True) if counted]
+
 
 @dataclass(frozen=True)
 class _Control:
@@ -93,7 +98,7 @@ class ChatFormat:
     def closing(self) -> int | None:
         """The control token that ends an answer, which a model is taught to write and stopped at."""
         lesson = self.lessons(QUESTION_AND_ANSWER)[0]
-        last = [id for id, counted in zip(lesson.ids, lesson.counted, strict=True) if counted][-1]
+        last = lesson.answer[-1]
         return last if last in self._control_ids else None
 
     @functools.cached_property

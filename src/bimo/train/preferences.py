@@ -21,7 +21,7 @@ from bimo.models.lora import adapter_off, is_adapted
 from bimo.runtime import t
 from bimo.tokens.chat import Lesson
 from bimo.tokens.lengths import LengthBatches
-from bimo.train.lessons import LessonBatches, answer_likelihoods, filled
+from bimo.train.lessons import LessonBatches, answer_likelihoods, filled, log_likelihoods
 from bimo.train.losses import IGNORED
 
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "DuelBatch",
     "DuelBatches",
     "Preferred",
+    "answer_lengths",
     "batch_likelihoods",
     "divergence",
+    "log_likelihoods_of_both",
     "margins",
     "preference_loss",
     "preference_loss_reference",
@@ -218,6 +220,19 @@ class Preferred:
     def verdict(self, measured: float, step: int) -> str:
         """As the loss of a pair."""
         return t("held-out loss {loss:.3f} after {step:,} steps", loss=measured, step=step)
+
+
+def log_likelihoods_of_both(
+    model: LanguageModule, duels: Sequence[Duel], *, update: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Natural logarithms of the probabilities of both answers [P, 2], chosen ones first."""
+    sides = [*(duel.chosen for duel in duels), *(duel.rejected for duel in duels)]
+    return log_likelihoods(model, sides, update=update).reshape(2, -1).T
+
+
+def answer_lengths(duels: Sequence[Duel]) -> np.ndarray:
+    """Tokens of both answers that count [P, 2], chosen ones first."""
+    return np.array([[sum(lesson.counted[1:]) for lesson in (duel.chosen, duel.rejected)] for duel in duels])
 
 
 def told_right(gains: np.ndarray) -> np.ndarray:

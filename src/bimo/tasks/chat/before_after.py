@@ -15,7 +15,7 @@ from bimo.console import Console
 from bimo.files import read_json, replacing
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
-from bimo.intervals import bootstrap
+from bimo.intervals import mean_interval
 from bimo.models.families import LanguageModule
 from bimo.models.scoring import rolling_scores
 from bimo.runtime import DATA_REFUSED, UserError, t
@@ -132,14 +132,13 @@ def save_tuned(out: Path, tuning: Tuning, opened: OpenedModel, chat: ChatFormat)
 def wins(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """Of how many answers the likelihood of a token [N] has grown, and by how much on average, in nats a token."""
     gains = after - before
-    low, high = bootstrap(lambda drawn: gains[drawn].mean(axis=1), len(gains))
     return {
         "answers": len(gains),
         "wins": int((gains > 0).sum()),
         "losses": int((gains < 0).sum()),
         "nats_per_token": {"before": float(before.mean()), "after": float(after.mean())},
         "gain": float(gains.mean()),
-        "gain_interval": [low, high],
+        "gain_interval": mean_interval(gains),
     }
 
 

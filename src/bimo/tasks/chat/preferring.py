@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from bimo.console import Console
 from bimo.generate.engine import LanguageModel
-from bimo.intervals import bootstrap
+from bimo.intervals import mean_interval
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.chat.before_after import (
     General,
@@ -31,15 +30,22 @@ from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
 from bimo.text.documents import Rejected, describe_reason
 from bimo.text.preferences import Preference, Preferences, read_preferences
-from bimo.tokens.chat import Lesson
-from bimo.train.lessons import likelihoods_per_token
-from bimo.train.preferences import Duel, DuelBatches, Preferred, divergence, told_right
+from bimo.tokens.chat import ChatFormat, Lesson
+from bimo.train.preferences import (
+    Duel,
+    DuelBatches,
+    Preferred,
+    answer_lengths,
+    divergence,
+    log_likelihoods_of_both,
+    told_right,
+)
 from bimo.train.pretrain import check_output
 from bimo.train.tune import TuneConfig, Tuning
 from bimo.weights.adapters import adapter_to_peft
 from bimo.weights.opening import OpenedModel, open_model
 
-__all__ = ["tune", "tune_lines"]
+__all__ = ["both_answers", "tune", "tune_lines"]
 
 MOST_HELD_OUT = 200
 HELD_OUT_SHARE = 0.2
@@ -117,13 +123,19 @@ def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> Spl
     return duels
 
 
+def both_answers(chat: ChatFormat, preference: Preference) -> tuple[Lesson, Lesson]:
+    """What is learned of the chosen answer and of the rejected one. Raises UserError as `ChatFormat.lessons` does."""
+    chosen, rejected = (
+        chat.last_lesson([*preference.messages, {"role": "assistant", "content": text}])
+        for text in (preference.chosen, preference.rejected)
+    )
+    return chosen, rejected
+
+
 def _duel(duels: Split[Duel, Preference], preference: Preference, length: int) -> tuple[str, Duel | None]:
     """The reason why it cannot be used, or "" and what can."""
-    texts = (preference.chosen, preference.rejected)
     try:
-        whole = [
-            duels.format.last_lesson([*preference.messages, {"role": "assistant", "content": text}]) for text in texts
-        ]
+        whole = both_answers(duels.format, preference)
     except UserError as error:
         return str(error), None
     chosen, rejected = (Lesson(lesson.ids[:length], lesson.counted[:length]) for lesson in whole)
@@ -151,7 +163,8 @@ def _tune(
     untuned = LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat)
     said = [replies(untuned, prompts)]
     held_out = duels.held_out
-    bits, likely = [bits_per_byte(model, general)], [_likely(model, held_out)]
+    lengths = answer_lengths(held_out)
+    bits, likely = [bits_per_byte(model, general)], [log_likelihoods_of_both(model, held_out) / lengths]
     batches = DuelBatches(duels.train, batch=settings.batch, seed=settings.seed)
     objective = Preferred(duels.train, held_out, beta=settings.beta, batch=settings.batch)
     tuning = Tuning(model, objective, batches, settings, home=out / "bimo", console=console)
@@ -166,7 +179,7 @@ def _tune(
         reference.compute_dtype = model.compute_dtype
     facts["divergence"] = divergence(model, reference, [*(duel.chosen for duel in held_out)])
     bits.append(bits_per_byte(model, general))
-    likely.append(_likely(model, held_out))
+    likely.append(log_likelihoods_of_both(model, held_out) / lengths)
     said.append(replies(save_tuned(out, tuning, opened, duels.format), prompts))
     samples = [
         {"messages": prompt, "reference": example.chosen, "rejected": example.rejected, "before": one, "after": other}
@@ -175,7 +188,7 @@ def _tune(
     return {
         "beta": settings.beta,
         **facts,
-        "accuracy": _accuracy(gains, held_out),
+        "accuracy": _accuracy(gains, lengths),
         "chosen": wins(likely[0][:, 0], likely[1][:, 0]),
         "rejected": wins(likely[0][:, 1], likely[1][:, 1]),
         "likelier": {
@@ -187,21 +200,14 @@ def _tune(
     }
 
 
-def _likely(model: Any, duels: Sequence[Duel]) -> np.ndarray:
-    """Likelihoods of a token of both answers [P, 2], chosen ones first."""
-    sides = ([duel.chosen for duel in duels], [duel.rejected for duel in duels])
-    return np.stack([likelihoods_per_token(model, side) for side in sides], axis=1)
-
-
-def _accuracy(gains: np.ndarray, duels: Sequence[Duel]) -> dict[str, Any]:
+def _accuracy(gains: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     """The share of held-out pairs that are told right, with its 95 % interval; beside it that of the longer answer."""
     right = told_right(gains)
-    longer = told_right(np.array([(sum(duel.chosen.counted), sum(duel.rejected.counted)) for duel in duels]))
     return {
         "share": float(right.mean()),
-        "interval": [*bootstrap(lambda drawn: right[drawn].mean(axis=1), len(right))],
+        "interval": mean_interval(right),
         "pairs": len(right),
-        "longer": float(longer.mean()),
+        "longer": float(told_right(lengths).mean()),
     }
 
 

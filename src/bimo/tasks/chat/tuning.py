@@ -28,7 +28,7 @@ from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
 from bimo.text.conversations import Conversation, Conversations, read_conversations
 from bimo.text.documents import Rejected, describe_reason
-from bimo.tokens.chat import Lesson, Message
+from bimo.tokens.chat import Lesson
 from bimo.train.lessons import Answers, LessonBatches, likelihoods_per_token
 from bimo.train.pretrain import check_output
 from bimo.train.tune import TuneConfig, Tuning
@@ -122,12 +122,12 @@ def _tune(
     """Tune, write what was learned, and look at the model before and after."""
     model = opened.decoder(device=device)
     model.compute_dtype = number_format(out, device)
-    format_, examples = lessons.format, [_prompt(conversation) for conversation in lessons.examples]
+    format_, examples = lessons.format, [conversation.first_exchange for conversation in lessons.examples]
     prompts = [prompt for prompt, _ in examples]
     untuned = LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat)
     said = [replies(untuned, prompts)]
     bits, likely = [bits_per_byte(model, general)], [likelihoods_per_token(model, lessons.held_out)]
-    bytes_ = sum(_answer_bytes(lesson, opened) for lesson in lessons.held_out)
+    bytes_ = sum(len(opened.tokenizer.decode(lesson.answer).encode()) for lesson in lessons.held_out)
     tuning = Tuning(
         model,
         Answers(lessons.held_out, held_out_bytes=bytes_, batch=settings.batch),
@@ -152,18 +152,6 @@ def _tune(
         "general": general and {"name": general.name, "before": bits[0], "after": bits[1]},
         "samples": samples,
     }
-
-
-def _prompt(conversation: Conversation) -> tuple[list[Message], str]:
-    """The messages up to the first answer, and that answer."""
-    messages = [*conversation.messages]
-    place = next(number for number, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:place], messages[place]["content"]
-
-
-def _answer_bytes(lesson: Lesson, opened: OpenedModel) -> int:
-    answer = [id for id, counted in zip(lesson.ids, lesson.counted, strict=True) if counted]
-    return len(opened.tokenizer.decode(answer).encode())
 
 
 def tune_lines(facts: dict[str, Any]) -> list[str]:
