@@ -93,11 +93,12 @@ class StopBetweenBursts(TrainerCallback):
 class UntilTimeIsUp(TrainerCallback):
     """Ends the training after so many seconds; until then the learning rate falls to zero in a line, as by default.
 
-    By time, not by steps: how many there will be is not known, and a guess from the first seconds is a third off.
+    `warmup` is the share of the time in which it rises first. By time, not by steps: how many there will be is not
+    known, and a guess from the first seconds is a third off.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._limit = seconds
+    def __init__(self, seconds: float, *, warmup: float = 0.0) -> None:
+        self._limit, self._warmup = seconds, warmup
         self.spent = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -105,7 +106,9 @@ class UntilTimeIsUp(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         for group in rest["optimizer"].param_groups:
-            group["lr"] = args.learning_rate * max(0.0, 1 - self.spent / self._limit)
+            share = self.spent / self._limit
+            rising = share / self._warmup if self._warmup else 1.0
+            group["lr"] = args.learning_rate * min(rising, max(0.0, 1 - share))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.spent = time.perf_counter() - self._start
