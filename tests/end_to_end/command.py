@@ -33,7 +33,7 @@ ENVIRONMENT = {
     **{
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("LC_", "LANG", "BIMO_")) or name == "BIMO_KERNEL"
+        if not name.startswith(("LC_", "LANG", "BIMO_", "PYTHONUNBUFFERED")) or name == "BIMO_KERNEL"
     },
     "PYTHONPATH": str(Path(package.__file__).parents[1]),
     "PYTHONUTF8": "1",

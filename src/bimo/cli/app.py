@@ -41,8 +41,10 @@ def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
             try:
                 choose_waiting()
                 function(*arguments, **options)
+                sys.stdout.flush()  # what cannot be printed shows here, not when Python ends
             except (Exception, KeyboardInterrupt) as error:
                 sentence, code = explain(error)
+                _drop_output()
                 if sentence:
                     print(f"bimo: {sentence}", file=sys.stderr)
                 raise typer.Exit(code) from None
@@ -50,6 +52,14 @@ def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
         return guarded
 
     return register
+
+
+def _drop_output() -> None:
+    """What is left to print goes nowhere if it cannot be printed: Python would try again when it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -62,7 +72,6 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return t("Interrupted. What is finished is kept. Continue with: {command}", command=again), INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 0
     text = f"{type(error).__name__}: {error}"
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "disk is full" in text:
