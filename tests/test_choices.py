@@ -90,6 +90,7 @@ def test_two_models_are_compared_on_the_same_questions(tmp_path, model, make_mod
     file = write_rows(tmp_path / "rows.jsonl", PAIRS)
     facts, theirs = evaluate(model, file, against=other), evaluate(other, file)
     assert facts["against"]["accuracy"] == theirs["accuracy"]
+    assert facts["against"]["model"] == str(other)
     low, high = facts["against"]["difference_interval"]
     assert low <= facts["accuracy"] - theirs["accuracy"] <= high
     assert f"{theirs['accuracy']:.1%}" in evaluation_lines(facts)[1]

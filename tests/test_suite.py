@@ -268,6 +268,7 @@ def test_two_models_are_compared_on_the_same_texts(model_folder, data, make_mode
     facts = evaluate(model_folder, file, against=other)
     assert facts["bits_per_byte"] == pytest.approx(evaluate(model_folder, file)["bits_per_byte"], abs=1e-9)
     assert facts["against_bits_per_byte"] == pytest.approx(evaluate(other, file)["bits_per_byte"], abs=1e-9)
+    assert facts["against"] == str(other)
     low, high = facts["difference_interval"]
     assert low <= facts["difference"] <= high
     assert f"p {facts['p']:.3f}" in "\n".join(evaluation_lines(facts))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["bootstrap", "mean_interval", "paired_bootstrap", "paired_mean_difference"]
+__all__ = ["Statistic", "bootstrap", "mean_interval", "paired_bootstrap", "paired_mean_difference"]
 
 RESAMPLES = 1000
 CHUNK = 50

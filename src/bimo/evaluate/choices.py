@@ -24,7 +24,16 @@ from bimo.text.readers import read_rows
 from bimo.text.rejections import place_in
 from bimo.text.sources import SourceFile
 
-__all__ = ["FORMS", "Form", "Question", "choice_lines", "evaluate_choices", "form_in", "read_questions"]
+__all__ = [
+    "FORMS",
+    "Form",
+    "Question",
+    "choice_lines",
+    "evaluate_choices",
+    "form_in",
+    "other_share_line",
+    "read_questions",
+]
 
 TOGETHER = 256
 """Questions that are scored together."""
@@ -173,14 +182,17 @@ def choice_lines(facts: dict[str, Any]) -> list[str]:
         )
     ]
     if "against" in facts:
-        lines.append(
-            t(
-                "The other model: {share:.1%}; difference from {low:+.1%} to {high:+.1%} in 95 % of resamples, p "
-                "{p:.3f}",
-                share=facts["against"]["accuracy"],
-                low=facts["against"]["difference_interval"][0],
-                high=facts["against"]["difference_interval"][1],
-                p=facts["against"]["p"],
-            )
-        )
+        lines.append(other_share_line(facts["against"]["accuracy"], facts["against"]))
     return lines
+
+
+def other_share_line(share: float, against: dict[str, Any]) -> str:
+    """The share that another model reached, and how sure the difference is, for people."""
+    low, high = against["difference_interval"]
+    return t(
+        "The other model: {share:.1%}; difference from {low:+.1%} to {high:+.1%} in 95 % of resamples, p {p:.3f}",
+        share=share,
+        low=low,
+        high=high,
+        p=against["p"],
+    )

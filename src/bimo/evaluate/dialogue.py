@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
+from bimo.evaluate.choices import other_share_line
+from bimo.evaluate.prediction import bits_statistic
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
 from bimo.intervals import bootstrap, mean_interval, paired_bootstrap, paired_mean_difference
@@ -68,10 +69,7 @@ def evaluate_conversations(
     )
     bytes_ = np.array([len(_answer_text(model, own).encode()) for own in lessons[0]])
     nats = [-_summed(one, own, console) for one, own in zip(models, lessons, strict=True)]
-
-    def bits(losses: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda drawn: losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
-
+    bits = [bits_statistic(own, bytes_) for own in nats]
     everything = np.arange(len(fitting))[None]
     tokens = sum(sum(lesson.counted[1:]) for own in lessons[0] for lesson in own)
     exchanges = [conversation.first_exchange for conversation in fitting]
@@ -84,8 +82,8 @@ def evaluate_conversations(
         "refused": len(found.refused),
         "answer_bytes": int(bytes_.sum()),
         "answer_tokens": tokens,
-        "bits_per_byte": float(bits(nats[0])(everything)[0]),
-        "bits_per_byte_interval": [*bootstrap(bits(nats[0]), len(fitting))],
+        "bits_per_byte": float(bits[0](everything)[0]),
+        "bits_per_byte_interval": [*bootstrap(bits[0], len(fitting))],
         "nats_per_token": float(nats[0].sum() / tokens),
         "samples": [
             {"messages": prompt, "reference": reference, "replies": [*said]}
@@ -93,8 +91,8 @@ def evaluate_conversations(
         ],
     }
     if against is not None:
-        low, high, p = paired_bootstrap(bits(nats[0]), bits(nats[1]), len(fitting))
-        theirs = float(bits(nats[1])(everything)[0])
+        low, high, p = paired_bootstrap(bits[0], bits[1], len(fitting))
+        theirs = float(bits[1](everything)[0])
         facts["against"] = {
             "bits_per_byte": theirs,
             "difference": facts["bits_per_byte"] - theirs,
@@ -274,16 +272,7 @@ def preference_lines(facts: dict[str, Any]) -> list[str]:
     ]
     if "against" in facts:
         against = facts["against"]
-        lines.append(
-            t(
-                "The other model: {share:.1%}; difference from {low:+.1%} to {high:+.1%} in 95 % of resamples, p "
-                "{p:.3f}",
-                share=against["likelier"],
-                low=against["difference_interval"][0],
-                high=against["difference_interval"][1],
-                p=against["p"],
-            )
-        )
+        lines.append(other_share_line(against["likelier"], against))
         lines.append(
             t(
                 "Reward accuracy, if this model was tuned from the other: {share:.1%} ({low:.1%}-{high:.1%})",

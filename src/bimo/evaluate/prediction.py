@@ -12,13 +12,13 @@ from bimo.baselines import MOST_VALIDATION_CHARACTERS, sample_evenly
 from bimo.console import SILENT, Console
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
-from bimo.intervals import bootstrap, paired_bootstrap
+from bimo.intervals import Statistic, bootstrap, paired_bootstrap
 from bimo.models.scoring import Score
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 
-__all__ = ["compare_models", "comparison_line", "is_prepared", "predict_texts", "texts_to_predict"]
+__all__ = ["bits_statistic", "compare_models", "comparison_line", "is_prepared", "predict_texts", "texts_to_predict"]
 
 
 def is_prepared(source: Path) -> bool:
@@ -50,13 +50,10 @@ def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = 
     losses = np.array([score.nats for score in scores])
     tokens = sum(len(ids) + 1 for ids in model.tokenizer.encode_batch(texts))
 
-    def bits(drawn: np.ndarray) -> np.ndarray:
-        return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
-
     context = model.model.config.context
     return {
         "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
-        "bits_per_byte_interval": [*bootstrap(bits, len(texts))],
+        "bits_per_byte_interval": [*bootstrap(bits_statistic(losses, bytes_), len(texts))],
         "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
         "perplexity": float(math.exp(losses.sum() / tokens)),
         "accuracy": sum(score.hits for score in scores) / tokens,
@@ -69,6 +66,11 @@ def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = 
             "tokens": tokens,
         },
     }
+
+
+def bits_statistic(nats: np.ndarray, bytes_: np.ndarray) -> Statistic:
+    """Bits per byte of resamples [R, N] of texts that cost `nats` [N] and have so many bytes [N]: [R]."""
+    return lambda drawn: nats[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
 
 
 def _scores(model: LanguageModel, texts: list[str], console: Console) -> list[Score]:
@@ -88,11 +90,7 @@ def compare_models(
     """Bits per byte of two models on the same texts, and how sure their difference is: a bootstrap over pairs."""
     bytes_ = np.array([len(text.encode()) for text in texts])
     nats = [np.array([score.nats for score in _scores(one, texts, console)]) for one in (model, other)]
-
-    def bits(losses: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        return losses[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
-
-    low, high, p = paired_bootstrap(lambda drawn: bits(nats[0], drawn), lambda drawn: bits(nats[1], drawn), len(texts))
+    low, high, p = paired_bootstrap(bits_statistic(nats[0], bytes_), bits_statistic(nats[1], bytes_), len(texts))
     mine, theirs = (float(losses.sum() / bytes_.sum() / math.log(2)) for losses in nats)
     return {
         "task": "comparison",

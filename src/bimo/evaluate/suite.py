@@ -86,8 +86,7 @@ def evaluate(
         return evaluate_masked(model, source, console=console)
     if is_prepared(source) and other is None and adapter is None:
         return _evaluate_on_data(model, source, console)
-    facts = _evaluate_decoder(model, source, other, adapter, console)
-    return facts if other is None else {**facts, "other_model": str(other)}
+    return _evaluate_decoder(model, source, other, adapter, console)
 
 
 def _evaluate_decoder(
@@ -100,13 +99,17 @@ def _evaluate_decoder(
     model = load(path, adapter=adapter)
     against = None if other is None else load(other)
     if form is not None:
-        return evaluate_choices(model, source, form, against=against, console=console)
-    if measure_talk is not None:
-        return measure_talk(model, source, against=against, console=console)
-    texts = texts_to_predict(source, console)
-    if against is not None:
-        return compare_models(model, against, texts, console=console)
-    return predict_texts(model, texts, console=console)
+        facts = evaluate_choices(model, source, form, against=against, console=console)
+    elif measure_talk is not None:
+        facts = measure_talk(model, source, against=against, console=console)
+    elif against is not None:
+        texts = texts_to_predict(source, console)
+        return {**compare_models(model, against, texts, console=console), "against": str(other)}
+    else:
+        return predict_texts(model, texts_to_predict(source, console), console=console)
+    if other is not None:
+        facts["against"]["model"] = str(other)
+    return facts
 
 
 def _evaluate_on_data(model: Path, source: Path, console: Console) -> dict[str, Any]:
