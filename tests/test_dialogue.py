@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bimo.console import Console
+from bimo.evaluate import dialogue
 from bimo.evaluate.dialogue import talk_in
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.generate.engine import load
@@ -101,6 +102,13 @@ def test_bits_are_those_of_the_answers_alone(models, talks):
     assert [sample["reference"] for sample in facts["samples"]] == ["Here.", "很好。", "La, la."]
     assert all(len(sample["replies"]) == 2 for sample in facts["samples"])
     assert f"{mine:.4f}" in evaluation_lines(facts)[0]
+
+
+def test_long_answers_are_cut_for_people_alone(models, talks, monkeypatch):
+    monkeypatch.setattr(dialogue, "MOST_CHARACTERS", 3)
+    facts = evaluate(models[0], talks)
+    assert facts["samples"][0]["reference"] == "Here."
+    assert "in the file: Her…" in evaluation_lines(facts)
 
 
 def test_preferences_are_told_by_likelihood_and_by_what_was_gained(models, duels):

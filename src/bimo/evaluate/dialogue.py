@@ -15,6 +15,7 @@ from bimo.evaluate.prediction import bits_statistic
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
 from bimo.intervals import bootstrap, mean_interval, paired_bootstrap, paired_mean_difference
+from bimo.report.page import shorten
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.tasks.chat.before_after import replies
 from bimo.tasks.chat.preferring import both_answers
@@ -29,6 +30,9 @@ from bimo.train.preferences import Duel, answer_lengths, log_likelihoods_of_both
 __all__ = ["conversation_lines", "evaluate_conversations", "evaluate_preferences", "preference_lines", "talk_in"]
 
 SHOWN = 3
+MOST_CHARACTERS = 400
+"""Of a message that is shown."""
+
 LOOKED_AT = 100
 """First rows of a file, which tell what it holds."""
 
@@ -251,9 +255,14 @@ def conversation_lines(facts: dict[str, Any]) -> list[str]:
         )
         speakers = [t("this model"), t("the other model")]
     for sample in facts["samples"]:
-        lines += ["", f"> {sample['messages'][-1]['content']}", f"{t('in the file')}: {sample['reference'].strip()}"]
-        lines += [f"{who}: {reply.strip()}" for who, reply in zip(speakers, sample["replies"], strict=True)]
+        lines += ["", f"> {_start_of(sample['messages'][-1]['content'])}"]
+        said = [(t("in the file"), sample["reference"]), *zip(speakers, sample["replies"], strict=True)]
+        lines += [f"{who}: {_start_of(text)}" for who, text in said]
     return lines
+
+
+def _start_of(text: str) -> str:
+    return shorten(text.strip(), MOST_CHARACTERS)
 
 
 def preference_lines(facts: dict[str, Any]) -> list[str]:
