@@ -470,6 +470,24 @@ def test_verdict_is_honest(bits, expected):
     assert expected in " ".join(verdict({"evaluation": evaluation}))
 
 
+@pytest.mark.parametrize(("after", "expected"), [(1.6, "20 % fewer bits: it follows them."), (2.0, "no fewer bits")])
+def test_steering_shows_what_tags_are_worth_and_which_there_are(tmp_path, after, expected):
+    steering = {"documents": 9, "with_tags": after, "without_tags": 2.0}
+    folder = write_facts(tmp_path / "model", evaluation=EVALUATION | {"steering": steering})
+    values = {"genre": {f"kind {number}": 30 - number for number in range(21)}, HOSTILE: {HOSTILE: 7}}
+    (folder / "bimo" / "controls.json").write_text(json.dumps({"values": values}), encoding="utf-8")
+    html = report_of(folder)
+    words = Page(html).words
+    assert expected in words
+    assert f"{after:.3f}" in words
+    assert "kind 0 (30), kind 1 (29)" in words
+    assert "kind 19 (11), …" in words
+    assert "short, medium, long" in words
+    assert "<script>alert" not in html
+    (folder / "bimo" / "controls.json").unlink()
+    assert "short, medium, long" not in Page(report_of(folder)).words
+
+
 def test_no_share_of_copies_without_windows():
     copying = {"windows": 0, "share_of_windows_copied": 0.0, "reference_share": None}
     assert len(verdict({"evaluation": {"bits_per_byte": 2.0, "copying": copying}})) == 1

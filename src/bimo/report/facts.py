@@ -9,6 +9,7 @@ from typing import Any
 
 from bimo.files import read_json
 from bimo.runtime import language, t
+from bimo.text.controls import CONTROLS_FILE
 
 __all__ = [
     "baseline_rows",
@@ -46,6 +47,7 @@ def read_facts(model_folder: Path) -> Facts:
     """All facts about a model folder, by subject; a file that is not there gives an empty subject."""
     inside = model_folder / "bimo"
     facts: Facts = {name: _read(inside / f"{name}.json") for name in ("manifest", "plan", "training", "evaluation")}
+    facts["controls"] = _read(inside / CONTROLS_FILE)
     facts["config"] = _read(model_folder / "config.json")
     facts["metrics"] = read_events(inside / "metrics.jsonl")
     facts["name"] = model_folder.resolve().name

@@ -33,11 +33,15 @@ from bimo.report.facts import (
 from bimo.report.making import glossary, making, plan
 from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t
+from bimo.text.controls import LENGTH, LENGTHS
 
 __all__ = ["write_card", "write_data_report", "write_report"]
 
 SAMPLE_LIMIT, GLIMPSE_LIMIT = 1500, 220
 """Characters shown of a sample at the end, and of one on the way there."""
+
+VALUE_LIMIT = 20
+"""Values shown of a tag, the most frequent ones."""
 
 
 def write_report(model_folder: Path) -> Path:
@@ -59,6 +63,7 @@ def write_report(model_folder: Path) -> Path:
         blanks(evaluation) if is_encoder(facts) else samples(facts, curves),
         learning(facts, curves),
         comparison(evaluation),
+        steering(facts),
         copying(part(evaluation, "copying")),
         plan(facts),
         sources(facts),
@@ -252,6 +257,43 @@ def comparison(evaluation: Facts) -> Section | None:
         else None,
     ]
     return "comparison", t("How good that is"), content
+
+
+def steering(facts: Facts) -> Section | None:
+    """What the model makes of the tags in front of a text, and which it can be asked for."""
+    found = part(facts, "evaluation", "steering")
+    after, alone = number(found, "with_tags"), number(found, "without_tags")
+    if not after or not alone:
+        return None
+    if after < alone:
+        reading = t(
+            "After its tags a text takes {share} fewer bits: it follows them.", share=percent(1 - after / alone)
+        )
+    else:
+        reading = t("After its tags a text takes no fewer bits than without them: it does not follow them.")
+    content = [
+        element("p", reading),
+        table(
+            ["", t("Bits per byte"), ""],
+            [
+                [name, f"{bits:.3f}", bar(bits, max(after, alone))]
+                for name, bits in ((t("After all tags of a text"), after), (t("Without them"), alone))
+            ],
+            class_="bars",
+        ),
+        table([t("Tag"), t("Values and how many texts have them")], _tag_rows(part(facts, "controls", "values"))),
+        element("p", t("bimo generate MODEL --set TAG=VALUE asks for one."), class_="note"),
+    ]
+    return "steering", t("How it follows tags"), content
+
+
+def _tag_rows(values: Facts) -> list[list[Node]]:
+    rows: list[list[Node]] = []
+    for name in values:
+        counts = part(values, name)
+        shown = [f"{value} ({count(texts)})" for value, texts in [*counts.items()][:VALUE_LIMIT]]
+        rows.append([name, ", ".join(shown) + (", …" if len(counts) > VALUE_LIMIT else "")])
+    return rows and [*rows, [LENGTH, ", ".join(LENGTHS)]]
 
 
 def copying(facts: Facts) -> Section | None:

@@ -26,7 +26,7 @@ from bimo.files import read_json, write_json
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.text.documents import Document
 
-__all__ = ["CONTROLS_FILE", "LENGTH", "Controls", "check_names", "pack_tags", "read_controls", "tags_of"]
+__all__ = ["CONTROLS_FILE", "LENGTH", "LENGTHS", "Controls", "check_names", "pack_tags", "read_controls", "tags_of"]
 
 CONTROLS_FILE = "controls.json"
 LENGTH = "length"
