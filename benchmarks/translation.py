@@ -1,10 +1,12 @@
 """Translation: BLEU and chrF of Bimo beside a MarianMT of the same shape, trained by transformers for the same minutes.
 
     python benchmarks/translation.py PAIRS --source en --target zh --minutes 10 [--chinese simplified]
+    python benchmarks/translation.py --three ../shared/data/mt --minutes 10 --chinese simplified
 
-Same pairs, tokenizer, shape and search; each is trained by itself on the machine. MarianMT is trained by
-Seq2SeqTrainer in bfloat16 with sentences of like length together, label smoothing and a learning rate that rises in a
-tenth of the time and falls to zero in a line; of several --rates the one counts that does best on the validation
+The second learns three directions in one model: Tatoeba's sentences from English to Chinese and back, and classical to
+modern Chinese. Same pairs, tokenizer, shape and search; each is trained by itself on the machine. MarianMT is trained
+by Seq2SeqTrainer in bfloat16 with sentences of like length together, label smoothing and a learning rate that rises in
+a tenth of the time and falls to zero in a line; of several --rates the one counts that does best on the validation
 pairs. The test pairs are looked at once, at the end.
 """
 
@@ -26,6 +28,7 @@ from bimo.console import Console
 from bimo.evaluate.suite import evaluate
 from bimo.files import read_json
 from bimo.machine import measure_machine
+from bimo.text.pairs import read_pairs
 from bimo.tokens.pairs import PairBatches, PairTokens
 from bimo.train.losses import translation_loss
 from bimo.translation import train_translator
@@ -39,6 +42,18 @@ WARMUP = 0.1
 """Of the time: layers that are normalised behind, as MarianMT's are, learn nothing without it (Xiong et al. 2020)."""
 
 IGNORED = -100
+
+
+def three_directions(data: Path, out: Path) -> Path:
+    """Write one table of pairs that says into which language each goes."""
+    tatoeba = read_pairs(data / "tatoeba_cmn_eng" / "cmn.txt.gz", source="en", target="zh").pairs
+    classical = read_pairs(data / "classical_modern_zh" / "classical_modern.tsv").pairs
+    rows = [(pair.source, pair.target, "zh") for pair in tatoeba]
+    rows += [(pair.target, pair.source, "en") for pair in tatoeba]
+    rows += [(pair.source, pair.target, "modern") for pair in classical]
+    lines = ["\t".join(row) for row in [("source", "target", "language"), *rows]]
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return out
 
 
 class Pairs(Dataset):
@@ -120,7 +135,8 @@ def validation_loss(folder: Path, data: Path) -> float:
 def main() -> None:
     """Train, choose, measure once, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", type=Path)
+    parser.add_argument("pairs", type=Path, nargs="?")
+    parser.add_argument("--three", type=Path, metavar="MT", help="three directions from the folder of real pairs")
     parser.add_argument("--source", default="")
     parser.add_argument("--target", default="")
     parser.add_argument("--chinese", default="")
@@ -129,11 +145,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep the models here")
     parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
     chosen = parser.parse_args()
+    if (chosen.pairs is None) == (chosen.three is None):
+        parser.error("give either a file of pairs or --three")
     with tempfile.TemporaryDirectory() as temporary:
         work = chosen.work or Path(temporary)
-        ours = work / "bimo"
+        ours, pairs = work / "bimo", chosen.pairs
         columns = {"source": chosen.source, "target": chosen.target, "chinese": chosen.chinese}
-        facts = train_translator(chosen.pairs, out=ours, minutes=chosen.minutes, **columns, console=Console())
+        if pairs is None:
+            work.mkdir(parents=True, exist_ok=True)
+            pairs, columns["to_column"] = three_directions(chosen.three, work / "three.tsv"), "language"
+        facts = train_translator(pairs, out=ours, minutes=chosen.minutes, **columns, console=Console())
         tried = {}
         for rate in chosen.rates:
             theirs = work / f"marian-{rate:g}"
@@ -145,30 +166,32 @@ def main() -> None:
             print(tried[rate], flush=True)
         best = min(chosen.rates, key=lambda rate: tried[rate]["validation_loss"])
         test = ours / "bimo" / "data" / "pairs" / "test.tsv"
-        measured = evaluate(ours, test, against=work / f"marian-{best:g}")["directions"][0]
+        measured = evaluate(ours, test, against=work / f"marian-{best:g}")["directions"]
         losses = {"bimo": validation_loss(ours, ours / "bimo" / "data")}
     conclude(
         "translation",
-        settings={"file": chosen.pairs.name, **columns, "minutes": chosen.minutes},
+        settings={"file": pairs.name, **columns, "minutes": chosen.minutes},
         machine=measure_machine(torch.device("cpu")).facts(),
         packages=("torch", "transformers", "accelerate", "sacrebleu"),
         comparisons=[
             Comparison(
-                f"{chosen.pairs.name}, {chosen.source} to {chosen.target}: {name} of {measured['pairs']:,} test pairs",
+                f"{pairs.name}, {chosen.source}{' ' * bool(chosen.source)}to {way['to'] or chosen.target}: {name} of "
+                f"{way['pairs']:,} test pairs",
                 name,
-                {"bimo": [measured[key]], "MarianMT": [measured["other"][key]["score"]]},
+                {"bimo": [way[key]], "MarianMT": [way["other"][key]["score"]]},
             )
+            for way in measured
             for key, name in (("bleu", "BLEU"), ("chrf", "chrF2"))
         ],
         facts={
-            "signatures": measured["signatures"],
-            "half intervals": measured["half_intervals"],
-            "p of being equal": {name: other["p"] for name, other in measured["other"].items()},
+            "signatures": [way["signatures"] for way in measured],
+            "half intervals": [way["half_intervals"] for way in measured],
+            "p of being equal": [{name: other["p"] for name, other in way["other"].items()} for way in measured],
             "parameters": facts["parameters"],
             "seconds": facts["seconds"],
             "validation loss": losses | {f"MarianMT {rate:g}": made["validation_loss"] for rate, made in tried.items()},
             "MarianMT": list(tried.values()),
-            "samples": measured["samples"],
+            "samples": [way["samples"] for way in measured],
         },
         keep=not chosen.dry,
     )

@@ -73,9 +73,34 @@ def test_chinese_comes_into_one_script_and_lines_stay_lines(tmp_path: Path) -> N
     assert read_pairs(path, chinese="simplified").pairs[0] == Pair(ENGLISH[0], f"{CHINESE[0]} 学习 汉语")
 
 
+def test_a_column_says_into_which_language_each_row_goes(tmp_path: Path) -> None:
+    rows = (
+        [(en, zh, "zh") for en, zh in ROWS] + [(zh, en, " en ") for en, zh in ROWS] + [("a", "b", ""), ("c", "", "zh")]
+    )
+    path = write(tmp_path / "a.tsv", "text\tinto\tmeaning\n" + "".join(f"{a}\t{to}\t{b}\n" for a, b, to in rows))
+    found = read_pairs(path, to="into")
+    assert (found.columns.source, found.columns.target, found.columns.to) == ("text", "meaning", "into")
+    assert found.pairs == [Pair(a, b, to.strip()) for a, b, to in rows[:-2]]
+    assert found.aside == Counter(language=1, empty=1)
+    assert read_pairs(path, known=["zh", "en", " en ", "fr"]).pairs == found.pairs
+    assert {pair.to for pair in read_pairs(path, known=["zh", "fr"]).pairs} == {""}
+
+
+def test_no_text_is_held_out_in_one_direction_and_learned_in_the_other() -> None:
+    pairs = [Pair(f"en {n}", f"zh {n}", "zh") for n in range(200)] + [
+        Pair(f"zh {n}", f"en {n}", "en") for n in range(200)
+    ]
+    splits = split_pairs(pairs, seed=0)
+    texts = [{text for pair in part for text in (pair.source, pair.target)} for part in splits.values()]
+    assert sum(map(len, texts)) == 400
+    assert all(len(part) >= 10 for part in splits.values())
+
+
 @pytest.mark.parametrize(
     ("text", "choice", "sentence"),
     [
+        ("".join(f"a{n}\tb{n}\tc{n}\n" for n in range(101)), {"to": "3"}, "Column 3 of .* has 101 different values"),
+        ("a\tb\nc\td\n", {"to": "language"}, "has no column language. It has: 1, 2"),
         ("only one column\nof text\n", {}, "no two columns of text"),
         ("", {}, "no two columns of text"),
         ("a\tb\nc\td\n", {"source": "zh"}, "has no column zh, and none with text in that language. It has: 1, 2"),
@@ -122,8 +147,8 @@ def tokenizer(tiny_tokenizer: Tokenizer) -> Tokenizer:
 @pytest.fixture(scope="module")
 def packed(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
-    texts = [(f"{en} " * (1 + n % 3), zh * (1 + n % 4)) for n, (en, zh) in enumerate(ROWS)]
-    facts = pack_pairs(folder, "train", texts, tokenizer, longest=40)
+    texts = [Pair(f"{en} " * (1 + n % 3), zh * (1 + n % 4)) for n, (en, zh) in enumerate(ROWS)]
+    facts = pack_pairs(folder, "train", texts, tokenizer, longest=40, tags={})
     assert facts["pairs"] + facts["too_long"] == 40
     assert facts["too_long"] > 0
     return folder
@@ -174,7 +199,7 @@ def test_a_step_depends_on_seed_and_content_alone(packed: Path, tokenizer: Token
         assert batches[0].numbers(step).tolist() == batches[1].numbers(step).tolist()
     other = PairBatches(pairs, tokens=200, pad=999, seed=5)
     assert any(other.numbers(step).tolist() != batches[0].numbers(step).tolist() for step in range(5))
-    pack_pairs(tmp_path, "train", [(zh, en) for en, zh in ROWS], tokenizer, longest=90)
+    pack_pairs(tmp_path, "train", [Pair(zh, en) for en, zh in ROWS], tokenizer, longest=90, tags={})
     assert PairTokens(tmp_path, "train").fingerprint != pairs.fingerprint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,12 @@ def test_the_commands_train_and_translate(pairs: Path, whole: Path, tmp_path: Pa
             2,
             "does not read",
         ),
+        (
+            ["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--both", "--to-column", "1"],
+            2,
+            "no place beside",
+        ),
+        (["train", "{pairs}", "--out", "m", "--to-column", "1"], 2, "add --family seq2seq"),
         (["run", "{pairs}", "--out", "m", "--family", "seq2seq"], 2, "learns from pairs of texts"),
         (["translate", "{whole}", "Hello", "--beams", "0"], 2, "width must be at least 1"),
         (["translate", "nowhere", "Hello"], 1, "no model folder"),
@@ -259,6 +266,48 @@ def test_a_translator_is_measured_beside_references_and_another(two_ways: Path, 
     assert against["other"]["bleu"]["p"] == 1.0
     with pytest.raises(UserError, match="do not translate in the same directions"):
         evaluate(two_ways, file, against=whole)
+
+
+@pytest.fixture(scope="module")
+def three_ways(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that goes where a column said, and has learned its pairs by heart."""
+    folder = tmp_path_factory.mktemp("three")
+    rows = [(en, zh, "zh") for en, zh in ROWS] + [(zh, en, "en") for en, zh in ROWS]
+    rows += [(en, en.upper(), "loud") for en, _ in ROWS]
+    lines = "".join("\t".join(row) + "\n" for row in rows)
+    (folder / "rows.tsv").write_text(f"source\ttarget\tlanguage\n{lines}", encoding="utf-8")
+    learned = [change for change in CHANGES if not change.startswith(("train.steps", "model.width", "model.hidden"))]
+    learned += ["train.steps=600", "model.width=64", "model.hidden=128"]
+    train(folder / "rows.tsv", folder / "model", to_column="language", changes=learned)
+    return folder / "model"
+
+
+def test_one_model_goes_where_a_column_said(three_ways: Path, pairs: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    translator = load(three_ways)
+    assert sorted(translator.tags) == ["en", "loud", "zh"]
+    learned = read_split(three_ways / "bimo" / "data", "train")
+    for to in translator.tags:
+        some = [pair for pair in learned if pair.to == to][:20]
+        found = translator.translate([pair.source for pair in some], to=to)
+        assert sum(one.text == pair.target for one, pair in zip(found, some, strict=True)) >= 15, to
+    with pytest.raises(UserError, match="Say with --to"):
+        list(translator.translate([learned[0].source]))
+    held_out = three_ways / "bimo" / "data" / "pairs" / "test.tsv"
+    counts = Counter(pair.to for pair in read_split(three_ways / "bimo" / "data", "test"))
+    assert {way["to"]: way["pairs"] for way in evaluate(three_ways, held_out)["directions"]} == counts
+    assert [way["to"] for way in evaluate(three_ways, pairs)["directions"]] == ["zh", "en"]
+
+
+def test_a_file_in_the_other_order_is_measured_the_right_way_round(two_ways: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    file = tmp_path / "turned.tsv"
+    pairs = read_split(two_ways / "bimo" / "data", "validation")
+    file.write_text("".join(f"{pair.target}\t{pair.source}\n" for pair in pairs), encoding="utf-8")
+    turned = evaluate(two_ways, file)["directions"]
+    assert [way["to"] for way in turned] == ["en", "zh"]
+    straight = evaluate(two_ways, two_ways / "bimo" / "data" / "pairs" / "validation.tsv")["directions"]
+    assert [way["bleu"] for way in turned] == [way["bleu"] for way in reversed(straight)]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from bimo.stages import Stages
 from bimo.text.chinese import check_script
 from bimo.text.pairs import SPLITS, Pair, PairFile, read_pairs, split_pairs
 from bimo.text.untranslated import words_in
-from bimo.tokens.directions import Way, tag_named, tags_of
+from bimo.tokens.directions import tag_named, tags_of
 from bimo.tokens.pairs import PairBatches, PairTokens, pack_pairs
 from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, load_tokenizer, train_tokenizer, with_padding
 from bimo.train.losses import translation_loss
@@ -47,7 +47,7 @@ from bimo.train.recipe import recipe
 
 __all__ = ["prepare_pairs", "read_split", "train_translator"]
 
-VERSION = 2
+VERSION = 3
 """Goes into every key. Raise it when the same input would now give another result."""
 
 LEAST_PAIRS = 100
@@ -70,6 +70,7 @@ WARMUP = 0.1
 LANGUAGES = {"zh": "Chinese", "en": "English"}
 ASIDE = {
     "empty": "an empty side",
+    "language": "no language to translate into",
     "same": "twice the same text",
     "duplicate": "there before",
     "unread": "could not be read",
@@ -83,6 +84,7 @@ def train_translator(
     out: str | Path,
     source: str = "",
     target: str = "",
+    to_column: str = "",
     chinese: str = "",
     both: bool = False,
     minutes: float = 10.0,
@@ -95,7 +97,8 @@ def train_translator(
 ) -> dict[str, Any]:
     """Read pairs, train a model that translates, write a Marian folder. Returns the facts of `bimo/training.json`.
 
-    `source`, `target` and `chinese` as in text.pairs.read_pairs; with `both` one model learns to go back, too.
+    `source`, `target` and `chinese` as in text.pairs.read_pairs; with `both` one model learns to go back, too, and with
+    `to_column` it learns to go wherever that column of the file says.
     `config` is a run file instead of a plan, `changes` are settings such as train.batch=8. The same call continues what
     was interrupted. Raises UserError when the file, the settings or the folder will not do, or, with code INTERRUPTED,
     when a signal stopped it.
@@ -104,11 +107,20 @@ def train_translator(
     check_choices(minutes=minutes, family=PAIRED, preset=preset, device=device, seed=seed, pairs=True)
     check_script(chinese)
     check_output(out)
+    if both and to_column:
+        raise UserError("With --to-column each row says where it goes, so --both has no place beside it.", code=USAGE)
     if not pairs.is_file():
         raise UserError("There is no file or folder {path}. Check how it is written.", code=USAGE, path=pairs)
     data = out / "bimo" / "data"
     with locked(out / "bimo"):
-        choices: dict[str, Any] = {"source": source, "target": target, "chinese": chinese, "both": both, "seed": seed}
+        choices: dict[str, Any] = {
+            "source": source,
+            "target": target,
+            "to_column": to_column,
+            "chinese": chinese,
+            "both": both,
+            "seed": seed,
+        }
         claim(out / "bimo", digest_json({"pairs": digest_file(pairs), **choices}))
         facts = prepare_pairs(pairs, out=data, **choices, console=console)
         if config is None:
@@ -128,6 +140,7 @@ def prepare_pairs(
     out: Path,
     source: str = "",
     target: str = "",
+    to_column: str = "",
     chinese: str = "",
     both: bool = False,
     seed: int = 0,
@@ -140,12 +153,13 @@ def prepare_pairs(
     require_room(out, 6 * pairs.stat().st_size)
     stages = Stages(out)
     stages.begin()
-    choices = {"source": source, "target": target, "chinese": chinese, "both": both, "seed": seed}
+    columns = {"source": source, "target": target, "to": to_column}
+    choices = {**columns, "chinese": chinese, "both": both, "seed": seed}
     key = digest_json({"version": VERSION, "file": digest_file(pairs), **choices})
     facts = stages.facts("tokens", key)
     if facts is None:
-        found = read_pairs(pairs, source=source, target=target, chinese=chinese)
-        facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names[::-1] if both else ())}
+        found = read_pairs(pairs, **columns, chinese=chinese)
+        facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names if both else ())}
         files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json", out / WORDS]
         stages.record("tokens", key, facts, sorted(files))
     _say_pairs(facts, console)
@@ -165,7 +179,7 @@ def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
     splits = split_pairs(found.pairs, seed=seed)
     for name, pairs in splits.items():
         with replacing(out / "pairs" / f"{name}.tsv") as part:
-            part.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs), encoding="utf-8")
+            part.write_text("".join(map(_line, pairs)), encoding="utf-8")
     return {
         "file": found.name,
         "rows": found.rows,
@@ -176,22 +190,28 @@ def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
     }
 
 
+def _line(pair: Pair) -> str:
+    return "\t".join([pair.source, pair.target, *([pair.to] if pair.to else [])]) + "\n"
+
+
 def read_split(data: Path, split: str) -> list[Pair]:
     """The stored pairs of a split."""
     lines = (data / "pairs" / f"{split}.tsv").read_text(encoding="utf-8").split("\n")
     return [Pair(*line.split("\t")) for line in lines if line]
 
 
-def _pack(out: Path, languages: Sequence[str]) -> dict[str, Any]:
-    """Train a tokenizer on both languages, and pack train and validation.
+def _pack(out: Path, both: Sequence[str]) -> dict[str, Any]:
+    """Train a tokenizer on all languages, and pack train and validation.
 
-    `languages` are those that can be asked for, that of the targets first, where pairs are learned both ways.
+    `both` is what source and target are called where pairs are learned both ways, and empty otherwise.
     """
-    texts = [text for pair in read_split(out, "train") for text in (pair.source, pair.target)]
+    stored = {split: read_split(out, split) for split in SPLITS}
+    directed = {split: _directed(pairs, both) for split, pairs in stored.items()}
+    languages = [*dict.fromkeys(pair.to for pairs in directed.values() for pair in pairs if pair.to)]
+    texts = [text for pair in stored["train"] for text in (pair.source, pair.target)]
     vocabulary = choose_vocabulary(sum(len(text.encode()) for text in texts))
     tokenizer = with_padding(train_tokenizer(texts, vocabulary=vocabulary), before=[*map(tag_named, languages)])
     tags = tags_of(tokenizer)
-    ways = [Way(back, (tags[name],)) for back, name in zip((False, True), languages, strict=True)] if tags else [Way()]
     tokenizer.save(out)
     with replacing(out / WORDS) as part:
         part.write_text("".join(f"{word}\n" for word in sorted(words_in(texts))), encoding="utf-8")
@@ -201,9 +221,17 @@ def _pack(out: Path, languages: Sequence[str]) -> dict[str, Any]:
     packed = {}
     with replacing_folder(out / "tokens") as part:
         for split in SPLITS[:2]:
-            pairs = [(pair.source, pair.target) for pair in read_split(out, split)]
-            packed[split] = pack_pairs(part, split, pairs, tokenizer, longest=context, ways=ways)
-    return {"vocabulary": tokenizer.vocabulary, "context": context, "languages": [*languages], "tokens": packed}
+            packed[split] = pack_pairs(part, split, directed[split], tokenizer, longest=context, tags=tags)
+    return {"vocabulary": tokenizer.vocabulary, "context": context, "languages": languages, "tokens": packed}
+
+
+def _directed(pairs: list[Pair], both: Sequence[str]) -> list[Pair]:
+    """Pairs in every direction that is learned: as they are, or there and back."""
+    if not both:
+        return pairs
+    source, target = both
+    there = [Pair(pair.source, pair.target, target) for pair in pairs]
+    return there + [Pair(pair.target, pair.source, source) for pair in pairs]
 
 
 def _say_pairs(facts: dict[str, Any], console: Console) -> None:
@@ -229,7 +257,7 @@ def _say_pairs(facts: dict[str, Any], console: Console) -> None:
     )
     console.say("Pairs", text)
     if facts["languages"]:
-        console.show(t("learned both ways: --to {languages}", languages="|".join(facts["languages"])))
+        console.show(t("learned by language: --to {languages}", languages="|".join(facts["languages"])))
     if aside:
         console.show(t("set aside: {reasons}", reasons=aside))
     if facts["first_unread"]:
@@ -345,8 +373,8 @@ def _course(data: Path, chosen: RunConfig) -> tuple[Course, Any]:
         )
     batches = PairBatches(train, tokens=settings.batch * shape.context, pad=shape.pad, seed=settings.seed)
     objective = Translate(validation, tokenizer, pad=shape.pad, noise=settings.noise, smoothing=settings.smoothing)
-    held = read_split(data, "validation")
     to = next(iter(tags_of(tokenizer)), "")
+    held = [pair for pair in read_split(data, "validation") if pair.to in ("", to)]
     texts = [pair.source for pair in held[:: max(1, len(held) // SAMPLES)][:SAMPLES]]
 
     def sample(model: EncoderDecoder, tokenizer: Tokenizer) -> str:

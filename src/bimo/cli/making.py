@@ -243,8 +243,12 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help=t("Change one setting: train.batch=8."))] = None,
     source: Source = "",
     target: Target = "",
-    chinese: Chinese = "",
     both: Annotated[bool, typer.Option("--both", help=t("Pairs: one model learns both directions."))] = False,
+    to_column: Annotated[
+        str,
+        typer.Option("--to-column", help=t("Pairs: the column that names the language to translate each row into.")),
+    ] = "",
+    chinese: Chinese = "",
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -273,6 +277,7 @@ def train(
             target=target,
             chinese=chinese,
             both=both,
+            to_column=to_column,
             minutes=minutes,
             preset=preset,
             seed=seed,
@@ -282,9 +287,11 @@ def train(
             console=console,
         )
         return show(facts, as_json=json)
-    if source or target or chinese or both:
+    if source or target or chinese or both or to_column:
         raise UserError(
-            "--source, --target, --chinese and --both are for pairs: add --family {family}.", code=USAGE, family=PAIRED
+            "--source, --target, --both, --to-column and --chinese are for pairs: add --family {family}.",
+            code=USAGE,
+            family=PAIRED,
         )
     settings = train_settings(
         data,

@@ -13,7 +13,7 @@ from bimo.files import digest_file
 from bimo.generate.translator import Translation, Translator, careful_lines, load
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.language import script_of
-from bimo.text.pairs import Pair, read_pairs
+from bimo.text.pairs import Pair, PairFile, read_pairs
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
@@ -29,15 +29,11 @@ def evaluate_translations(
     `against` is another model, compared on the same pairs by a paired bootstrap (Koehn 2004).
     """
     _require_sacrebleu()
-    found = read_pairs(source)
     translators = [load(path) for path in (model, *([against] if against else []))]
     tags = translators[0].tags
     if any(other.tags.keys() != tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
-    ways: list[tuple[str, list[Pair]]] = [("", found.pairs)]
-    if tags:
-        back = [Pair(pair.target, pair.source) for pair in found.pairs]
-        ways = [(name, pairs) for name, pairs in zip(tags, (found.pairs, back), strict=True)]
+    ways = _ways(read_pairs(source, known=tags.keys()), [*tags])
     return {
         "task": "translate",
         "file": source.name,
@@ -45,6 +41,31 @@ def evaluate_translations(
         "directions": [_direction(translators, to, pairs, console) for to, pairs in ways],
         "against": str(against) if against else "",
     }
+
+
+def _ways(found: PairFile, languages: list[str]) -> list[tuple[str, list[Pair]]]:
+    """The pairs of a file by the language that they are translated into, as the file or the script of its sides says;
+    both ways, where it does not say and the model knows them. Raises UserError when neither tells."""
+    if not languages:
+        return [("", found.pairs)]
+    if found.columns.to:
+        named = [(to, [pair for pair in found.pairs if pair.to == to]) for to in languages]
+        return [(to, pairs) for to, pairs in named if pairs]
+    back = [Pair(pair.target, pair.source) for pair in found.pairs]
+    source, target = found.columns.names
+    # A file need not name its columns as the one that was learned from: what two texts of one script are is then their
+    # place, the language of the targets being the first that was learned.
+    if len(languages) == 2 and {source, target} != {*languages}:
+        target, source = languages
+    ways = [(to, pairs) for to, pairs in ((target, found.pairs), (source, back)) if to in languages]
+    if not ways:
+        raise UserError(
+            "{path} does not say into which language its rows are translated: a column has to name {languages}.",
+            code=USAGE,
+            path=found.name,
+            languages=", ".join(languages),
+        )
+    return ways
 
 
 def _require_sacrebleu() -> None:

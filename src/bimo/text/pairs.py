@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,25 +41,34 @@ _LANGUAGES = {
 }
 """How people call the languages that a script tells apart."""
 
+MOST_LANGUAGES = 100
+"""Into which one file translates: each becomes a token."""
+
 _HELD_SHARE, _HELD_MOST = 0.05, 1000
 """Of all pairs, for each of validation and test."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A text and its translation, each on one line."""
+    """A text and its translation, each on one line, and what the language of the translation is called, if that is said
+    of each pair."""
 
     source: str
     target: str
+    to: str = ""
 
 
 @dataclass(frozen=True)
 class PairColumns:
-    """Which columns of a file are translated into which, and the language of each as its script tells."""
+    """Which columns of a file are translated into which, and the language of each as its script tells.
+
+    `to` is a column that names the language of the target row by row, or empty.
+    """
 
     source: str
     target: str
     languages: tuple[str, str]
+    to: str = ""
 
     @property
     def names(self) -> tuple[str, str]:
@@ -80,25 +89,41 @@ class PairFile:
     first_unread: str
 
 
-def read_pairs(path: Path, *, source: str = "", target: str = "", chinese: str = "") -> PairFile:
+def read_pairs(
+    path: Path,
+    *,
+    source: str = "",
+    target: str = "",
+    to: str = "",
+    known: Collection[str] = (),
+    chinese: str = "",
+) -> PairFile:
     """The pairs of a table of any format; `source` and `target` name columns, or languages (en, zh) by their script.
 
-    Without names the first two columns count whose cells mostly differ from row to row. `chinese` brings Chinese into
-    one script. Rows with an empty side, with twice the same text, or that were there before are set aside. All pairs
-    are held in memory. Raises UserError when there are no two columns of text, or none of that name.
+    Without names the first two columns count whose cells mostly differ from row to row. `to` names a column that says
+    into which language each row is translated; without it a column is one in which all cells are `known` languages.
+    `chinese` brings Chinese into one script. Rows with an empty side, with twice the same text, or that were there
+    before are set aside. All pairs are held in memory. Raises UserError when there are no two columns of text, or none
+    of that name.
     """
     unread: list[Rejected] = []
     rows = (_unwrapped(row) for _, row in read_rows(_only_file(path), Reading(unread.append)))
     first = list(itertools.islice(rows, _FIRST_ROWS))
-    columns = _choose_columns(path, first, source, target)
+    columns = _choose_columns(path, first, source, target, to, known)
     aside: Counter[str] = Counter()
     pairs: dict[Pair, None] = {}
     count = 0
     for row in itertools.chain(first, rows):
         count += 1
-        sides = [_one_line(row.get(name), chinese) for name in (columns.source, columns.target)]
-        pair = Pair(*sides)
-        reason = "empty" if not all(sides) else "same" if sides[0] == sides[1] else "duplicate" if pair in pairs else ""
+        left, right = (_one_line(row.get(name), chinese) for name in (columns.source, columns.target))
+        language = "-".join(str(row.get(columns.to) or "").split()) if columns.to else ""
+        pair = Pair(left, right, language)
+        if not left or not right:
+            reason = "empty"
+        elif columns.to and not language:
+            reason = "language"
+        else:
+            reason = "same" if left == right else "duplicate" if pair in pairs else ""
         if reason:
             aside[reason] += 1
         else:
@@ -106,6 +131,14 @@ def read_pairs(path: Path, *, source: str = "", target: str = "", chinese: str =
     aside.update({"unread": len(unread)} if unread else {})
     if not pairs:
         raise UserError("{path} holds no pair of texts.", code=DATA_REFUSED, path=path)
+    if len(languages := {pair.to for pair in pairs}) > MOST_LANGUAGES:
+        raise UserError(
+            "Column {name} of {path} is to name languages, but has {count:,} different values.",
+            code=DATA_REFUSED,
+            name=columns.to,
+            path=path,
+            count=len(languages),
+        )
     where = f"{place_in(unread[0].source, unread[0].line)}: {unread[0].detail}" if unread else ""
     return PairFile(path.name, columns, list(pairs), count + len(unread), aside, where)
 
@@ -127,13 +160,24 @@ def _one_line(value: Any, chinese: str) -> str:
     return convert(text, chinese) if chinese and script_of(text) == "zh" else text
 
 
-def _choose_columns(path: Path, rows: list[dict[str, Any]], source: str, target: str) -> PairColumns:
-    """The two columns of text, in the direction that was asked for."""
+def _choose_columns(
+    path: Path, rows: list[dict[str, Any]], source: str, target: str, to: str, known: Collection[str]
+) -> PairColumns:
+    """The two columns of text, in the direction that was asked for, and the one that names languages."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = {
         name: [row[name] for row in rows if isinstance(row.get(name), str) and row[name].strip()] for name in names
     }
-    texts = [name for name in names if len(set(cells[name])) > _DISTINCT * len(rows)]
+    if to and to not in names:
+        raise UserError(
+            "{path} has no column {wanted}. It has: {names}.",
+            code=DATA_REFUSED,
+            path=path,
+            wanted=to,
+            names=", ".join(names[:30]),
+        )
+    to = to or next((name for name in names if cells[name] and {*cells[name]} <= {*known}), "")
+    texts = [name for name in names if name != to and len(set(cells[name])) > _DISTINCT * len(rows)]
     languages = {name: _language(cells[name]) for name in texts}
     chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]
     free = [name for name in texts if name not in chosen]
@@ -148,7 +192,7 @@ def _choose_columns(path: Path, rows: list[dict[str, Any]], source: str, target:
             path=path,
             names=", ".join(names[:30]) or t("nothing"),
         )
-    return PairColumns(chosen[0], chosen[1], (_language(cells[chosen[0]]), _language(cells[chosen[1]])))
+    return PairColumns(chosen[0], chosen[1], (_language(cells[chosen[0]]), _language(cells[chosen[1]])), to)
 
 
 def _named(path: Path, wanted: str, names: Sequence[str], texts: Sequence[str], languages: dict[str, str]) -> str:
@@ -175,6 +219,7 @@ def _language(cells: Sequence[str]) -> str:
 def split_pairs(pairs: Sequence[Pair], *, seed: int) -> dict[str, list[Pair]]:
     """Pairs by SPLITS, such that no source and no target, whatever its white space, is in two of them.
 
+    Where pairs name their language, a text may be a source here and a target there; then none is in two of them at all.
     Pairs that share a side belong together; which groups are held out depends on their contents and `seed` alone.
     """
     groups = sorted(_groups(pairs), key=lambda group: min(split_position(pairs[i].target, seed) for i in group))
@@ -196,10 +241,10 @@ def _groups(pairs: Sequence[Pair]) -> Iterable[list[int]]:
             parent[place] = place = parent[parent[place]]
         return place
 
-    first: dict[tuple[int, bytes], int] = {}
+    first: dict[tuple[bool, bytes], int] = {}
     for place, pair in enumerate(pairs):
-        for side, text in enumerate((pair.source, pair.target)):
-            other = first.setdefault((side, text_digest(text)), place)
+        for is_target, text in ((False, pair.source), (True, pair.target)):
+            other = first.setdefault((is_target and not pair.to, text_digest(text)), place)
             parent[root(place)] = root(other)
     groups: dict[int, list[int]] = {}
     for place in range(len(pairs)):

@@ -6,22 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from bimo.runtime import USAGE, UserError
 from bimo.text.language import script_of
 from bimo.tokens.tokenizer import Tokenizer
 
-__all__ = ["Way", "choose_tag", "tag_named", "tags_of"]
+__all__ = ["choose_tag", "tag_named", "tags_of"]
 
 _TAG = re.compile(r">>(.+)<<")
-
-
-class Way(NamedTuple):
-    """How pairs are read: from source to target, or `back`, after the ids of a tag where there are several ways."""
-
-    back: bool = False
-    tag: tuple[int, ...] = ()
 
 
 def tag_named(language: str) -> str:

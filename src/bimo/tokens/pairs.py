@@ -7,15 +7,15 @@ encoder that a source is over, and what the decoder learns to write.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from bimo.runtime import DATA_REFUSED, UserError
+from bimo.text.pairs import Pair
 from bimo.tokens.batches import permuted
-from bimo.tokens.directions import Way
 from bimo.tokens.shards import TokenShards, TokenWriter
 from bimo.tokens.tokenizer import Tokenizer, in_batches
 
@@ -35,15 +35,16 @@ class PairBatch(NamedTuple):
 def pack_pairs(
     folder: Path,
     split: str,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[Pair],
     tokenizer: Tokenizer,
     *,
     longest: int,
-    ways: Sequence[Way] = (Way(),),
+    tags: Mapping[str, int],
 ) -> dict[str, int]:
-    """Write the pairs whose sides have at most `longest` ids, tag and end included, each of the `ways`.
+    """Write the pairs whose sides have at most `longest` ids, tag and end included.
 
-    Returns counts of pairs and tokens.
+    `tags` has the id that stands before a source for the language that its target is in; a pair that names none has
+    none. Returns counts of pairs and tokens.
     """
     names = [f"{split}-source", f"{split}-target"]
     too_long = bytes_ = 0
@@ -51,18 +52,16 @@ def pack_pairs(
         TokenWriter(folder, names[0], vocabulary=tokenizer.vocabulary, end=tokenizer.end) as sources,
         TokenWriter(folder, names[1], vocabulary=tokenizer.vocabulary, end=tokenizer.end) as targets,
     ):
-        for texts in in_batches("\t".join(pair) for pair in pairs):
-            sides = list(zip(*(text.split("\t") for text in texts), strict=True))
-            encoded = [tokenizer.encode_batch(list(side)) for side in sides]
-            for way in ways:
-                source, target = reversed(encoded) if way.back else encoded
-                tagged = ([*way.tag, *ids] for ids in source)
-                entries = zip(tagged, target, sides[not way.back], strict=True)
-                fitting = [entry for entry in entries if max(len(entry[0]), len(entry[1])) < longest]
-                sources.write([ids for ids, _, _ in fitting])
-                targets.write([ids for _, ids, _ in fitting])
-                bytes_ += sum(len(text.encode()) for _, _, text in fitting)
-                too_long += len(texts) - len(fitting)
+        for texts in in_batches(f"{pair.to}\t{pair.source}\t{pair.target}" for pair in pairs):
+            languages, *sides = zip(*(text.split("\t") for text in texts), strict=True)
+            source, target = (tokenizer.encode_batch(list(side)) for side in sides)
+            tagged = ([tags[to], *ids] if to else ids for to, ids in zip(languages, source, strict=True))
+            entries = zip(tagged, target, sides[1], strict=True)
+            fitting = [entry for entry in entries if max(len(entry[0]), len(entry[1])) < longest]
+            sources.write([ids for ids, _, _ in fitting])
+            targets.write([ids for _, ids, _ in fitting])
+            bytes_ += sum(len(text.encode()) for _, _, text in fitting)
+            too_long += len(texts) - len(fitting)
     return {
         "pairs": targets.documents,
         "too_long": too_long,
