@@ -9,6 +9,7 @@ import pytest
 import torch
 from writing import WAYS, complete, open_way
 
+from bimo.generate import batching
 from bimo.generate.batching import PROMPT_ROWS, Batch, Request
 from bimo.generate.engine import write_reference
 from bimo.generate.sample import Sampling
@@ -136,6 +137,33 @@ def test_cancelling_frees_the_slot_at_once(counted: Callable[..., Counted]) -> N
     batch.cancel(second)
     assert not batch.busy
     assert batch.step() == []
+
+
+@pytest.mark.parametrize("place", ["reading", "choosing"])
+def test_a_step_that_was_interrupted_is_made_again(
+    counted: Callable[..., Counted], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = counted(2)
+    expected = complete(steps, [Request([5, 6, 7], 9, GREEDY), Request([8], 4, GREEDY)])
+    batch, answers = Batch(steps), {1: [], 2: []}
+    batch.add(Request([5, 6, 7], 9, GREEDY))
+    batch.add(Request([8], 4, GREEDY))
+    owner, name = (steps, "step") if place == "reading" else (batching, "_choose_all")
+    undisturbed = getattr(owner, name)
+
+    def interrupted(*given: object) -> None:
+        undisturbed(*given)
+        monkeypatch.setattr(owner, name, undisturbed)
+        raise KeyboardInterrupt
+
+    for moment in range(12):
+        if moment in (0, 3):
+            monkeypatch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                batch.step()
+        for written in batch.step():
+            answers[written.ticket].append(written.token)
+    assert [answers[1], answers[2]] == expected
 
 
 def test_a_long_prompt_does_not_keep_others_waiting(counted: Callable[..., Counted]) -> None:

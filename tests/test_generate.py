@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from writing import WAYS, write
 
-from bimo.generate.batching import Request
+from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.engine import LanguageModel, _until, generate, load, write_reference
 from bimo.generate.sample import Sampling
 from bimo.models.scoring import rolling_windows
@@ -128,6 +128,29 @@ def test_text_streams_as_the_ids_decode(language_model: LanguageModel, prompt: s
     pieces = list(language_model.generate(prompt, max_tokens=60, sampling=WIDE, seed=3))
     assert "".join(pieces) == tokenizer.decode(expected)
     assert len(pieces) > 20
+
+
+def test_an_interrupted_call_leaves_nothing_behind(
+    language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = language_model.samples("The", count=3, max_tokens=8, seed=1)
+    step, steps = Batch.step, []
+
+    def interrupted(batch: Batch) -> list[Written]:
+        steps.append(step(batch))
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return steps[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            language_model.samples("The", count=3, max_tokens=8, seed=1)
+    started = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "step", lambda batch: (started.append(batch.slots - batch.free_slots), step(batch))[1])
+        assert language_model.samples("The", count=3, max_tokens=8, seed=1) == expected
+    assert started[0] == 0  # nobody sits there any more
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WIDE, NARROW])

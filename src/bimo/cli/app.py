@@ -17,7 +17,7 @@ import typer
 
 from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, t
 
-__all__ = ["app", "asked_lines", "is_text", "piped_lines", "require_least", "show", "verb"]
+__all__ = ["app", "asked_lines", "piped_lines", "require_least", "show", "verb"]
 
 app = typer.Typer(
     name="bimo",
@@ -40,6 +40,7 @@ def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
         def guarded(*arguments: Any, **options: Any) -> None:
             try:
                 choose_waiting()
+                _require_text(options)
                 function(*arguments, **options)
                 sys.stdout.flush()  # what cannot be printed shows here, not when Python ends
             except (Exception, KeyboardInterrupt) as error:
@@ -52,6 +53,15 @@ def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
         return guarded
 
     return register
+
+
+def _require_text(options: dict[str, Any]) -> None:
+    """Raises UserError for what was given with bytes that are no text; paths may have any."""
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and not _is_text(one):
+                sentence = "What was given as {name} holds bytes that are no text in UTF-8."
+                raise UserError(sentence, code=USAGE, name=name.strip("_").replace("_", "-"))
 
 
 def _drop_output() -> None:
@@ -104,7 +114,7 @@ def require_least(options: dict[str, tuple[int, int]]) -> None:
             raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
 
 
-def is_text(argument: str) -> bool:
+def _is_text(argument: str) -> bool:
     """Python hands on what it cannot decode as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in argument)
 
@@ -115,15 +125,22 @@ def piped_lines() -> Iterator[str]:
 
 
 def asked_lines(sign: str, *, quiet: bool) -> Iterator[str]:
-    """What is typed or piped in, line by line, without empty ones; on a terminal a sign asks for each."""
+    """What is typed or piped in, line by line, without empty ones; on a terminal a sign asks for each.
+
+    Raises UserError at bytes that are no text.
+    """
     asking = sys.stdin.isatty() and not quiet
     while True:
         if asking:
             print(sign, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
+        read = sys.stdin.buffer.readline()
+        if not read:
             if asking:
                 print(file=sys.stderr)
             return
+        try:
+            line = read.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError("A line of the input holds bytes that are no text in UTF-8.", code=USAGE) from None
         if line.strip():
             yield line.rstrip("\r\n")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import is_text, piped_lines, require_least, show, verb
+from bimo.cli.app import piped_lines, require_least, show, verb
 from bimo.cli.options import Device, Json, ModelPath, Quiet, Seed
 from bimo.console import Console
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
@@ -36,7 +36,7 @@ def embed(
         raise UserError("Give a text or --in, not both.", code=USAGE)
     if out is not None and out.suffix.lower() != ".npy":
         raise UserError("--out must end in .npy, but is {path}.", code=USAGE, path=out)
-    texts: Iterable[str] = [_text(text)] if text else read_lines(lines) if lines is not None else piped_lines()
+    texts: Iterable[str] = [text] if text else read_lines(lines) if lines is not None else piped_lines()
     embedder, console = open_embedder(model, device=device), Console(quiet=quiet)
     found = embedder.stream(texts)
     if out is not None:
@@ -70,7 +70,7 @@ def similar(
     from bimo.tasks.embed.examples import read_lines
 
     require_least({"best": (best, 1), "seed": (seed, 0)})
-    given = [*map(_text, texts or [])]
+    given = [*(texts or [])]
     asked = sum((lines is not None and bool(given), pairs, clusters is not None))
     if lines is None and (len(given) != 2 or asked):
         raise UserError("Give two texts, or a file of texts with --in.", code=USAGE)
@@ -113,9 +113,3 @@ def similar(
         as_json=json,
         lines=lambda: [f"{match.cosine:.4f}\t{match.text}" for match in matches],
     )
-
-
-def _text(text: str) -> str:
-    if not is_text(text):
-        raise UserError("The text holds bytes that are no text in UTF-8.", code=USAGE)
-    return text

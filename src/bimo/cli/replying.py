@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import asked_lines, is_text, require_least, show, verb
+from bimo.cli.app import asked_lines, require_least, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -40,7 +40,7 @@ def answer(
     require_least({"passages": (passages, 1)})
     if not documents:
         raise UserError("bimo answer needs documents to answer from: name a file or a folder with --from.", code=USAGE)
-    asked = [_text(question)] if question.strip() else (_text(line.strip()) for line in asked_lines("? ", quiet=quiet))
+    asked = [question] if question.strip() else (line.strip() for line in asked_lines("? ", quiet=quiet))
     found = find_answers(
         model,
         asked,
@@ -59,9 +59,3 @@ def answer(
             print()
         for line in answer_lines(facts):
             print(line, flush=True)
-
-
-def _text(question: str) -> str:
-    if not is_text(question):
-        raise UserError("The question holds bytes that are no text in UTF-8.", code=USAGE)
-    return question

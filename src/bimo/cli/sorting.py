@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bimo.cli.app import is_text, piped_lines, show, verb
+from bimo.cli.app import piped_lines, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -73,8 +73,6 @@ def _require_fitting(*, text: str, file: Path | None, why: bool, abstain: float,
         raise UserError("--why explains one text, not two.", code=USAGE)
     if not 0 <= abstain <= 1:
         raise UserError("--abstain must lie between 0 and 1, but is {abstain}.", code=USAGE, abstain=abstain)
-    if not is_text(text) or not is_text(second):
-        raise UserError("The text holds bytes that are no text in UTF-8.", code=USAGE)
 
 
 def _classify_file(classifier: Any, file: Path, column: list[str], abstain: float, console: Console) -> None:

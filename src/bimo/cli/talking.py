@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import asked_lines, is_text, require_least, show, verb
+from bimo.cli.app import asked_lines, require_least, show, verb
 from bimo.cli.options import (
     AdapterFolder,
     Device,
@@ -30,7 +30,7 @@ from bimo.cli.options import (
     TopP,
 )
 from bimo.console import Console
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import t
 
 
 @verb(t("Talk with a model: each line of the input is a message, until it ends."))
@@ -65,13 +65,13 @@ def chat(
         console.say("Chat", t("goes on after {count:,} messages", count=len(messages)))
     if system:
         told = messages[1:] if messages and messages[0]["role"] == "system" else messages
-        messages = [{"role": "system", "content": _text(system)}, *told]
+        messages = [{"role": "system", "content": system}, *told]
     language_model = load(model, device=device, adapter=adapter)
     language_model.chat.require_usable()  # before anybody has typed anything
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     for line in asked_lines("> ", quiet=quiet):
         forgotten, interrupted = conversation.forgotten, False
-        with _listening() as asked_to_stop, contextlib.closing(conversation.ask(_text(line))) as pieces:
+        with _listening() as asked_to_stop, contextlib.closing(conversation.ask(line)) as pieces:
             for piece in pieces:
                 if not json:
                     print(piece, end="", flush=True)
@@ -104,9 +104,3 @@ def _listening() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _text(line: str) -> str:
-    if not is_text(line):
-        raise UserError("The message holds bytes that are no text in UTF-8.", code=USAGE)
-    return line

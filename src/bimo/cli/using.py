@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bimo.cli.app import is_text, require_least, show, verb
+from bimo.cli.app import require_least, show, verb
 from bimo.cli.options import (
     AdapterFolder,
     Choices,
@@ -106,8 +106,6 @@ def generate(
     from bimo.generate.sample import Sampling
 
     require_least({"max-tokens": (max_tokens, 1), "samples": (samples, 1), "seed": (seed, 0)})
-    if not is_text(prompt):
-        raise UserError("The prompt holds bytes that are no text in UTF-8.", code=USAGE)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     constraint = _constraint(regex, json_schema, choice, stop)
     header = _header(model, set_ or [])
@@ -162,8 +160,6 @@ def _constraint(regex: str, schema: Path | None, choices: list[str] | None, stop
     named = [option for option, there in {**asked, "--stop": bool(stop)}.items() if there]
     if any(asked.values()) and len(named) > 1:
         raise UserError("{first} and {second} cannot be kept to together.", code=USAGE, first=named[0], second=named[1])
-    if not all(map(is_text, [regex, *(choices or ())])):
-        raise UserError("The form holds bytes that are no text in UTF-8.", code=USAGE)
     if regex:
         return constraints.regex(regex)
     if schema is not None:

@@ -122,26 +122,29 @@ class Batch:
         return self.slots - len(self._running)
 
     def step(self) -> list[Written]:
-        """Read what is due and write one token of each sequence whose prompt was read."""
+        """Read what is due and write one token of each sequence whose prompt was read.
+
+        A step that an error or a signal ends has changed nothing: the next one begins where it did.
+        """
         while self._waiting and self.free_slots:
             self._seat(self._waiting.popleft())
         budget = PROMPT_ROWS
         tokens: list[int] = []
         slots: list[int] = []
         positions: list[int] = []
+        reading: list[tuple[_Sequence, list[int]]] = []
         ready: list[_Sequence] = []
         wanted: list[int] = []
         for sequence in self._running:
             now = sequence.unread[: 1 if len(sequence.unread) == 1 else budget]
             if len(sequence.unread) > 1:
                 budget -= len(now)
-            remembered = self._remembered[sequence.slot]
+            start = len(self._remembered[sequence.slot])
             tokens += now
             slots += [sequence.slot] * len(now)
-            positions += range(len(remembered), len(remembered) + len(now))
-            remembered += now
-            del sequence.unread[: len(now)]
-            if not sequence.unread:
+            positions += range(start, start + len(now))
+            reading.append((sequence, now))
+            if len(now) == len(sequence.unread):
                 ready.append(sequence)
                 wanted.append(len(tokens) - 1)
         if not tokens:
@@ -149,11 +152,15 @@ class Batch:
         logits = self._steps.step(
             *(np.array(numbers, dtype=np.int32) for numbers in (tokens, slots, positions, wanted))
         )
-        return self._write(ready, logits)
+        chosen = _choose_all(ready, logits)
+        for sequence, now in reading:
+            self._remembered[sequence.slot] += now
+            del sequence.unread[: len(now)]
+        return self._write(ready, chosen)
 
-    def _write(self, ready: list[_Sequence], logits: np.ndarray) -> list[Written]:
+    def _write(self, ready: list[_Sequence], chosen: list[int]) -> list[Written]:
         written = []
-        for sequence, token in zip(ready, _choose_all(ready, logits), strict=True):
+        for sequence, token in zip(ready, chosen, strict=True):
             last = self._note(sequence, token)
             written.append(Written(sequence.ticket, token, last))
             if last:

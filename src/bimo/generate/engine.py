@@ -43,7 +43,7 @@ class Likelihood(NamedTuple):
 class LanguageModel:
     """A model with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
-    It writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where those are
+    The compiled core writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where those are
     others than what stands between documents.
     """
 
@@ -91,7 +91,8 @@ class LanguageModel:
         """Stream what follows `prompt`, piece by piece, up to the end of the text, a stop string or max_tokens.
 
         With a `constraint`, as `bimo.generate.constraints` makes them, the whole of it has that form; a stop string
-        would cut it. Several streams of one model may be read by turns; they are then written together.
+        would cut it. Several streams of one model may be read by turns: one for which there is no slot waits until those
+        before it are written to their end.
         """
         return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed, constraint)))
 
@@ -167,9 +168,14 @@ class LanguageModel:
         tickets = [self._batch.add(request) for request in requests]
         for ticket in tickets:
             self._unread[ticket] = deque()
-        while self._batch.busy:
-            self._write()
-        return [[written.token for written in self._unread.pop(ticket)] for ticket in tickets]
+        try:
+            while self._batch.busy:
+                self._write()
+            return [[written.token for written in self._unread[ticket]] for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                self._batch.cancel(ticket)
+                del self._unread[ticket]
 
     def _request(
         self, prompt: str, max_tokens: int, sampling: Sampling, seed: int, constraint: Automaton | None
