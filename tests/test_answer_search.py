@@ -50,6 +50,7 @@ def test_vectors_help_where_words_are_others():
     index = PassageIndex(["dog", "cat", "tree"], embed=embed)
     assert PassageIndex(["dog", "cat", "tree"]).search("feline", 3) == []
     assert index.search("feline", 1) == [1]
+    assert PassageIndex(["dog"], embed=embed).search("cat", 3) == [0]
     assert fuse(np.array([0.0, 2.0, 4.0]), np.array([5.0, 5.0, 5.0])).tolist() == [0.0, 0.5, 1.0]
 
 

@@ -189,6 +189,8 @@ HOSTILE = {
     "joining by its method": NESTED.format("(ns.x | join('')).join(ns.x | join('') | list)", ""),
     "blocks that double": "{% set a %}" + 1000 * "x" + "{% endset %}" + 40 * "{% set a %}{{ a }}{{ a }}{% endset %}",
     "quotes of quotes": "{{ messages" + 60 * " | tojson" + " }}",
+    "rounding to a power": "{{ 5 | round(-1000000000) }}",
+    "rounding up to a power": "{{ 5.5 | round(1000000000, 'ceil') }}",
     "a long text in a loop": "{% set x %}{% for i in range(99999) %}" + 60000 * "y" + "{% endfor %}{% endset %}",
     "brackets": "{{" + 30000 * "(" + 30000 * ")" + "}}",
     "conditions in conditions": 3000 * "{% if a %}",
@@ -205,6 +207,16 @@ def test_hostile_templates_end_in_a_sentence(kind):
     with pytest.raises(UserError, match="chat template"):
         ChatTemplate(HOSTILE[kind]).render([{"role": "user", "content": "hi"}], answer=True)
     assert time.thread_time() - before < 2
+
+
+def test_separators_of_json_are_short():
+    source = (
+        "{% set ns = namespace(x='a') %}{% for i in range(19) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+        "{{ range(10000) | list | tojson(separators=(ns.x, ':')) | length }}"
+    )
+    assert int(ChatTemplate(source).render([], answer=False)) < 200_000
+    assert ChatTemplate("{{ [1, 2] | tojson(separators=(',', ':')) }}").render([], answer=False) == "[1,2]"
+    assert ChatTemplate("{{ 2.345 | round(2) }} {{ 7.1 | round(0, 'ceil') }}").render([], answer=False) == "2.35 8.0"
 
 
 def test_a_template_may_refuse_messages_in_its_own_words():

@@ -66,6 +66,11 @@ def test_rows_that_are_none_are_told(tmp_path, model):
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"question": "?", "choices": "ab", "answer": "z"}])
     with pytest.raises(UserError, match="holds no question of the form “multiple choice”"):
         evaluate(model, wrong)
+    choices = {"question": "?", "choices": ["3", "4", "5"]}
+    bad = [{**choices, "answer": answer} for answer in ("", "AB", -1, 3, "D")]
+    bad += [{**choices, "answer": 0, "choices": {"text": ["3", "4"], "label": ["A", "B"]}}]
+    with pytest.raises(UserError, match="holds no question"):
+        evaluate(model, write_rows(tmp_path / "bad.jsonl", bad))
 
 
 def test_the_likeliest_answer_is_the_one_that_counts(tmp_path, model):

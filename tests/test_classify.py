@@ -220,6 +220,12 @@ def test_several_labels_and_none(tmp_path):
     assert [set(verdict.labels) for verdict in found] == [{"colour", "size"}, set(), {"colour"}]
 
 
+def test_combinations_that_are_all_different_are_learned(tmp_path):
+    rows = [{"text": f"text {i}", "labels": labels} for i, labels in enumerate((["a"], ["b"], ["a", "b"], ["c"]))]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tune(None, tmp_path / "rows.jsonl", out=tmp_path / "model", task="classify")["several"]
+
+
 def test_rare_labels_are_found(tmp_path):
     """Nineteen of twenty are of one label: whoever always says so has a macro-F1 below 0.5."""
     rows = "".join(f"say {i} again and again,usual\n" for i in range(285)) + "".join(

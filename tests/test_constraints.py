@@ -99,6 +99,7 @@ def test_distances_are_those_of_the_shortest_texts() -> None:
         *((r"a\b", r"\\b"), ("(?=a)b", "look ahead"), ("(?<!a)b", "look ahead"), (r"(a)\1", "reference to a group")),
         *(("(?i)a", "holds"), ("(^a)b", r"holds \^"), ("a*+", "gives nothing back"), ("(?P<n>a)(?P=n)", "holds")),
         ("a$b", r"holds \$"),
+        (r"\ud83d\ude00", r"holds \\ud83d"),
     ],
 )
 def test_what_asks_for_context_is_refused_by_name(pattern: str, part: str) -> None:
@@ -174,6 +175,7 @@ PERSON = {
         ({}, ["null", "[[1], {}]", '{"a": [2e3, "x"]}'], ["", "nul", "[[[[]]]]"]),
         ({"type": "object", "additionalProperties": {"type": "null"}}, ["{}", '{"k":null, "":null}'], ['{"k":1}']),
         ({"required": ["k"]}, ['{"k": [1]}'], ["{}", "[]"]),
+        ({"enum": ["\ud800", "a"]}, ['"a"'], ['"\\ud800"']),
     ],
 )
 def test_schemas(schema: Any, accepted: list[str], refused: list[str]) -> None:

@@ -321,6 +321,13 @@ def test_pairs_that_are_all_tied_are_split_by_their_first_texts(place: Path, tmp
     assert (len(train.rows), len(held_out.rows), held_out.shared) == (162, 18, True)
     assert {pair.source for pair in train.rows}.isdisjoint(pair.source for pair in held_out.rows)
     assert not read_examples(place / "pairs.tsv").split(seed=0)[1].shared
+    chains = [f"tell the story of {one}\ttell the story of {one + 1}" for one in range(400) if one % 4 != 3]
+    (tmp_path / "b.tsv").write_text("\n".join(chains) + "\n")
+    sides = [
+        {text for pair in half.rows for text in (pair.source, pair.target)}
+        for half in read_examples(tmp_path / "b.tsv").split(seed=0)
+    ]
+    assert sides[0].isdisjoint(sides[1])
 
 
 def test_too_few_examples_are_refused(place: Path, tmp_path: Path) -> None:

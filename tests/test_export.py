@@ -114,6 +114,38 @@ def test_every_format_comes_back_to_our_own_reader(to: str, form: str, model: Pa
 
 
 @pytest.mark.usefixtures("alone")
+def test_the_tokens_that_end_an_answer_go_along(model: Path, tmp_path: Path) -> None:
+    """Also where `config.json` alone names them: transformers reads `generation_config.json` first."""
+    folder = tmp_path / "two-ends"
+    shutil.copytree(model, folder)
+    (folder / "generation_config.json").unlink()
+    end = open_source(model).tokenizer.end
+    settings = read_json(folder / "config.json") | {"eos_token_id": [end, 40]}
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    export(folder, to="hf", out=tmp_path / "hf")
+    assert read_json(tmp_path / "hf" / "generation_config.json")["eos_token_id"] == sorted([end, 40])
+    export(tmp_path / "hf", to="gguf", out=tmp_path / "a.gguf")
+    assert read_gguf(tmp_path / "a.gguf").ends == {end, 40}
+    generation = tmp_path / "hf" / "generation_config.json"
+    generation.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="other tokens end an answer"):
+        export(folder, to="hf", out=tmp_path / "hf", check=True)
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_export_takes_the_place_of_an_earlier_one_but_of_nothing_else(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hub"
+    for _ in range(2):
+        export(model, to="hf", out=out)
+    (out / ".git").mkdir()
+    (out / ".git" / "HEAD").write_text("ref: main", encoding="utf-8")
+    with pytest.raises(UserError, match=r"holds what is not of the earlier export, such as \.git/HEAD") as refusal:
+        export(model, to="hf", out=out)
+    assert refusal.value.code == USAGE
+    assert (out / ".git" / "HEAD").read_text(encoding="utf-8") == "ref: main"
+
+
+@pytest.mark.usefixtures("alone")
 def test_a_gguf_file_becomes_a_folder_and_a_file_again(model: Path, tmp_path: Path) -> None:
     export(model, to="gguf", out=tmp_path / "a.gguf", weights="f32")
     export(tmp_path / "a.gguf", to="hf", out=tmp_path / "folder")
@@ -337,6 +369,7 @@ def test_wrong_usage_is_a_sentence(model: Path, tmp_path: Path) -> None:
         ({"to": "onyx"}, "--to must be one of hf, gguf, ctranslate2, onnx, but is onyx"),
         ({"to": "hf", "weights": "int8"}, "For hf the weights can be f32, f16, bf16, but not int8"),
         ({"to": "gguf", "weights": "q5_k"}, "For gguf the weights can be .*q4_1, but not q5_k"),
+        ({"to": "gguf", "out": Path()}, "is no name"),
         ({"to": "gguf", "out": foreign}, "exists and is no export of Bimo's"),
         (
             {"to": "gguf", "out": tmp_path / "no.gguf", "check": True, "weights": "f16"},

@@ -26,9 +26,11 @@ from bimo.models.families import FAMILIES
 from bimo.models.heads import Head
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import USAGE, UserError
+from bimo.tasks.embed.embedder import open_embedder
 from bimo.tokens.masking import with_mask_token
 from bimo.tokens.tokenizer import Tokenizer, with_padding
 from bimo.weights.huggingface import load_encoder, load_translator, save_encoder, save_translator
+from bimo.weights.sentence_transformers import SentenceLayout, read_layout, write_layout
 
 pytest.importorskip("ctranslate2")
 pytest.importorskip("onnxruntime")
@@ -257,6 +259,21 @@ def test_they_become_folders_of_transformers(
         assert found["largest_difference"] < 1e-4
     (tmp_path / "out" / "tokenizer.json").stat()
     export(tmp_path / "out", to="hf", out=tmp_path / "again")
+
+
+def test_how_vectors_are_made_and_answers_judged_goes_along(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = write_encoder_folder(tmp_path / "sentences", tiny_tokenizer, HEADS["none"])
+    write_layout(folder, SentenceLayout(pooling="cls", normalize=True, context=16), width=24)
+    (folder / "bimo").mkdir()
+    (folder / "bimo" / "answering.json").write_text('{"threshold": 3.5}', encoding="utf-8")
+    out = tmp_path / "out"
+    export(folder, to="hf", out=out)
+    assert read_layout(out) == read_layout(folder)
+    np.testing.assert_allclose(open_embedder(out).embed(["hello"]), open_embedder(folder).embed(["hello"]), atol=1e-6)
+    assert (out / "bimo" / "answering.json").read_bytes() == (folder / "bimo" / "answering.json").read_bytes()
+    write_layout(out, SentenceLayout(pooling="mean", normalize=True, context=16), width=24)
+    with pytest.raises(UserError, match="vectors of sentences are made in another way"):
+        export(folder, to="hf", out=out, check=True)
 
 
 @pytest.mark.parametrize(("family", "to"), [("encoder", "onnx"), ("seq2seq", "ctranslate2")])

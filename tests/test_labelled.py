@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
-from bimo.text.labelled import Labelled, fold_numbers, read_labelled, split_labelled
+from bimo.tasks.folder import write_refused
+from bimo.text.labelled import Labelled, fold_numbers, held_out_places, read_labelled, split_labelled
 
 
 def written(path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -125,6 +129,44 @@ def test_folds_spread_each_label():
         sizes = np.bincount([fold for fold, one in zip(folds, examples, strict=True) if one.labels == (label,)])
         assert sizes.max() - sizes.min() <= 1
     assert folds[-1] == 4
+
+
+def test_combinations_of_labels_that_are_met_once_are_spread_as_well():
+    names = "abcdefghij"
+    examples = [
+        Labelled(f"text {i}", tuple(name for place, name in enumerate(names) if (i + 1) >> place & 1))
+        for i in range(1000)
+    ]
+    sizes = np.bincount(fold_numbers(examples, 5, seed=0))
+    assert sizes.min() >= 0.9 * 200
+    assert 0.05 < len(split_labelled(examples, seed=0)[1]) / 1000 < 0.2
+
+
+def test_of_every_label_some_texts_are_held_out_however_many_labels_there_are():
+    examples = [Labelled(f"text {i} {j}", (f"label {i}",)) for i in range(500) for j in range(6)]
+    held_out = held_out_places(examples, 1 / 8, seed=0)
+    assert {example.labels for example, held in zip(examples, held_out, strict=True) if held} == {
+        (f"label {i}",) for i in range(500)
+    }
+
+
+def test_half_characters_and_times_and_broken_files_are_no_error_of_ours(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(4)] + [{"text": "\ud83d", "label": "a"}]
+    found = read_labelled(written(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert [one.detail for one in found.refused] == ["it holds half a character"]
+    write_refused(tmp_path, found.refused)
+    times = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)] * 4
+    texts = [f"some longer text {i}" for i in range(4)]
+    table = pyarrow.table({"words": texts, "dept": ["x", "y", "x", "y"], "made": times})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_labelled(tmp_path / "a.parquet").labels == ["x", "y"]
+    for label in ("pos", "neg"):
+        (tmp_path / "folders" / label).mkdir(parents=True)
+        written(tmp_path / "folders" / label / "a.txt", f"a {label} text")
+    written(tmp_path / "folders" / "pos" / "b.txt.gz", "no gzip at all")
+    found = read_labelled(tmp_path / "folders")
+    assert len(found.examples) == 2
+    assert len(found.refused) == 1
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,11 @@ def test_the_same_value_has_the_same_stand_in_however_it_is_written():
     assert re.sub(r"\D", "", first) == re.sub(r"\D", "", second) != "13912345678"
 
 
+def test_machines_stay_apart_where_only_their_dots_differ():
+    first, second = (pseudonymise(text, find_personal(text), b"k") for text in ("IP 192.168.1.11", "IP 192.168.11.1"))
+    assert first != second
+
+
 def test_counts_and_samples_hold_no_value():
     redactor = Redactor("mask")
     for number, each in enumerate(development()):

@@ -59,7 +59,8 @@ def test_other_shapes_hold_the_same(tmp_path):
         found = read(tmp_path, value, name)
         assert {one.answers for one in found.kept} == {(Span("The cat", 0),)}
         assert set(found.forms) == {form}
-    refused = read(tmp_path, [flat, nothing]).refused
+    assert [one.answers for one in read(tmp_path, [flat, nothing]).kept] == [(Span("The cat", 0),), ()]
+    refused = read(tmp_path, [flat, {**flat, "answers": {"text": [" "], "answer_start": [0]}}]).refused
     assert [one.detail for one in refused] == ["it has no answers, and does not say that there is none"]
     packed = tmp_path / "packed.json.gz"
     packed.write_bytes(gzip.compress(json.dumps(squad(ask(CAT))).encode()))

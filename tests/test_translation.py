@@ -230,8 +230,8 @@ def test_one_model_goes_both_ways(two_ways: Path) -> None:
     assert [found.unknown for found in translator.translate(["The zorblax is here."])] == [("zorblax",)]
     with pytest.raises(UserError, match=r"does not translate to fr\. --to zh\|en"):
         list(translator.translate(mixed, to="fr"))
-    with pytest.raises(UserError, match="Say with --to"):
-        list(translator.translate(["123"]))
+    numbers = list(translator.translate([ROWS[0][0], "2024", " ", ""]))
+    assert [found.text for found in numbers[1:]] == ["2024", " ", ""]
 
 
 def test_tags_are_tokens_that_no_text_can_spell(two_ways: Path) -> None:
@@ -297,6 +297,15 @@ def test_one_model_goes_where_a_column_said(three_ways: Path, pairs: Path) -> No
     counts = Counter(pair.to for pair in read_split(three_ways / "bimo" / "data", "test"))
     assert {way["to"]: way["pairs"] for way in evaluate(three_ways, held_out)["directions"]} == counts
     assert [way["to"] for way in evaluate(three_ways, pairs)["directions"]] == ["zh", "en"]
+
+
+def test_a_model_of_one_way_is_measured_that_way(whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    pairs = read_split(whole / "bimo" / "data", "validation")
+    turned = tmp_path / "turned.tsv"
+    turned.write_text("".join(f"{pair.target}\t{pair.source}\n" for pair in pairs), encoding="utf-8")
+    straight = evaluate(whole, whole / "bimo" / "data" / "pairs" / "validation.tsv")["directions"]
+    assert evaluate(whole, turned)["directions"] == straight
 
 
 def test_a_file_in_the_other_order_is_measured_the_right_way_round(two_ways: Path, tmp_path: Path) -> None:

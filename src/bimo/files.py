@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,8 +124,7 @@ def parse_json(raw: bytes, *, where: Path) -> Any:
     def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            double = next(name for name in names if names.count(name) > 1)
+            double = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise _damaged(where, t("{name} stands in it twice", name=ascii(double)[:80]))
         return found
 

@@ -118,6 +118,7 @@ def test_what_will_not_do_is_refused_in_one_sentence(tuned, tmp_path):
         ): "made from another model, file or",
         ("tune", "model", "talk.jsonl", "--out", "x", "--task", "sing"): "--task must be one of answer, chat",
         ("tune", "model", "talk.jsonl", "--out", "x", "--lora", "--rank", "0"): "rank must be at least 1",
+        ("tune", "model", "talk.jsonl", "--out", "x", "--rank", "4"): "add --lora",
     }
     for arguments, sentence in cases.items():
         done = warm_bimo(*arguments, cwd=home, given=b"hi\n")

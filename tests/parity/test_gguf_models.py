@@ -106,7 +106,7 @@ SHAPES = {
 
 
 def source_of(model: Decoder, tokenizer: Tokenizer) -> Source:
-    return Source("ink", model.config, stored_weights(model), tokenizer, TEMPLATE, {})
+    return Source("ink", model.config, stored_weights(model), tokenizer, TEMPLATE, {}, frozenset([tokenizer.end]))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -30,8 +30,10 @@ def tune(
         list[str] | None, typer.Option("--column", help=t("What a column is called in the file: label=stars."))
     ] = None,
     lora: Annotated[bool, typer.Option("--lora", help=t("Leave the model as it is and learn an adapter."))] = False,
-    rank: Annotated[int, typer.Option("--rank", help=t("How wide the adapter is."))] = 8,
-    alpha: Annotated[float, typer.Option("--alpha", help=t("The adapter counts alpha / rank times."))] = 16.0,
+    rank: Annotated[int | None, typer.Option("--rank", help=t("How wide the adapter is; 8."))] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help=t("The adapter counts alpha / rank times; 16."))
+    ] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", help=t("Matrices to adapt, such as query; none takes all."))
     ] = None,
@@ -69,9 +71,15 @@ def tune(
     if len(paths) > 2:
         sentence = "bimo tune takes a model and a file, but got {count} paths."
         raise UserError(sentence, code=USAGE, count=len(paths))
+    if not lora and (rank is not None or alpha is not None or target):
+        raise UserError("--rank, --alpha and --target are about an adapter: add --lora.", code=USAGE)
     model = paths[0] if len(paths) == 2 else None
+    usual = LoRAConfig()
+    adapter = LoRAConfig(
+        usual.rank if rank is None else rank, usual.alpha if alpha is None else alpha, tuple(target or ())
+    )
     settings = TuneConfig(
-        lora=LoRAConfig(rank=rank, alpha=alpha, targets=tuple(target or ())) if lora else None,
+        lora=adapter if lora else None,
         epochs=epochs,
         minutes=minutes,
         rate=rate,

@@ -44,7 +44,7 @@ def classify(
 ) -> None:
     from bimo.tasks.classify.classifier import explain, open_classifier, verdicts
 
-    _require_fitting(text=text, file=file, why=why, abstain=abstain, second=second)
+    _require_fitting(text=text, file=file, why=why, abstain=abstain, second=second, json=json)
     named = tuple(filter(None, (label.strip() for label in labels.replace("，", ",").split(","))))
     classifier = open_classifier(model, labels=named, examples=examples, device=device)
     console = Console(quiet=quiet)
@@ -64,9 +64,11 @@ def classify(
         print(json_format.dumps(verdict.facts(), ensure_ascii=False) if json else line, flush=at_once == 1)
 
 
-def _require_fitting(*, text: str, file: Path | None, why: bool, abstain: float, second: str) -> None:
+def _require_fitting(*, text: str, file: Path | None, why: bool, abstain: float, second: str, json: bool) -> None:
     if text and file is not None:
         raise UserError("Either a text or --file is classified, not both.", code=USAGE)
+    if json and file is not None:
+        raise UserError("A table comes out as a table, so --json has no place beside --file.", code=USAGE)
     if (why or second) and not text:
         raise UserError("--why and --second go with one text: bimo classify MODEL TEXT.", code=USAGE)
     if why and second:

@@ -73,8 +73,11 @@ def _causal_choice(row: dict[str, Any]) -> Question:
 
 def _multiple_choice(row: dict[str, Any]) -> Question:
     answers, right = row["choices"], row["answer"]
+    if not isinstance(answers, list) or len(answers) < 2:
+        raise ValueError
     if isinstance(right, str):
-        right = LETTERS.index(right.strip().upper()) if right.strip().upper() in LETTERS else answers.index(right)
+        letter = right.strip().upper()
+        right = LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else answers.index(right)
     return Question(row["question"], tuple(f" {text}" for text in answers), int(right))
 
 
@@ -104,7 +107,8 @@ def read_questions(path: Path, form: Form, *, console: Console = SILENT) -> list
     for number, row in _rows(path, lambda rejected: console.warn(str(rejected))):
         try:
             question = form.read(row)
-            question.answers[question.right]
+            if not 0 <= question.right < len(question.answers):
+                raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             console.warn(
                 t("{where} is no question of the form “{form}”", where=place_in(path.name, number), form=form.name)

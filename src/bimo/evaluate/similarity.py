@@ -38,7 +38,7 @@ def evaluate_similarity(model: Path, file: Path, *, console: Console = SILENT) -
             found=examples.describe(),
         )
     console.say("Read", examples.describe())
-    tell_refused(examples.refused, console)
+    tell_refused(examples.refused, console, kept=False)
     firsts, seconds = [pair.source for pair in examples.rows], [pair.target for pair in examples.rows]
     found = measure_similarity(open_embedder(model), firsts, seconds, np.array(examples.scores))
     return {"task": "similarity", "model": str(model), "file": str(file), "refused": len(examples.refused), **found}

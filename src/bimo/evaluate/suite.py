@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,6 @@ SHOWN_SAMPLES = 3
 
 FREE = Sampling(temperature=1.0, top_p=1.0)
 """What the model itself says, not cut to its likeliest words: the fair setting for counting copies."""
-
-MOST_TRAINING_CHARACTERS = 20_000_000
-"""Of training text, evenly sampled, that is searched for copies; the facts say how much it was."""
 
 
 def evaluate(
@@ -165,14 +162,23 @@ def _free_writing(
             update(len(samples), t("to look for copies of the training text"))
     if controls is not None:
         samples = [controls.without_header(sample) for sample in samples]
-    texts = (document.text for document in read_stored(data / "documents", "train"))
-    searched = sample_evenly(texts, MOST_TRAINING_CHARACTERS)
-    copying = copying_facts(samples, searched, reference_texts=held_out)
+    learned = Stages(data).known("documents")["train"]["characters"]
+    with console.progress("Searching", learned) as update:
+        copying = copying_facts(samples, _searched(data, update), reference_texts=held_out)
     shown = model.samples(count=SHOWN_SAMPLES, max_tokens=SAMPLE_TOKENS, seed=1)
     return {
-        "copying": {**copying, "characters_searched": sum(map(len, searched))},
+        "copying": copying,
         "samples": [{"prompt": "", "text": text} for text in shown],
     }
+
+
+def _searched(data: Path, update: Callable[[float, str], None]) -> Iterator[str]:
+    """All training text; a share of it would hide as large a share of the copies."""
+    done = 0
+    for document in read_stored(data / "documents", "train"):
+        yield document.text
+        done += len(document.text)
+        update(done, t("the training text for what the model wrote"))
 
 
 def evaluation_lines(facts: dict[str, Any]) -> list[str]:

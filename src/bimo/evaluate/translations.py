@@ -12,6 +12,7 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_file
 from bimo.generate.translator import Translation, Translator, careful_lines, load
 from bimo.runtime import USAGE, UserError, t
+from bimo.stages import Stages
 from bimo.text.language import script_of
 from bimo.text.pairs import Pair, PairFile, read_pairs
 
@@ -33,7 +34,7 @@ def evaluate_translations(
     tags = translators[0].tags
     if any(other.tags.keys() != tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
-    ways = _ways(read_pairs(source, known=tags.keys()), [*tags])
+    ways = _ways(read_pairs(source, known=tags.keys()), [*tags], learned=_learned(model))
     return {
         "task": "translate",
         "file": source.name,
@@ -43,15 +44,22 @@ def evaluate_translations(
     }
 
 
-def _ways(found: PairFile, languages: list[str]) -> list[tuple[str, list[Pair]]]:
+def _learned(model: Path) -> tuple[str, ...]:
+    """The languages, told by their scripts, that a model of ours translates from and into; empty for another's."""
+    data = model / "bimo" / "data"
+    return tuple(Stages(data).known("tokens")["columns"]["languages"]) if (data / "pairs").is_dir() else ()
+
+
+def _ways(found: PairFile, languages: list[str], learned: tuple[str, ...]) -> list[tuple[str, list[Pair]]]:
     """The pairs of a file by the language that they are translated into, as the file or the script of its sides says;
     both ways, where it does not say and the model knows them. Raises UserError when neither tells."""
+    back = [Pair(pair.target, pair.source) for pair in found.pairs]
     if not languages:
-        return [("", found.pairs)]
+        turned = len({*learned}) == 2 and found.columns.languages == learned[::-1]
+        return [("", back if turned else found.pairs)]
     if found.columns.to:
         named = [(to, [pair for pair in found.pairs if pair.to == to]) for to in languages]
         return [(to, pairs) for to, pairs in named if pairs]
-    back = [Pair(pair.target, pair.source) for pair in found.pairs]
     source, target = found.columns.names
     # A file need not name its columns as the one that was learned from: what two texts of one script are is then their
     # place, the language of the targets being the first that was learned.

@@ -5,7 +5,9 @@ B texts, T tokens.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ from bimo.export.comparison import other_ids, other_model, other_predictions
 from bimo.export.hf import load_there
 from bimo.generate.beam import padded
 from bimo.models.encoder import Encoder
+from bimo.runtime import t
+from bimo.tasks.answer.reading import CALIBRATION_FILE
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.bert import CLASSES
 from bimo.weights.huggingface import load_encoder, save_encoder
 from bimo.weights.onnx import open_onnx, write_onnx
+from bimo.weights.sentence_transformers import SentenceLayout, holds_layout, read_layout, write_layout
 
 __all__ = ["compare_bert", "compare_onnx", "write_encoder", "write_encoder_as_onnx"]
 
@@ -38,10 +43,22 @@ def write_encoder_as_onnx(path: Path, folder: Path) -> None:
 
 
 def write_encoder(path: Path, folder: Path) -> None:
-    """The encoder in a model folder, with its head and its tokenizer, as a folder of BERT's."""
+    """The encoder in a model folder, with its head and its tokenizer, as a folder of BERT's; how it makes vectors of
+    sentences, or when it holds an answer for right, comes along."""
     model, tokenizer = load_encoder(folder), load_tokenizer(folder)
     save_encoder(path, model, pad=tokenizer.special_id("pad_token"))
     tokenizer.save(path, context=model.config.context)
+    if holds_layout(folder):
+        write_layout(path, _layout(folder, model), width=model.config.width)
+    if (calibration := folder / "bimo" / CALIBRATION_FILE).is_file():
+        (path / "bimo").mkdir()
+        shutil.copyfile(calibration, path / "bimo" / CALIBRATION_FILE)
+
+
+def _layout(folder: Path, model: Encoder) -> SentenceLayout:
+    """How vectors of sentences are made, after how many tokens they are cut written out."""
+    layout = read_layout(folder)
+    return replace(layout, context=layout.context or model.config.context)
 
 
 def compare_onnx(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -55,6 +72,8 @@ def compare_bert(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, 
     model, tokenizer = load_encoder(folder), load_tokenizer(folder)
     written, again = load_encoder(path), load_tokenizer(path)
     faults = other_model(model, written)
+    if _layout(folder, model) != _layout(path, written):
+        faults.append(t("vectors of sentences are made in another way"))
     same = [_framed(tokenizer, text) == _framed(again, text) for text in texts]
     try:
         engine, theirs, their_tokenizer = load_there(path, CLASSES[model.config.head.kind])

@@ -39,7 +39,9 @@ def write_hf(folder: Path, source: Source, form: str) -> None:
     special = {f"{role}_id": number for role, number in source.special.items() if role in ("bos_token", "pad_token")}
     settings = model_config_to_hf(source.config, end=source.tokenizer.end) | special
     write_json(folder / "config.json", settings | {"dtype": str(dtype).removeprefix("torch.")})
-    write_json(folder / "generation_config.json", source.generation)
+    ends = sorted(source.ends)
+    generation = source.generation | {"eos_token_id": ends[0] if len(ends) == 1 else ends}
+    write_json(folder / "generation_config.json", generation)
     source.tokenizer.save(folder, context=source.config.context)
     if source.template is not None:
         with replacing(folder / TEMPLATE_FILE) as part:

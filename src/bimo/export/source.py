@@ -25,7 +25,8 @@ __all__ = ["Source", "open_gguf", "open_source"]
 class Source:
     """A decoder with all that goes with it; weights under our names, in whatever format they were stored.
 
-    `template` is the Jinja template of a chat; `generation` is what `generation_config.json` says.
+    `template` is the Jinja template of a chat; `generation` is what `generation_config.json` says; `ends` are the ids
+    that end an answer.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Source:
     tokenizer: Tokenizer
     template: str | None
     generation: dict[str, Any]
+    ends: frozenset[int]
 
     def with_weights(self, weights: Mapping[str, StoredMatrix]) -> Source:
         """The same with its weights as a format rounds them."""
@@ -64,6 +66,7 @@ def open_source(path: Path) -> Source:
         model.tokenizer,
         folder_template(path),
         read_json(generation) if generation.is_file() else {},
+        model.ends | {model.tokenizer.end},
     )
 
 
@@ -72,11 +75,13 @@ def open_gguf(path: Path) -> Source:
     stored = read_gguf(path)
     template = stored.metadata.get(TEMPLATE_KEY)
     ids = {role: stored.metadata[key] for role, key in ROLES.items() if key in stored.metadata and role != "unk_token"}
+    tokenizer = gguf_tokenizer(stored.metadata)
     return Source(
         path.stem,
         stored.config,
         stored.weights,
-        gguf_tokenizer(stored.metadata),
+        tokenizer,
         template if isinstance(template, str) else None,
         {f"{role}_id": number for role, number in ids.items()},
+        stored.ends | {tokenizer.end},
     )

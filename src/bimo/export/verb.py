@@ -38,6 +38,9 @@ PROMPT_CHARACTERS = 60
 LOSS_CHARACTERS = 20_000
 """Of held-out text on which the loss by rounding is measured."""
 
+MOST_ENDS = 2
+"""Tokens that end an answer which every format has room for."""
+
 SENTENCES = (
     "会议决定，下周三之前由研发部提交报告。",
     "话说天下大势，分久必合，合久必分。",
@@ -70,6 +73,8 @@ def export(
     Raises UserError, and leaves `out` as it was, when the two differ by more than the format allows.
     """
     model, out = Path(model), Path(out)
+    if not out.name:
+        raise UserError("{path} is no name for what is to be written. Choose another --out.", code=USAGE, path=out)
     family = _family(model)
     require_target(to, family)
     if other := OTHER_TARGETS.get((family, to)):
@@ -185,7 +190,7 @@ def _keep(
                 faults=t("; ").join(faults),
             )
         if folder:
-            write_json(_kept(part, folder=True), facts)
+            write_json(_kept(part, folder=True), facts | {"files": _files(part)})
     if not folder:
         write_json(_kept(out, folder=False), facts)
 
@@ -197,11 +202,20 @@ def _kept_format(kept: Path) -> str:
 
 
 def _require_place(out: Path, kept: Path, *, check: bool) -> None:
-    """Nothing but an earlier export is overwritten."""
+    """Nothing but an earlier export is overwritten, and no file that somebody put beside it."""
     if check and not out.exists():
         raise UserError("There is no {path} to check.", code=USAGE, path=out)
     if not check and out.exists() and not kept.exists():
         raise UserError("{path} exists and is no export of Bimo's. Choose another --out.", code=USAGE, path=out)
+    if not check and out.is_dir():
+        others = {*_files(out)} - {*read_json(kept).get("files", []), kept.relative_to(out).as_posix()}
+        if others:
+            raise UserError(
+                "{path} also holds what is not of the earlier export, such as {name}. Choose another --out.",
+                code=USAGE,
+                path=out,
+                name=min(others),
+            )
 
 
 def _held_out(model: Path, data: Path | None, console: Console) -> tuple[list[str], list[str], str | None]:
@@ -277,6 +291,9 @@ def _reopened(rounded: Source, written: Source) -> list[str]:
         faults.append(t("the chat template is another"))
     if (written.special, written.tokenizer.begin) != (rounded.special, rounded.tokenizer.begin):
         faults.append(t("special tokens are others"))
+    unsaid = rounded.ends - written.ends
+    if written.ends - rounded.ends or (unsaid and len(written.ends) < MOST_ENDS):
+        faults.append(t("other tokens end an answer"))
     return faults
 
 
@@ -284,6 +301,11 @@ def _same_tokens(expected: Tokenizer, found: Tokenizer) -> bool:
     """Whether all ids mean the same and merges are the same; ids that a model has beyond its tokens may have names."""
     merges = [json.loads(each.inner.to_str())["model"].get("merges") for each in (expected, found)]
     return expected.inner.get_vocab().items() <= found.inner.get_vocab().items() and merges[0] == merges[1]
+
+
+def _files(folder: Path) -> list[str]:
+    """Paths of the files in a folder, from there."""
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir())
 
 
 def _size(path: Path) -> int:

@@ -43,8 +43,8 @@ class Likelihood(NamedTuple):
 class LanguageModel:
     """A model with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
-    The compiled core writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where those are
-    others than what stands between documents.
+    The compiled core writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where
+    those are others than what stands between documents.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class LanguageModel:
         """Stream what follows `prompt`, piece by piece, up to the end of the text, a stop string or max_tokens.
 
         With a `constraint`, as `bimo.generate.constraints` makes them, the whole of it has that form; a stop string
-        would cut it. Several streams of one model may be read by turns: one for which there is no slot waits until those
-        before it are written to their end.
+        would cut it. Several streams of one model may be read by turns: one for which there is no slot waits until
+        those before it are written to their end.
         """
         return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed, constraint)))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError, pick_device, t
+from bimo.text.language import UNKNOWN, script_of
 from bimo.text.untranslated import untranslated, words_in
 from bimo.tokens.directions import choose_tag, tags_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -61,8 +62,8 @@ class Translator:
         """The translation of each text, in their order; `ahead` are read first, to search like lengths together.
 
         `to` is the language of the targets where the model knows several; without it each text goes to the one that it
-        is not in. An empty text is translated as one. What is longer than the model reads is cut at its end. Raises
-        UserError when the model does not know `to`, or when a text does not tell.
+        is not in. A text without letters then stays as it is, and so does an empty one. What is longer than the model
+        reads is cut at its end. Raises UserError when the model does not know `to`, or when a text does not tell.
         """
         texts = iter(texts)
         choose_tag(self.tags, "", to or next(iter(self.tags), ""))
@@ -72,8 +73,9 @@ class Translator:
     def _window(self, texts: list[str], beams: Beams, to: str) -> list[Translation]:
         limit = self.model.config.context - 1 - bool(self.tags)
         encoded = self.tokenizer.encode_batch(texts)
-        done: list[Translation] = [Translation("", 0.0, [])] * len(texts)
-        order = sorted((i for i, ids in enumerate(encoded) if ids), key=lambda i: len(encoded[i]))
+        done: list[Translation] = [Translation(text, 0.0, []) for text in texts]
+        asked = [i for i, ids in enumerate(encoded) if ids and (to or not self.tags or script_of(texts[i]) != UNKNOWN)]
+        order = sorted(asked, key=lambda i: len(encoded[i]))
         for start in range(0, len(order), TOGETHER):
             group = order[start : start + TOGETHER]
             sources = [[*choose_tag(self.tags, texts[i], to), *encoded[i][:limit], self.tokenizer.end] for i in group]

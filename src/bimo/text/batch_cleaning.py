@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -92,7 +92,7 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
     """
     import pyarrow as pa
 
-    refused: list[Rejected] = []
+    refused = deque[Rejected]()
     reading = Reading(refused.append, passage_characters, options.text_column, options.controls)
     counts: Counter[str] = Counter()
     pieces = list(read_pieces(batch.files, reading, refused)) if batch.files else batch.pieces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -30,15 +31,15 @@ class Batch:
     last: str = ""
 
 
-def read_pieces(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Piece]:
+def read_pieces(files: Iterable[SourceFile], reading: Reading, refused: deque[Rejected]) -> Iterator[Piece]:
     """All documents of all files and, where they stood, the pieces that `reading` put into `refused`."""
     for file in files:
         for document in read_file(file, reading):
             while refused:
-                yield refused.pop(0)
+                yield refused.popleft()
             yield document
         while refused:
-            yield refused.pop(0)
+            yield refused.popleft()
 
 
 def file_stretches(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
@@ -55,7 +56,7 @@ def file_stretches(files: Iterable[SourceFile]) -> Iterator[list[SourceFile]]:
         yield stretch
 
 
-def make_batches(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Batch]:
+def make_batches(files: Iterable[SourceFile], reading: Reading, refused: deque[Rejected]) -> Iterator[Batch]:
     """Light formats are read here, one file after the other; what takes long to read is left to who gets the batch."""
     number = 0
     for stretch in file_stretches(files):
@@ -64,7 +65,7 @@ def make_batches(files: Iterable[SourceFile], reading: Reading, refused: list[Re
             number += 1
 
 
-def _batches_of(files: Iterable[SourceFile], reading: Reading, refused: list[Rejected]) -> Iterator[Batch]:
+def _batches_of(files: Iterable[SourceFile], reading: Reading, refused: deque[Rejected]) -> Iterator[Batch]:
     number = before = covered = characters = 0
     pieces: list[Piece] = []
     apart: list[SourceFile] = []

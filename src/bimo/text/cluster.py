@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import os
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +111,7 @@ class CleanStretch:
         set_language(self.language)
         os.environ["RAYON_NUM_THREADS"] = "1"
         home = self.home(rank)
-        refused: list[Rejected] = []
+        refused = deque[Rejected]()
         reading = Reading(refused.append, self.passage_characters, self.options.text_column, self.options.controls)
         batches = []
         for batch in make_batches(self.stretches[rank], reading, refused):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -110,7 +110,7 @@ def collect_documents(
 
     files = find_sources(sources, out=out, cannot_open=cannot_open)
     total = estimate_bytes(files)
-    refused: list[Rejected] = []
+    refused = deque[Rejected]()
     reading = Reading(refused.append, passage_characters(total), options.text_column, options.controls)
     share = options.validation_share or validation_share(total)
     if workers is None:

@@ -19,8 +19,8 @@ from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.clean import normalize
 from bimo.text.dedup import text_digest
 from bimo.text.documents import Rejected
-from bimo.text.opening import OpenFile, Reading
-from bimo.text.readers import ending_of, read_rows
+from bimo.text.opening import Reading
+from bimo.text.readers import open_lines, read_rows
 from bimo.text.rejections import place_in
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position
@@ -170,7 +170,7 @@ def choose_labelled_columns(
     text = text or next((plain[key] for key in TEXT_KEYS if key in plain and plain[key] != labels), None)
     if labels is None and label:
         free = [name for name in names if name not in (text, second)]
-        counts = {name: len({json.dumps(value, ensure_ascii=False) for value in values[name]}) for name in free}
+        counts = {name: len({json.dumps(value, default=str) for value in values[name]}) for name in free}
         likely = [name for name in free if 2 <= counts[name] <= max(2, MOST_LABELS * len(values[name]))]
         labels = min(likely, key=counts.__getitem__, default=None)
     if text is None:
@@ -198,27 +198,36 @@ def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.n
     return numbers
 
 
-def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    """(to learn from, held out): of each label about HELD_OUT, decided by the texts and `seed` alone.
+def held_out_places(examples: Sequence[Labelled], share: float, *, seed: int) -> np.ndarray:
+    """Whether each example is held out, bool [N]: of each label about `share` and one text at least.
 
-    A label's only text is learned from.
+    Which ones depends on the texts and `seed` alone; a label's only text is learned from.
     """
-    share = min(HELD_OUT, MOST_HELD_OUT / max(1, len(examples)))
-    held_out: set[int] = set()
+    held_out = np.zeros(len(examples), dtype=bool)
     for group in _by_labels(examples, seed):
         if len(group) > 1:
-            held_out.update(group[: max(1, round(share * len(group)))])
+            held_out[group[: max(1, round(share * len(group)))]] = True
+    return held_out
+
+
+def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """(to learn from, held out): about HELD_OUT, as in held_out_places."""
+    share = min(HELD_OUT, MOST_HELD_OUT / max(1, len(examples)))
+    held_out = held_out_places(examples, share, seed=seed)
     sides: tuple[list[Labelled], list[Labelled]] = [], []
-    for place, example in enumerate(examples):
-        sides[place in held_out].append(example)
+    for example, held in zip(examples, held_out.tolist(), strict=True):
+        sides[held].append(example)
     return sides
 
 
 def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[int]]:
-    """Places of the examples of each label, in an order that their texts decide."""
-    groups: dict[tuple[str, ...], list[int]] = {}
+    """Places of the examples of each label, in an order that their texts decide; of several labels the rarest counts:
+    most combinations of labels are met once, and could be spread over nothing."""
+    texts = Counter(label for example in examples for label in example.labels)
+    groups: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
-        groups.setdefault(example.labels, []).append(place)
+        rarest = min(example.labels, key=lambda label: (texts[label], label), default="")
+        groups.setdefault(rarest, []).append(place)
     for group in groups.values():
         group.sort(key=lambda place: split_position(f"{examples[place].text}\n{examples[place].second}", seed))
     return groups.values()
@@ -295,12 +304,11 @@ def _folder_examples(path: Path, refused: list[Rejected]) -> Iterator[tuple[int,
         if not inner.is_dir() or inner.name.startswith("."):
             continue
         for file in find_sources([inner]):
-            packed = file.path.suffix.lower() if file.path.suffix.lower() in (".gz", ".zst") else ""
-            opened = OpenFile(file, Reading(refused.append), packed=packed, ending=ending_of(file))
-            text = _text("\n".join(line for _, line in opened.lines()))
+            before = len(refused)
+            text = _text("\n".join(line for _, line in open_lines(file, Reading(refused.append))))
             if text:
                 yield 0, Labelled(text, (inner.name,))
-            elif not opened.refused:
+            elif len(refused) == before:
                 refused.append(Rejected(f"{inner.name}/{file.name}", 0, "empty", t("there is no text in it"), ""))
 
 

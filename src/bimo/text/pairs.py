@@ -216,13 +216,14 @@ def _language(cells: Sequence[str]) -> str:
     return script_of(" ".join(cells[:200]))
 
 
-def split_pairs(pairs: Sequence[Pair], *, seed: int) -> dict[str, list[Pair]]:
+def split_pairs(pairs: Sequence[Pair], *, seed: int, alike: bool = False) -> dict[str, list[Pair]]:
     """Pairs by SPLITS, such that no source and no target, whatever its white space, is in two of them.
 
-    Where pairs name their language, a text may be a source here and a target there; then none is in two of them at all.
+    A text may be a source here and a target there, where pairs name their language or the sides are `alike`; then none
+    is in two of them at all.
     Pairs that share a side belong together; which groups are held out depends on their contents and `seed` alone.
     """
-    groups = sorted(_groups(pairs), key=lambda group: min(split_position(pairs[i].target, seed) for i in group))
+    groups = sorted(_groups(pairs, alike), key=lambda group: min(split_position(pairs[i].target, seed) for i in group))
     room = max(1, min(_HELD_MOST, round(_HELD_SHARE * len(pairs))))
     held: dict[str, list[int]] = {name: [] for name in SPLITS}
     for group in groups:
@@ -232,7 +233,7 @@ def split_pairs(pairs: Sequence[Pair], *, seed: int) -> dict[str, list[Pair]]:
     return {name: [pairs[i] for i in sorted(chosen)] for name, chosen in held.items()}
 
 
-def _groups(pairs: Sequence[Pair]) -> Iterable[list[int]]:
+def _groups(pairs: Sequence[Pair], alike: bool) -> Iterable[list[int]]:
     """Places of pairs that are tied by a shared source or target, directly or by others."""
     parent = list(range(len(pairs)))
 
@@ -244,7 +245,7 @@ def _groups(pairs: Sequence[Pair]) -> Iterable[list[int]]:
     first: dict[tuple[bool, bytes], int] = {}
     for place, pair in enumerate(pairs):
         for is_target, text in ((False, pair.source), (True, pair.target)):
-            other = first.setdefault((is_target and not pair.to, text_digest(text)), place)
+            other = first.setdefault((is_target and not (pair.to or alike), text_digest(text)), place)
             parent[root(place)] = root(other)
     groups: dict[int, list[int]] = {}
     for place in range(len(pairs)):

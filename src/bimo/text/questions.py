@@ -134,9 +134,11 @@ def _question(row: int, context: Any, asked: Any, found: Questions) -> Question:
             raise _NoQuestion(t("it has no {what}", what=what))
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise _NoQuestion(t("its {what} holds half a character", what=what))
-    if asked.get("is_impossible") is True or asked.get("answers") == []:
+    answers_given = asked.get("answers")
+    texts = answers_given.get("text") if isinstance(answers_given, dict) else answers_given
+    if asked.get("is_impossible") is True or texts == []:
         return Question(row, question, context, (), ())
-    given = list(_answers(asked.get("answers")))
+    given = list(_answers(answers_given))
     if not given:
         raise _NoQuestion(t("it has no answers, and does not say that there is none"))
     placed = [_placed(context, text, start) for text, start in given]

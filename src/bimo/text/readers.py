@@ -38,6 +38,7 @@ _PACKED = (".gz", ".zst")
 _LINES = (".jsonl", ".ndjson")
 _FIRST_ROWS = 100
 _FIRST_CHARACTERS = 1 << 22
+_HALF = re.compile("[\ud800-\udfff]")
 _JSON_GAP = (re.compile(r"\s*"), re.compile(r"[\s,]*"))
 
 
@@ -358,10 +359,25 @@ def _delimited_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
     values = _json_values(source) if source.ending == ".json" else _parse_lines(source, source.lines())
     for number, value in values:
-        if isinstance(value, dict):
-            yield number, value
+        if not isinstance(value, dict):
+            source.refuse(number, "bad_row", t("not an object with names"), _shown(value))
+        elif _holds_half(value):
+            source.refuse(number, "bad_row", t("it holds half a character"), _shown(value))
         else:
-            source.refuse(number, "bad_row", t("not an object with names"), json.dumps(value, ensure_ascii=False))
+            yield number, value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+def _holds_half(value: Any) -> bool:
+    """Whether a JSON value spells a lone surrogate, which no text holds and no file can be written with."""
+    if isinstance(value, dict):
+        return any(map(_holds_half, [*value, *value.values()]))
+    if isinstance(value, list):
+        return any(map(_holds_half, value))
+    return isinstance(value, str) and _HALF.search(value) is not None
 
 
 def _stored_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -44,7 +44,12 @@ def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...]
         return ()
     others = [name for name in tags if name != script_of(text)]
     if not to and len(others) != 1:
-        raise UserError("Say with --to which language to translate to. {known}", code=USAGE, known=_known(list(tags)))
+        raise UserError(
+            "Say with --to which language to translate to, for “{text}” does not tell. {known}",
+            code=USAGE,
+            text=text[:60],
+            known=_known(list(tags)),
+        )
     return (tags[to or others[0]],)
 
 

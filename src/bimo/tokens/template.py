@@ -28,6 +28,10 @@ MOST_TEXT = 1 << 24
 MOST_SECONDS = 0.5
 """Of processor time."""
 LARGEST_NUMBER = 1 << 40
+MOST_DIGITS = 15
+"""That a number is rounded to: more a float does not have."""
+LONGEST_SEPARATOR = 8
+"""Characters between values of JSON."""
 
 STRING_METHODS = frozenset(
     (
@@ -100,7 +104,7 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
         )
         counted = {name: self._counting(self.filters[name]) for name in FILTERS}
         self.filters = {**counted, "join": self._join, "replace": self._replace}
-        self.filters |= {"string": self.concatenate, "tojson": self._json}
+        self.filters |= {"string": self.concatenate, "tojson": self._json, "round": self._round}
         kept = {name: self.globals[name] for name in ("range", "dict", "namespace")}
         self.globals = {**kept, "raise_exception": _refuse, "strftime_now": _now}
         self.begin()
@@ -194,9 +198,18 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
         self.spend(len(parts) * len(str(self.plain(between))))
         return str(between).join(parts)
 
+    def _round(self, value: Any, precision: Any = 0, method: str = "common") -> Any:
+        # Python would raise 10 to the precision, whatever it is, and no clock is read meanwhile.
+        if not isinstance(precision, int) or abs(precision) > MOST_DIGITS:
+            raise _TooMuch
+        return jinja2.filters.do_round(self.plain(value), precision, method)  # type: ignore[arg-type]
+
     def _json(self, value: Any, indent: int | None = None, **options: Any) -> str:
         kept: dict[str, Any] = {"ensure_ascii": False, "indent": min(indent or 0, 8) or None}
-        kept |= {name: options[name] for name in ("ensure_ascii", "separators", "sort_keys") if name in options}
+        kept |= {name: options[name] for name in ("ensure_ascii", "sort_keys") if name in options}
+        separators = self.plain(options.get("separators"))
+        if separators is not None:
+            kept["separators"] = tuple(str(one)[:LONGEST_SEPARATOR] for one in separators)
         return self.counted(json.dumps(self.plain(value), **kept))
 
 

@@ -35,7 +35,8 @@ from bimo.weights.names import renamed
 __all__ = ["PARTS", "GGUFModel", "read_gguf", "turned_heads_of"]
 
 PARTS = ("query", "key", "value")
-ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+END_OF_TURN = "tokenizer.ggml.eot_token_id"
+ENDS = ("tokenizer.ggml.eos_token_id", END_OF_TURN)
 
 MAGIC = b"GGUF"
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}

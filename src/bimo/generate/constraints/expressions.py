@@ -87,7 +87,9 @@ ANYTHING = Characters(((0, SURROGATES[0] - 1), (SURROGATES[1] + 1, LAST)))
 
 
 def literal(text: str) -> Expression:
-    """This text alone."""
+    """This text alone; nothing where it holds half a character (a surrogate), which no text does."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return NOTHING
     return Sequence(tuple(Characters(((ord(character), ord(character)),)) for character in text))
 
 

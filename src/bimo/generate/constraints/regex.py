@@ -169,7 +169,10 @@ class _Parser:
         octal = re.compile(r"0|[1-3][0-7]{2}").match(self.pattern, self.place - 1)
         if letter.isdigit() and not octal:
             raise self._refusal(t("a reference to a group"))
+        start = self.place
         code = self._code_point(letter)
+        if 0xD800 <= code <= 0xDFFF:
+            raise self._refusal("\\" + self.pattern[start - 1 : self.place])
         return Characters(((code, code),))
 
     def _code_point(self, letter: str) -> int:

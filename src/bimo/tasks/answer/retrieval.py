@@ -52,12 +52,16 @@ class PassageIndex:
         self._embed, self._vectors = embed, units(embed(texts)) if embed else None
 
     def search(self, question: str, count: int) -> list[int]:
-        """The numbers of the passages that fit best, the best first; none that has nothing to do with the question."""
+        """The numbers of the passages that fit best, the best first.
+
+        By words alone none is found that shares no term with the question; by vectors every passage fits somewhat.
+        """
         scores = self.scores(question)
-        return [int(number) for number in np.argsort(-scores, kind="stable")[:count] if scores[number] > 0]
+        best = np.argsort(-scores, kind="stable")[:count]
+        return [int(number) for number in best if self._embed is not None or scores[number] > 0]
 
     def scores(self, question: str) -> np.ndarray:
-        """How well each passage fits [P]; 0 is not at all."""
+        """How well each passage fits [P]; without vectors 0 is not at all."""
         shared = self._shared(question)
         if self._embed is None or self._vectors is None:
             return shared

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bimo.baselines import sample_evenly
 from bimo.console import Console
@@ -38,6 +39,7 @@ __all__ = [
     "sample_lines",
     "save_tuned",
     "training_line",
+    "untuned",
     "wins",
 ]
 
@@ -109,24 +111,29 @@ def bits_per_byte(model: LanguageModule, general: General | None) -> float | Non
     return sum(score.nats for score in scores) / math.log(2) / general.bytes
 
 
+def untuned(opened: OpenedModel, device: torch.device) -> LanguageModel:
+    """The model as it was; it has a copy of the weights, so nobody keeps it while another is tuned."""
+    return LanguageModel(opened.source, opened.tokenizer, device=device, ends=opened.ends, chat=opened.chat)
+
+
 def replies(model: LanguageModel, prompts: Sequence[Sequence[Message]]) -> list[str]:
     """What the model says to each, always its likeliest token."""
     return ["".join(model.reply(prompt, max_tokens=SAMPLE_TOKENS, sampling=GREEDY)) for prompt in prompts]
 
 
-def save_tuned(out: Path, tuning: Tuning, opened: OpenedModel, chat: ChatFormat) -> LanguageModel:
+def save_tuned(out: Path, tuning: Tuning, opened: OpenedModel, device: torch.device, chat: ChatFormat) -> LanguageModel:
     """Write what was learned, an adapter or a model, with its template; returns what the files say."""
     model: Any = tuning.model
     with replacing(out / TEMPLATE_FILE) as part:
         part.write_text(chat.template.source, encoding="utf-8", newline="")
     if tuning.adapter is not None:
         save_adapter(out, tuning.adapter, model.config, base=str(opened.path))
-        return load(opened.path, adapter=out)
+        return load(opened.path, adapter=out, device=device.type)
     tokenizer = opened.tokenizer
     end = tokenizer.end if chat.closing is None else chat.closing
     save_model(out, model, end=end, begin=tokenizer.begin[0] if tokenizer.begin else None)
     tokenizer.save(out, context=model.config.context)
-    return load(out)
+    return load(out, device=device.type)
 
 
 def wins(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from bimo.console import Console
-from bimo.generate.engine import LanguageModel
 from bimo.intervals import mean_interval
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.chat.before_after import (
@@ -23,6 +22,7 @@ from bimo.tasks.chat.before_after import (
     sample_lines,
     save_tuned,
     training_line,
+    untuned,
     wins,
 )
 from bimo.tasks.chat.decoders import Split, tune_decoder
@@ -160,8 +160,7 @@ def _tune(
     model = opened.decoder(device=device)
     model.compute_dtype = number_format(out, device)
     prompts = [[*example.messages] for example in duels.examples]
-    untuned = LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat)
-    said = [replies(untuned, prompts)]
+    said = [replies(untuned(opened, device), prompts)]
     held_out = duels.held_out
     lengths = answer_lengths(held_out)
     bits, likely = [bits_per_byte(model, general)], [log_likelihoods_of_both(model, held_out) / lengths]
@@ -180,7 +179,7 @@ def _tune(
     facts["divergence"] = divergence(model, reference, [*(duel.chosen for duel in held_out)])
     bits.append(bits_per_byte(model, general))
     likely.append(log_likelihoods_of_both(model, held_out) / lengths)
-    said.append(replies(save_tuned(out, tuning, opened, duels.format), prompts))
+    said.append(replies(save_tuned(out, tuning, opened, device, duels.format), prompts))
     samples = [
         {"messages": prompt, "reference": example.chosen, "rejected": example.rejected, "before": one, "after": other}
         for prompt, example, one, other in zip(prompts, duels.examples, *said, strict=True)

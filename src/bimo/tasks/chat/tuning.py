@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from bimo.console import Console
-from bimo.generate.engine import LanguageModel
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.chat.before_after import (
     General,
@@ -21,6 +20,7 @@ from bimo.tasks.chat.before_after import (
     sample_lines,
     save_tuned,
     training_line,
+    untuned,
     wins,
 )
 from bimo.tasks.chat.decoders import Split, tune_decoder
@@ -124,8 +124,7 @@ def _tune(
     model.compute_dtype = number_format(out, device)
     format_, examples = lessons.format, [conversation.first_exchange for conversation in lessons.examples]
     prompts = [prompt for prompt, _ in examples]
-    untuned = LanguageModel(opened.source, opened.tokenizer, ends=opened.ends, chat=opened.chat)
-    said = [replies(untuned, prompts)]
+    said = [replies(untuned(opened, device), prompts)]
     bits, likely = [bits_per_byte(model, general)], [likelihoods_per_token(model, lessons.held_out)]
     bytes_ = sum(len(opened.tokenizer.decode(lesson.answer).encode()) for lesson in lessons.held_out)
     tuning = Tuning(
@@ -141,7 +140,7 @@ def _tune(
     facts = tuning.run()
     bits.append(bits_per_byte(model, general))
     likely.append(likelihoods_per_token(model, lessons.held_out))
-    said.append(replies(save_tuned(out, tuning, opened, format_), prompts))
+    said.append(replies(save_tuned(out, tuning, opened, device, format_), prompts))
     samples = [
         {"messages": prompt, "reference": reference, "before": one, "after": other}
         for (prompt, reference), one, other in zip(examples, *said, strict=True)
@@ -166,7 +165,8 @@ def tune_lines(facts: dict[str, Any]) -> list[str]:
             high=after["bits_per_byte"],
         ),
         t(
-            "Of {answers:,} held-out conversations the answers of {wins:,} became likelier, of {losses:,} less likely",
+            "Of {answers:,} held-out conversations, or parts that a template lays out anew, the answers of {wins:,} "
+            "became likelier, of {losses:,} less likely",
             **facts["answers"],
         ),
         general_line(facts),

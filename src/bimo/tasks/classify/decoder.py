@@ -48,6 +48,7 @@ class DecoderClassifier:
             question.format(text=_joined([one.text], [one.second])[0][:LONGEST_TEXT])
             + answer.format(label=one.labels[0])
             for one in self.examples
+            if one.labels
         )
         prompts = [above + question.format(text=text[:LONGEST_TEXT]) for text in (NOTHING[script], *texts)]
         answers = [answer.format(label=label).rstrip("\n") for label in self.labels]

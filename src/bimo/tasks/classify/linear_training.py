@@ -25,13 +25,13 @@ from bimo.tasks.classify.measures import (
     macro_f1s,
     truth_matrix,
 )
-from bimo.text.labelled import Labelled, fold_numbers
+from bimo.text.labelled import Labelled, fold_numbers, held_out_places
 
 __all__ = ["Trained", "train_linear"]
 
 FEW_TEXTS = 3000
-"""Below, what to choose is tried on each of FOLDS parts; from here on, on one of FOLDS_OF_MANY."""
-FOLDS, FOLDS_OF_MANY = 5, 8
+"""Below, what to choose is tried on each of FOLDS parts; from here on, on SHARE_OF_MANY of the texts."""
+FOLDS, SHARE_OF_MANY = 5, 1 / 8
 TINY = 300
 """With fewer texts than this n-grams count that were met once."""
 MOST_WEIGHTS = 50_000_000
@@ -94,11 +94,9 @@ def train_linear(
     truth = truth_matrix([example.labels for example in examples], labels)
     counted = [_counted(part) for part in _parts([_whole(example) for example in examples])]
     hashes, counts = ([one for part in counted for one in part[place]] for place in (0, 1))
-    folds = fold_numbers(examples, FOLDS if len(examples) < FEW_TEXTS else FOLDS_OF_MANY, seed=seed)
-    tried = range(FOLDS) if len(examples) < FEW_TEXTS else range(1)
     parts = []
-    for number in tried:
-        kept, out = folds != number, folds == number
+    for out in _held_out_parts(examples, seed):
+        kept = ~out
         if not out.any() or not _learnable(truth[kept], several=several):
             continue
         table = _table(hashes, counts, kept, vectors, labels=len(labels))
@@ -230,6 +228,14 @@ def _telling(values: Any, truth: np.ndarray) -> np.ndarray:
     return most
 
 
+def _held_out_parts(examples: Sequence[Labelled], seed: int) -> list[np.ndarray]:
+    """Which examples are held out, bool [N], each time that a choice is tried."""
+    if len(examples) >= FEW_TEXTS:
+        return [held_out_places(examples, SHARE_OF_MANY, seed=seed)]
+    folds = fold_numbers(examples, FOLDS, seed=seed)
+    return [folds == number for number in range(FOLDS)]
+
+
 def _whole(example: Labelled) -> str:
     return joined([example.text], [example.second])[0] if example.second else example.text
 
@@ -274,4 +280,4 @@ def _table(
 
 
 def _learnable(truth: np.ndarray, *, several: bool) -> bool:
-    return several or bool((truth.sum(axis=0) > 0).sum() > 1)
+    return bool((truth.sum(axis=0) > 0).sum() > (0 if several else 1))

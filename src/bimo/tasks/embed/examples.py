@@ -101,7 +101,7 @@ class Examples:
 
         No text is on both sides; where that ties all pairs together, no first text is.
         """
-        found = {} if self.kind == "texts" else split_pairs(self.rows, seed=seed)
+        found = {} if self.kind == "texts" else split_pairs(self.rows, seed=seed, alike=True)
         held = {*found.get("validation", ()), *found.get("test", ())}
         shared = len(held) < 2 and self.kind != "texts"
         if len(held) < 2:

@@ -64,12 +64,16 @@ class _Stream:
         return character
 
 
+SPELLED = ("address", "ip", "name")
+"""Kinds in which dots and dashes tell values apart: 192.168.1.11 is not 192.168.11.1."""
+
+
 def pseudonymise(text: str, findings: Sequence[Finding], key: bytes) -> str:
     """`text` with a stand-in for each finding. Formats (full-width, dashes, blanks) become the common one."""
     parts, place = [], 0
     for finding in findings:
         value = Shadow(text[finding.start : finding.end]).text
-        bare = re.sub(r"[\s.\-]", "", value).lower() if finding.kind not in ("address", "name") else value.lower()
+        bare = re.sub(r"[\s.\-]", "", value).lower() if finding.kind not in SPELLED else value.lower()
         make = _MAKERS.get(finding.kind, _alike)
         parts += [text[place : finding.start], make(value, _Stream(key, finding.kind, bare))]
         place = finding.end
