@@ -55,7 +55,7 @@ def results_page(records: Sequence[Record]) -> str:
 
 def _section(record: Record) -> str:
     """Conditions, a table with a row a measure and a column a contestant, and what else was found."""
-    settings = ", ".join(f"{name} {_said(value)}" for name, value in record.settings.items())
+    settings = ", ".join(f"{name} {_said(value)}" for name, value in record.settings.items() if value != "")
     lines = [f"{record.date[:10]}, commit {record.commit}, {settings}. {digest_line(record.machine)}.", ""]
     names = list(dict.fromkeys(name for comparison in record.comparisons for name in comparison.rounds))
     rows = [

@@ -15,10 +15,11 @@ from stories import write_stories
 
 from bimo.files import digest_file
 from bimo.runtime import INTERRUPTED, USAGE, UserError
-from bimo.text import TextOptions, batches
+from bimo.text import TextOptions, batches, cluster
 from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
 from bimo.text.sources import find_sources
+from bimo.text.workers import cores
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Ray and datatrove warn of is theirs
 
@@ -83,6 +84,22 @@ def test_without_slurm_nothing_is_thought_to_be_in_its_queue(
     for _ in range(2):
         with pytest.raises(UserError, match=r"'slurm' failed: .*sbatch"):
             collected(source, tmp_path / "out", executor=Executor.parse("slurm:partition=cpu,time=1:00:00"))
+
+
+def test_this_machine_works_on_no_more_tasks_than_it_has_cores(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[dict[str, Any]] = []
+
+    def local(pipeline: Any, **settings: Any) -> None:
+        told.append(settings)
+        raise TypeError("() enough")
+
+    monkeypatch.setattr(cluster, "_datatrove", lambda kind: {"local": local})
+    for text in ("local", "local:workers=7"):
+        with pytest.raises(UserError, match="enough"):
+            collected(source, tmp_path / "out", executor=Executor.parse(text))
+    assert [settings["workers"] for settings in told] == [cores(), 7]
 
 
 def test_what_failed_is_said_and_gone_on_with(

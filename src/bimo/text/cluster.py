@@ -26,6 +26,7 @@ from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.sources import SourceFile
+from bimo.text.workers import cores
 
 __all__ = ["EXECUTORS", "Executor", "clean_on_executor"]
 
@@ -136,6 +137,8 @@ def _run(executor: Executor, task: CleanStretch, logs: Path) -> None:
     """Returns when all tasks have ended or, with Slurm, when they are in its queue."""
     kinds = _datatrove(executor.kind)
     settings: dict[str, Any] = {**executor.settings, "logging_dir": str(logs), "tasks": len(task.stretches)}
+    if executor.kind == "local":
+        settings.setdefault("workers", cores())  # datatrove would start all tasks at once
     # Whether a task is done is seen by what it left behind, not by what datatrove remembers of it.
     settings["skip_completed"] = False
     try:
