@@ -128,6 +128,18 @@ typedef struct {
 int bimo_linear(const bimo_linear_model *model, const uint32_t *characters, const uint8_t *cuts, const int64_t *ends,
                 int64_t texts, float *scores);
 
+/* A suffix automaton: the state 0 is the empty text, and of each state the characters that lead on are sorted. */
+typedef struct {
+    const int32_t *offsets;      /* [states + 1]: where those of each state begin in the two arrays that follow */
+    const uint32_t *characters;
+    const int32_t *next;         /* the state that each leads to */
+    const int32_t *shorter;      /* [states]: the state of the longest suffix that is another state */
+    const int32_t *length;       /* [states]: of the longest text that ends there */
+} bimo_automaton;
+
+/* Raises found[states] to the length of the longest run of the text that ends in each state. */
+void bimo_walk(const bimo_automaton *automaton, const uint32_t *characters, int64_t count, int32_t *found);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

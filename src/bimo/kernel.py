@@ -17,6 +17,7 @@ from bimo.runtime import UserError
 __all__ = [
     "COUNTS",
     "INSTRUCTIONS",
+    "Automaton",
     "LinearModel",
     "Shape",
     "VectorsInTraining",
@@ -69,6 +70,12 @@ class VectorsInTraining(ctypes.Structure):
     ]
 
 
+class Automaton(ctypes.Structure):
+    """bimo_automaton"""
+
+    _fields_: ClassVar = [(name, POINTER) for name in ("offsets", "characters", "next", "shorter", "length")]
+
+
 class LinearModel(ctypes.Structure):
     """bimo_linear_model"""
 
@@ -105,6 +112,8 @@ def load_library() -> ctypes.CDLL | None:
     library.bimo_grams.argtypes = [POINTER, POINTER, LONG, POINTER]
     library.bimo_grams.restype = LONG
     library.bimo_linear.argtypes = [ctypes.POINTER(LinearModel), POINTER, POINTER, POINTER, LONG, POINTER]
+    library.bimo_walk.argtypes = [ctypes.POINTER(Automaton), POINTER, LONG, POINTER]
+    library.bimo_walk.restype = None
     library.bimo_training.argtypes = [INT, INT, INT]
     library.bimo_training.restype = POINTER
     return library

@@ -6,16 +6,22 @@ and as large as the samples, whatever the size of the training text.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bimo.baselines import sample_evenly
+from bimo.kernel import Automaton, load_library
 
-__all__ = ["copied_lengths", "copying_facts"]
+__all__ = ["copied_lengths", "copying_facts", "longest_met", "longest_met_reference"]
 
 MOST_EXAMPLES = 5
 EXAMPLE_CHARACTERS = 200
+BETWEEN = 0xFFFFFFFF
+"""Stands between samples for the compiled core: no character has that number."""
 
 
 def copying_facts(
@@ -49,7 +55,46 @@ def copying_facts(
 
 def copied_lengths(samples: list[str], texts: Iterable[str]) -> list[list[int]]:
     """For each place in each sample, the length of the longest run that ends there and stands in one of the texts."""
-    following, shorter, length, ends = _suffix_automaton(samples)
+    automaton = _suffix_automaton(samples)
+    found = longest_met(automaton, texts)
+    _, shorter, length, ends = automaton
+    by_length = sorted(range(1, len(length)), key=length.__getitem__)
+    for state in reversed(by_length):  # whoever was met brought all its suffixes along
+        if found[state]:
+            found[shorter[state]] = length[shorter[state]]
+    for state in by_length:
+        if not found[state]:
+            found[state] = found[shorter[state]]
+    return [[found[state] for state in states] for states in ends]
+
+
+def longest_met(automaton: SuffixAutomaton, texts: Iterable[str]) -> list[int]:
+    """Of each state the length of the longest run of a text that ends in it, its shorter suffixes left out."""
+    library = load_library()
+    if library is None:
+        return longest_met_reference(automaton, texts)
+    ways = [
+        sorted((BETWEEN if key is None else ord(key), to) for key, to in way.items()) for way in automaton.following
+    ]
+    flat = np.array([*itertools.chain(*ways)], dtype=np.int64).reshape(-1, 2)
+    arrays = [
+        np.cumsum([0, *map(len, ways)], dtype=np.int32),
+        flat[:, 0].astype(np.uint32),
+        flat[:, 1].astype(np.int32),
+        np.array(automaton.shorter, dtype=np.int32),
+        np.array(automaton.length, dtype=np.int32),
+    ]
+    there = Automaton(*(array.ctypes.data for array in arrays))
+    found = np.zeros(len(ways), dtype=np.int32)
+    for text in texts:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        library.bimo_walk(there, codes.ctypes.data, len(codes), found.ctypes.data)
+    return found.tolist()
+
+
+def longest_met_reference(automaton: SuffixAutomaton, texts: Iterable[str]) -> list[int]:
+    """The same, character by character: the slow twin."""
+    following, shorter, length, _ = automaton
     found = [0] * len(length)
     for text in texts:
         state = matched = 0
@@ -64,21 +109,21 @@ def copied_lengths(samples: list[str], texts: Iterable[str]) -> list[list[int]]:
                 matched += 1
                 if matched > found[state]:
                     found[state] = matched
-    by_length = sorted(range(1, len(length)), key=length.__getitem__)
-    for state in reversed(by_length):  # whoever was met brought all its suffixes along
-        if found[state]:
-            found[shorter[state]] = length[shorter[state]]
-    for state in by_length:
-        if not found[state]:
-            found[state] = found[shorter[state]]
-    return [[found[state] for state in states] for states in ends]
+    return found
 
 
-def _suffix_automaton(samples: list[str]) -> tuple[list[dict[str | None, int]], list[int], list[int], list[list[int]]]:
-    """Of each state: the next states, the state of its shorter suffixes, its greatest length; of each place: its state.
+class SuffixAutomaton(NamedTuple):
+    """Of each state: the next states, the state of its shorter suffixes, its greatest length; of each place in each
+    sample: its state."""
 
-    The samples stand one behind the other with None between them, which no text contains.
-    """
+    following: list[dict[str | None, int]]
+    shorter: list[int]
+    length: list[int]
+    ends: list[list[int]]
+
+
+def _suffix_automaton(samples: list[str]) -> SuffixAutomaton:
+    """The samples stand one behind the other with None between them, which no text contains."""
     following: list[dict[str | None, int]] = [{}]
     shorter, length = [-1], [0]
     last = 0
@@ -109,7 +154,7 @@ def _suffix_automaton(samples: list[str]) -> tuple[list[dict[str | None, int]], 
             last = new
             states.append(new)
         ends.append(states[:-1])
-    return following, shorter, length, ends
+    return SuffixAutomaton(following, shorter, length, ends)
 
 
 def _count_windows(lengths: list[list[int]], window: int) -> tuple[int, int]:
