@@ -54,12 +54,12 @@ def _command(name: str, command: Any) -> str:
 
 
 def _argument(parameter: Any) -> str:
-    return parameter.metavar or parameter.name.upper()
+    return parameter.metavar or parameter.name.upper() + "..." * (parameter.nargs < 0)
 
 
 def _row(parameter: Any) -> str:
     is_option = parameter.param_type_name == "option"
-    name = ", ".join(parameter.opts) if is_option else _argument(parameter)
+    name = " / ".join(parameter.opts + parameter.secondary_opts) if is_option else _argument(parameter)
     empty = parameter.required or parameter.default in (None, "", [], False)
     default = "required" if parameter.required else "" if empty else f"`{parameter.default}`"
     return f"| `{name}` | {default} | {parameter.help or ''} |"

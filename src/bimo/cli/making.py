@@ -136,7 +136,9 @@ def run(
 
 @verb(t("The same on text that is already on this machine, in about three minutes."))
 def demo(
-    out: Annotated[Path, typer.Option("--out", help=t("The folder to write."))] = Path("demo-model"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help=t("The folder to write; demo-model, or sentiment-model."))
+    ] = None,
     task: Annotated[str, typer.Option("--task", help=t("What to show: generate, or sentiment."))] = "generate",
     minutes: Minutes = 2.0,
     json: Json = False,
@@ -149,10 +151,10 @@ def demo(
         sentence = "--task must be one of {tasks}, but is {task!r}."
         raise UserError(sentence, code=USAGE, tasks="generate, sentiment", task=task)
     if task == "sentiment":
-        found = demo_sentiment(out=out, console=Console(quiet=quiet))
+        found = demo_sentiment(out=out or Path("sentiment-model"), console=Console(quiet=quiet))
         show(found, as_json=json, lines=lambda: sentiment_lines(found))
         return
-    facts = run_demo(out=out, minutes=minutes, console=Console(quiet=quiet))
+    facts = run_demo(out=out or Path("demo-model"), minutes=minutes, console=Console(quiet=quiet))
     samples = [sample["text"].strip() for sample in facts["samples"]]
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])
 
@@ -236,7 +238,9 @@ def train(
     data: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data; for seq2seq a file of pairs."))],
     out: Out,
     minutes: Annotated[float | None, typer.Option("--minutes", help=t("How long training may take; 10."))] = None,
-    family: Family = "decoder",
+    family: Annotated[
+        str, typer.Option("--family", help=t("What kind of model: decoder, lstm, mlp, encoder or seq2seq."))
+    ] = "decoder",
     preset: Preset = "",
     start: Start = "",
     config: Annotated[Path | None, typer.Option("--config", help=t("A run file instead of a plan."))] = None,

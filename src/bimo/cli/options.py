@@ -63,7 +63,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help=t("Nothing but warnings."))
 Minutes = Annotated[float, typer.Option("--minutes", help=t("How long training may take."))]
 Preset = Annotated[str, typer.Option("--preset", help=t("A size by name instead of the one that the plan chooses."))]
 Seed = Annotated[int, typer.Option("--seed", help=t("Start of all random numbers."))]
-Family = Annotated[str, typer.Option("--family", help=t("What kind of model: decoder, lstm, mlp, encoder or seq2seq."))]
+Family = Annotated[str, typer.Option("--family", help=t("What kind of model: decoder, lstm, mlp or encoder."))]
 Device = Annotated[str, typer.Option("--device", help=t("auto, cpu, cuda or mps."))]
 Lang = Annotated[str, typer.Option("--lang", help=t("Keep only documents in these languages, such as zh,en."))]
 Allow = Annotated[str, typer.Option("--allow", help=t("Turn rules off by their reasons, such as links,repetition."))]

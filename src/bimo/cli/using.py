@@ -59,7 +59,7 @@ def doctor(
 
 @verb(t("How good a model is at what it is for, on examples that it never saw."))
 def evaluate(
-    model: Annotated[Path, typer.Argument(readable=False, help=t("A model folder."))],
+    model: ModelPath,
     source: Annotated[Path, typer.Argument(readable=False, help=t("Prepared data, text, or a file of examples."))],
     against: Annotated[
         Path | None, typer.Option("--against", readable=False, help=t("Another model, compared on the same examples."))
