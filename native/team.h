@@ -26,14 +26,15 @@ inline void pause_briefly() {
 class Team {
   public:
     explicit Team(int size) : size_(size) {
-        for (int member = 1; member < size; member++) workers_.emplace_back([this, member] { wait_for_work(member); });
+        try {
+            for (int member = 1; member < size; member++) workers_.emplace_back([this, member] { wait_for_work(member); });
+        } catch (...) {  // no more threads here: those that run must end, or the process would
+            dismiss();
+            throw;
+        }
     }
 
-    ~Team() {
-        leaving_ = true;
-        start_round();
-        for (auto &worker : workers_) worker.join();
-    }
+    ~Team() { dismiss(); }
 
     Team(const Team &) = delete;
     Team &operator=(const Team &) = delete;
@@ -66,6 +67,12 @@ class Team {
   private:
     static constexpr int SPINS_BEFORE_YIELD = 2'000;
     static constexpr int SPINS_BEFORE_SLEEP = 5'000;
+
+    void dismiss() {
+        leaving_ = true;
+        start_round();
+        for (auto &worker : workers_) worker.join();
+    }
 
     void start_round() {
         round_.fetch_add(1, std::memory_order_release);

@@ -87,12 +87,11 @@ def smollm2_path() -> Path:
 @pytest.fixture(scope="module")
 def one_number_format() -> Iterator[None]:
     """Tunings that are compared must not compute in formats that depend on how busy the machine is."""
-    from bimo.machine import Machine
-    from bimo.tasks import folder
+    from bimo import machine
 
     with pytest.MonkeyPatch.context() as patch:
-        steady = Machine("", 1, 1, 0, "cpu", {"float32": 1.0, "bfloat16": 1.0})
-        patch.setattr(folder, "measure_machine", lambda device, *, seconds: steady)
+        steady = machine.Machine("", 1, 1, 0, "cpu", {"float32": 1.0, "bfloat16": 1.0})
+        patch.setattr(machine, "measure_machine", lambda device, *, seconds: steady)
         yield
 
 

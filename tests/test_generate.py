@@ -341,6 +341,9 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder: Path, changes: d
         load(folder)
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1e4}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -349,6 +352,8 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder: Path, changes: d
         {"num_attention_heads": 0},
         {"head_dim": None, "num_attention_heads": 0},
         {"rope_scaling": "x", "rope_parameters": None},
+        {"rope_parameters": {**YARN, "original_max_position_embeddings": 0}},
+        {"rope_parameters": {**YARN, "rope_theta": 1.0}, "rope_theta": 1.0},
     ],
 )
 def test_numbers_that_are_none_are_refused(folder: Path, changes: dict) -> None:

@@ -177,6 +177,7 @@ def test_broken_adapters_are_refused_with_a_sentence(make_model, tmp_path):
     refused("does not describe a LoRA adapter", settings={**settings, "peft_type": "IA3"})
     refused("it is no JSON object", settings=[])
     refused("uses use_dora", settings={**settings, "use_dora": True})
+    refused("uses init_lora_weights", settings={**settings, "init_lora_weights": "pissa"})
     refused("does not describe a LoRA adapter", settings={**settings, "r": 3.5})
     refused("does not describe a LoRA adapter", settings={**settings, "lora_alpha": None})
     refused("does not describe a LoRA adapter", settings={**settings, "alpha_pattern": {"layers.*": 3}})

@@ -86,6 +86,12 @@ def test_a_column_says_into_which_language_each_row_goes(tmp_path: Path) -> None
     assert {pair.to for pair in read_pairs(path, known=["zh", "fr"]).pairs} == {""}
 
 
+def test_names_of_columns_are_told_above_short_texts(tmp_path: Path) -> None:
+    lines = "source\ttarget\tlanguage\n" + "".join(f"a{n}\t甲{n}\tzh\n" for n in range(50))
+    found = read_pairs(write(tmp_path / "a.tsv", lines))
+    assert (found.columns.source, found.columns.target, found.rows) == ("source", "target", 50)
+
+
 def test_no_text_is_held_out_in_one_direction_and_learned_in_the_other() -> None:
     pairs = [Pair(f"en {n}", f"zh {n}", "zh") for n in range(200)] + [
         Pair(f"zh {n}", f"en {n}", "en") for n in range(200)

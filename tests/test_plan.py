@@ -238,6 +238,12 @@ def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_pa
         stored_plan(data, path, **choice)
         assert len(machine) > count
         count = len(machine)
+    path.with_name("manifest.json").write_text("{}", encoding="utf-8")
+    kept = path.read_bytes()
+    with pytest.raises(UserError, match="was planned for other text or with other choices"):
+        stored_plan(data, path, minutes=3)
+    assert path.read_bytes() == kept
+    stored_plan(data, path, minutes=1, preset="drop")
 
 
 def test_expectation_follows_size_text_and_repetition():

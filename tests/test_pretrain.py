@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,19 +15,23 @@ import torch
 from safetensors.torch import load_file
 from stories import stories, write_stories
 
+from bimo import machine as machine_file
 from bimo.config import read_toml
 from bimo.files import digest_file, read_json
-from bimo.machine import Machine
-from bimo.models.config import ModelConfig
+from bimo.machine import Machine, kept_machine
+from bimo.models.config import ModelConfig, load_presets
+from bimo.models.families import FAMILIES, choose_family
 from bimo.models.scoring import Score
 from bimo.prepare import PrepareConfig, prepare
 from bimo.run import run as run_all
 from bimo.run import run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
 from bimo.train import loop, objectives, pretrain
+from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
 from bimo.train.metrics import read_metrics
 from bimo.train.pretrain import check_output, is_finished, train
 from bimo.train.settings import TrainConfig
+from bimo.weights.huggingface import require_storable
 
 SETTINGS = TrainConfig(steps=12, batch=2, validations=4, dtype="float32", device="cpu")
 
@@ -37,7 +42,7 @@ def _usual(monkeypatch):
     set_language("en")
     rates = {"float32": 1e11, "bfloat16": 1e11}
     machine = Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
-    monkeypatch.setattr(pretrain, "measure_machine", lambda device, seconds: machine)
+    monkeypatch.setattr(machine_file, "measure_machine", lambda device, seconds: machine)
     yield
     set_language(None)
 
@@ -110,7 +115,7 @@ def whole(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         rates = {"float32": 1e11, "bfloat16": 1e11}
         machine = Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
-        patch.setattr(pretrain, "measure_machine", lambda device, seconds: machine)
+        patch.setattr(machine_file, "measure_machine", lambda device, seconds: machine)
         run(data, out, sampler=lambda model, tokenizer: "样 sample")
     return out
 
@@ -127,7 +132,7 @@ def test_a_training_leaves_a_whole_model_folder(whole, data):
         "tokenizer_config.json",
     }
     home = {path.name for path in (whole / "bimo").iterdir()} - {".lock"}
-    assert home == {"manifest.json", "metrics.jsonl", "report.html", "run.toml", "training.json"}
+    assert home == {"machine.json", "manifest.json", "metrics.jsonl", "report.html", "run.toml", "training.json"}
     assert is_finished(whole)
     facts = strictly(whole / "bimo" / "training.json")
     assert facts["steps"] == 12
@@ -147,6 +152,61 @@ def test_training_goes_on_with_a_model_that_exists(whole, data, tmp_path):
     assert on["validation_bits_per_byte"] < read_json(whole / "bimo" / "training.json")["validation_bits_per_byte"]
     manifest = strictly(tmp_path / "on" / "bimo" / "manifest.json")
     assert manifest["key"] != strictly(whole / "bimo" / "manifest.json")["key"]
+
+
+def test_a_model_that_goes_on_need_not_leave_its_loss_behind(whole, data, tmp_path, monkeypatch):
+    asked = []
+
+    def trainer(*given, **choices):
+        asked.append(choices["least_progress"])
+        return loop.Trainer(*given, **choices)
+
+    monkeypatch.setattr(pretrain, "Trainer", trainer)
+    run(data, tmp_path / "on", replace(SETTINGS, steps=1, start=str(whole)))
+    run(data, tmp_path / "new", replace(SETTINGS, steps=1))
+    assert asked == [MOST_WORSE, LEAST_PROGRESS]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"positions": "sinusoidal"},
+        {"positions": "learned"},
+        {"norm": "layer"},
+        {"feed_forward": "relu"},
+        {"biases": "qkv"},
+        {"norm_after": True},
+    ],
+)
+def test_a_shape_that_no_folder_holds_is_refused_before_training(strange, data, tmp_path):
+    with pytest.raises(UserError, match="No folder that Bimo writes can hold a model of this shape"):
+        run(data, tmp_path / "model", model=shape_for(data, **strange))
+    assert not (tmp_path / "model" / "bimo" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_size_can_be_held_by_a_folder(family):
+    kind = choose_family(family)
+    for fields in load_presets(family).values():
+        require_storable(kind.shape(vocabulary=1000, context=64, **fields))
+
+
+def test_what_comes_after_the_end_is_made_up_for(whole, data, tmp_path):
+    shutil.copytree(whole, tmp_path / "model")
+    (tmp_path / "model" / "bimo" / "checkpoints" / "step-00000012").mkdir(parents=True)
+    (tmp_path / "model" / "README.md").unlink()
+    (tmp_path / "model" / "bimo" / "report.html").unlink()
+    facts = run(data, tmp_path / "model")
+    assert facts == read_json(whole / "bimo" / "training.json")
+    assert (tmp_path / "model" / "README.md").is_file()
+    assert (tmp_path / "model" / "bimo" / "report.html").is_file()
+    assert not (tmp_path / "model" / "bimo" / "checkpoints").exists()
+
+
+def test_the_machine_is_measured_once_for_a_training(tmp_path, monkeypatch):
+    first = kept_machine(tmp_path / "machine.json", torch.device("cpu"))
+    monkeypatch.setattr(machine_file, "measure_machine", never)
+    assert kept_machine(tmp_path / "machine.json", torch.device("cpu")) == first
 
 
 def test_a_file_with_its_tokenizer_inside_is_no_start_for_a_text(tmp_path):

@@ -14,8 +14,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "bimo"
 
 STEPS = (
     ("runtime",),
-    ("files", "console", "kernel", "machine", "intervals", "correlation"),
-    ("config", "stages"),
+    ("files", "console", "kernel", "intervals", "correlation"),
+    ("config", "stages", "machine"),
     ("text",),
     ("tokens", "report", "vectors"),
     ("models",),

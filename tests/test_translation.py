@@ -12,6 +12,7 @@ import pytest
 import stories
 from typer.testing import CliRunner
 
+from bimo import machine as machine_file
 from bimo import translation
 from bimo.cli import app
 from bimo.evaluate.suite import evaluate, evaluation_lines
@@ -22,7 +23,7 @@ from bimo.machine import Machine
 from bimo.runtime import UserError
 from bimo.text.untranslated import untranslated
 from bimo.tokens.pairs import PairTokens
-from bimo.train import objectives, pretrain
+from bimo.train import objectives
 from bimo.train.metrics import read_metrics
 from bimo.translation import read_split, train_translator
 
@@ -39,7 +40,7 @@ def _unmeasured() -> Iterator[None]:
     machine = Machine("imaginary", cores=2, threads=2, memory_bytes=8 * 10**9, device="cpu", matrix_flops=rates)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(translation, "MEASURE_SECONDS", 0)
-        for module in (translation, pretrain):
+        for module in (translation, machine_file):
             patch.setattr(module, "measure_machine", lambda *given, **choices: machine)
         yield
 

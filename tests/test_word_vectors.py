@@ -195,6 +195,15 @@ def test_analogy_is_an_arithmetic_of_unit_vectors(plane: WordVectors):
     assert plane.analogy("Man", "King", "Woman", 1)[0][1] == pytest.approx(cosine, abs=1e-6)
 
 
+def test_words_of_others_keep_their_capitals():
+    vectors = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
+    found = WordVectors(["Paris", "paris", "The"], np.array([3, 2, 1]), vectors, [], np.zeros((0, 2), np.float32))
+    assert found.vector("Paris").tolist() == [1, 0]
+    assert found.vector("PARIS").tolist() == [0, 1]
+    assert found.vector("The").tolist() == [1, 1]
+    assert [word for word, _ in found.near("Paris")] == ["The"]
+
+
 def test_near_leaves_the_word_itself_out_and_sorts(plane: WordVectors):
     found = plane.near("Queen", 9)
     assert [word for word, _ in found] == ["woman", "man", "king", "apple"]

@@ -6,11 +6,14 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Machine", "measure_machine", "peak_memory_bytes"]
+from bimo.files import read_json, write_json
+
+__all__ = ["Machine", "kept_machine", "measure_machine", "peak_memory_bytes"]
 
 MATRIX = 1024
 """Side of the square matrices that are multiplied: large enough for full speed, small enough for a blink."""
@@ -52,6 +55,14 @@ def measure_machine(device: torch.device, *, seconds: float = 0.5) -> Machine:
         device=str(device),
         matrix_flops=rates,
     )
+
+
+def kept_machine(path: Path, device: torch.device) -> Machine:
+    """The machine as it was measured when a training began, kept at `path`: measured anew when the training goes on, it
+    might choose another number format."""
+    if not path.exists():
+        write_json(path, measure_machine(device, seconds=0.2).facts())
+    return Machine(**{name: value for name, value in read_json(path).items() if name != "dtype"})
 
 
 def _formats() -> tuple[torch.dtype, ...]:

@@ -29,7 +29,7 @@ from bimo.train.recipe import masked_recipe, recipe, restart_recipe
 from bimo.train.restart import open_start
 from bimo.train.settings import TrainConfig
 
-__all__ = ["Plan", "check_choices", "plan", "stored_plan"]
+__all__ = ["Plan", "check_choices", "plan", "refuse_another_plan", "stored_plan"]
 
 LEAST_MINUTES = 0.001
 
@@ -150,12 +150,14 @@ def stored_plan(
 ) -> Plan:
     """The plan kept at `path` if it was made for the same tokens and choices, else a new one, kept there.
 
-    Measuring again would choose other steps, and an interrupted training could not go on.
+    Measuring again would choose other steps, and an interrupted training could not go on: raises UserError where one
+    was begun by another plan.
     """
     key = digest_json([Stages(data).key("tokens"), minutes, family, preset, start, seed, device])
     if path.exists() and (facts := read_json(path)).get("key") == key:
         settings = {name: value for name, value in facts["train"].items() if name != "context"}
-        return Plan(from_mapping(choose_family(family).shape, facts["model"]), TrainConfig(**settings), facts)
+        return Plan(from_mapping(choose_family(facts["family"]).shape, facts["model"]), TrainConfig(**settings), facts)
+    refuse_another_plan(path)
     chosen = plan(
         data,
         minutes=minutes,
@@ -168,6 +170,17 @@ def stored_plan(
     )
     write_json(path, {"key": key, **chosen.facts})
     return chosen
+
+
+def refuse_another_plan(path: Path) -> None:
+    """Raises UserError when a training was begun by the plan that stands at `path`."""
+    if path.exists() and path.with_name("manifest.json").exists():
+        raise UserError(
+            "{out} holds a training that was planned for other text or with other choices. Continue that one with its "
+            "own command, choose another folder with --out, or delete it.",
+            code=USAGE,
+            out=path.parent.parent,
+        )
 
 
 @dataclass(frozen=True)

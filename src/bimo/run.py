@@ -13,7 +13,7 @@ from bimo.evaluate.suite import evaluate
 from bimo.files import digest_json, locked, read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.encoder import Encoder, EncoderConfig
-from bimo.models.families import LanguageModule, Shape, choose_family
+from bimo.models.families import LanguageModule, Shape, choose_family, family_of
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.planned import plan_summary
@@ -204,7 +204,8 @@ def train_settings(
             console=console,
         )
         _say_plan(chosen, console)
-        settings = {"model": {"family": family, **to_mapping(chosen.model)}, "train": to_mapping(chosen.train)}
+        own = family_of(chosen.model)
+        settings = {"model": {"family": own, **to_mapping(chosen.model)}, "train": to_mapping(chosen.train)}
     return run_from_mapping(apply_settings(settings, changes))
 
 

@@ -29,7 +29,7 @@ from bimo.machine import measure_machine
 from bimo.models.config import load_presets
 from bimo.models.families import PAIRED
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
-from bimo.plan import check_choices
+from bimo.plan import check_choices, refuse_another_plan
 from bimo.run import RunConfig, claim, run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
@@ -236,19 +236,18 @@ def _directed(pairs: list[Pair], both: Sequence[str]) -> list[Pair]:
 
 def _say_pairs(facts: dict[str, Any], console: Console) -> None:
     columns = facts["columns"]
-    languages = [t(LANGUAGES.get(code, code)) for code in columns["languages"]]
-    console.say(
-        "Read",
-        t(
-            "{rows:,} rows of {file}: column {source} ({from_}) is translated into column {target} ({into})",
-            rows=facts["rows"],
-            file=facts["file"],
-            source=columns["source"],
-            from_=languages[0],
-            target=columns["target"],
-            into=languages[1],
-        ),
-    )
+    read = {"rows": facts["rows"], "file": facts["file"], **columns}
+    if columns["to"]:
+        text = t(
+            "{rows:,} rows of {file}: column {source} is translated into column {target}, in the language that column "
+            "{to} names",
+            **read,
+        )
+    else:
+        from_, into = (t(LANGUAGES.get(code, code)) for code in columns["languages"])
+        sentence = "{rows:,} rows of {file}: column {source} ({from_}) is translated into column {target} ({into})"
+        text = t(sentence, from_=from_, into=into, **read)
+    console.say("Read", text)
     aside = ", ".join(f"{t(ASIDE[reason])} {count:,}" for reason, count in facts["aside"].items())
     too_long = sum(split["too_long"] for split in facts["tokens"].values())
     text = t(
@@ -272,6 +271,7 @@ def _stored_plan(
     """Settings of a run file: those kept at `path` if they were chosen for the same pairs, else new ones."""
     key = digest_json([Stages(data).key("tokens"), minutes, preset, seed, device])
     if not path.exists() or read_json(path).get("key") != key:
+        refuse_another_plan(path)
         plan = _plan(data, facts, minutes=minutes, preset=preset, seed=seed, device=device)
         write_json(path, {"key": key, **plan})
     stored = read_json(path)

@@ -124,8 +124,10 @@ def _look_at_folder(folder: Path, report: Report) -> None:
     if tokenizer is not None:
         _try_template(lambda: folder_chat_format(folder, tokenizer), _has_template(folder), report)
     generation = folder / "generation_config.json"
-    chosen = report.attempt(lambda: read_settings(generation)) if generation.is_file() else None
-    report.facts["generation"] = {name: chosen[name] for name in GENERATION if name in chosen} if chosen else {}
+    chosen = (report.attempt(lambda: read_settings(generation)) if generation.is_file() else None) or {}
+    report.facts["generation"] = {
+        name: chosen[name] for name in GENERATION if type(chosen.get(name)) in (bool, int, float)
+    }
 
 
 def _holds_our_classifier(folder: Path) -> bool:
@@ -179,8 +181,8 @@ def _look_at_adapter(folder: Path, report: Report) -> None:
         report.problems.append(t("{path} does not describe a LoRA adapter.", path=folder / ADAPTER[0]))
     report.facts |= {
         "family": _shown(settings.get("peft_type")),
-        "rank": rank,
-        "alpha": alpha,
+        "rank": rank if type(rank) is int else None,
+        "alpha": alpha if type(alpha) in (int, float) else None,
         "base": _shown(settings.get("base_model_name_or_path")),
     }
     path = folder / ADAPTER[1]

@@ -41,6 +41,7 @@ def turned_heads(x: Tensor, weight: Tensor | None, cosines: Tensor, sines: Tenso
 
     x [B, T, H, K]; cosines, sines [T, K] in float32 -> [B, H, T, K].
     """
+    assert cosines.shape == sines.shape == (x.shape[1], x.shape[3])  # the kernel reads so many, whatever there is
     return _TurnedHeads.apply(x, weight, cosines, sines, epsilon)
 
 

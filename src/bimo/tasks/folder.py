@@ -13,7 +13,7 @@ import torch
 import bimo
 from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
-from bimo.machine import measure_machine
+from bimo.machine import kept_machine
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.documents import Rejected
 from bimo.train.pretrain import check_output
@@ -57,11 +57,8 @@ def _require_unmade(out: Path) -> None:
 
 
 def number_format(out: Path, device: torch.device) -> torch.dtype:
-    """What a tuning computes in, as this machine showed itself when it began: measured anew it might differ."""
-    path = out / "bimo" / "machine.json"
-    if not path.exists():
-        write_json(path, measure_machine(device, seconds=0.2).facts())
-    return getattr(torch, read_json(path)["dtype"])
+    """What a tuning computes in, as this machine showed itself when it began."""
+    return getattr(torch, kept_machine(out / "bimo" / "machine.json", device).dtype)
 
 
 def learned_from(folder: Path, digest: str) -> bool:

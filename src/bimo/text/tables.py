@@ -36,6 +36,29 @@ JOINED_KEYS = (
 
 _ONE_COLUMN = "\x1f"
 _TURN_KEYS = ("content", "value", "message", "text")
+COLUMN_NAMES = frozenset(
+    (
+        *(
+            "source",
+            "target",
+            "src",
+            "tgt",
+            "language",
+            "lang",
+            "en",
+            "zh",
+            "english",
+            "chinese",
+            "id",
+            "title",
+            "author",
+        ),
+        *("label", "labels", "category", "class", "question", "answer", "prompt", "chosen", "rejected", "score"),
+        *("原文", "译文", "中文", "英文", "语言", "标签", "类别", "标题", "作者", "问题", "答案"),
+    )
+)
+"""Two of them in a first row are names of columns, however short what stands below."""
+
 _NAMES = re.compile(r"[A-Za-z_][\w .-]{0,39}|[\u4e00-\u9fff]{1,8}")
 
 Columns = tuple[tuple[str, ...], ...]
@@ -213,11 +236,13 @@ def _parse(lines: Sequence[str], layout: Layout) -> list[list[str]]:
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: a known name, or plain words that are unlike what stands below them."""
+    """Whether the first row names the columns: known names, or plain words that are unlike what stands below them."""
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
     if any(cell.lower() in TEXT_KEYS for cell in first):
         return True
     filled = [cell for cell in first if cell]
+    if len({cell.lower() for cell in filled} & COLUMN_NAMES) > 1:
+        return True
     if not rest or not filled or len(set(filled)) < len(filled) or not all(map(_NAMES.fullmatch, filled)):
         return False
     columns = [[row[place].strip() for row in rest if place < len(row)] for place in range(len(first))]

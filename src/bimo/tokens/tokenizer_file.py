@@ -19,7 +19,7 @@ from bimo.runtime import UserError, t
 from bimo.tokens.patterns import is_explosive, is_tame
 from bimo.tokens.trial import fault_of_trial
 
-__all__ = ["require_harmless"]
+__all__ = ["LONGEST_TOKEN", "MOST_ADDED", "require_harmless"]
 
 LONGEST_TOKEN = 1024
 """Characters: what an id can come to when it is decoded."""

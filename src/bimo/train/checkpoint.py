@@ -44,8 +44,18 @@ def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
+def _generators() -> dict[str, Any]:
+    """The modules of torch whose random numbers a training may draw, by the names that checkpoints have for them."""
+    found: dict[str, Any] = {"random/cpu": torch}
+    if torch.cuda.is_available():
+        found["random/cuda"] = torch.cuda
+    if torch.backends.mps.is_available():
+        found["random/mps"] = torch.mps
+    return found
+
+
 def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    tensors = {"random/cpu": torch.get_rng_state()}
+    tensors = {name: module.get_rng_state() for name, module in _generators().items()}
     for index, optimizer in enumerate(optimizers):
         for weight, entries in optimizer.state_dict()["state"].items():
             for name, value in entries.items():
@@ -82,7 +92,11 @@ def _read_whole(path: Path) -> dict[str, Any] | None:
 
 
 def _restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    torch.set_rng_state(tensors.pop("random/cpu"))
+    generators = _generators()
+    for name in [name for name in tensors if name.startswith("random/")]:
+        state = tensors.pop(name)
+        if name in generators:  # what was drawn on a GPU cannot be drawn on elsewhere
+            generators[name].set_rng_state(state)
     for index, optimizer in enumerate(optimizers):
         loaded = optimizer.state_dict()
         states: dict[int, dict[str, Tensor]] = {}

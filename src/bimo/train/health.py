@@ -7,13 +7,16 @@ from typing import Any
 
 from bimo.runtime import UserError, t
 
-__all__ = ["LEAST_PROGRESS", "Health"]
+__all__ = ["LEAST_PROGRESS", "MOST_WORSE", "Health"]
 
 FIRST_LOOK_STEPS = 100
 """By this step any healthy run has left its first loss behind."""
 
 LEAST_PROGRESS = 0.02
 """The share of its first loss that a model which starts from nothing must have lost by then."""
+
+MOST_WORSE = -0.5
+"""The same of a model that goes on: it has little to gain, but its loss must not grow by half either."""
 
 BAD_STEPS_BEFORE_ROLL_BACK = 3
 ROLL_BACKS_BEFORE_STOP = 3

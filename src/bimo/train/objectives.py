@@ -139,7 +139,10 @@ class Translate:
 
     def facts(self, loss: float) -> dict[str, float]:
         """The loss as bits a byte of the target, and as perplexity of a token."""
-        return {"bits_per_byte": loss / math.log(2) * self.predicted / self.bytes, "perplexity": math.exp(loss)}
+        return {
+            "bits_per_byte": loss / math.log(2) * self.predicted / self.bytes,
+            "perplexity": math.exp(min(loss, MOST_NATS)),
+        }
 
     def line(self, loss: float) -> str:
         """In nats a token, as it is minimised."""
@@ -161,7 +164,7 @@ class Translate:
         return t(
             "{bits:.3f} bits per byte of unseen targets, perplexity {perplexity:.1f}, after {step:,} steps",
             bits=measured,
-            perplexity=math.exp(loss),
+            perplexity=math.exp(min(loss, MOST_NATS)),
             step=step,
         )
 

@@ -17,7 +17,7 @@ import bimo
 from bimo.config import to_mapping, write_toml
 from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
-from bimo.machine import measure_machine, peak_memory_bytes
+from bimo.machine import kept_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
 from bimo.models.recurrent import require_one_direction
@@ -29,6 +29,7 @@ from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.embedding import start_from_vectors
+from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
 from bimo.train.loop import Progress, Saving, StepFacts, StepSource, Trainer, is_due, keep_to_time
 from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
@@ -37,7 +38,7 @@ from bimo.train.optim import build_optimizers
 from bimo.train.restart import open_start, take_weights
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.huggingface import save_encoder, save_model, save_translator
+from bimo.weights.huggingface import require_storable, save_encoder, save_model, save_translator
 
 __all__ = ["Course", "Sampler", "check_output", "is_finished", "train", "train_on"]
 
@@ -123,6 +124,7 @@ def train_on(
         run = _Run(course, out, model, settings, sampler, console)
         run.claim()
         if is_finished(out):
+            run.tidy()
             console.say("Training", t("was finished before; nothing to do"))
             return read_json(out / "bimo" / "training.json")
         return run.train()
@@ -143,6 +145,7 @@ class _Run:
         self.course, self.out, self.home = course, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
         require_one_direction(shape)
+        require_storable(shape)
         self.tokenizer, self.objective = course.tokenizer, course.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.start = open_start(Path(settings.start), self.tokenizer) if settings.start else None
@@ -203,7 +206,7 @@ class _Run:
         self.course.verify()
         settings = self.settings
         device = pick_device(settings.device)
-        self.machine = measure_machine(device, seconds=0.2)
+        self.machine = kept_machine(self.home / "machine.json", device)
         dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
         seed_everything(settings.seed)
         model = build(self.shape, compute_dtype=getattr(torch, dtype), dropout=settings.dropout)
@@ -233,6 +236,7 @@ class _Run:
             clip=settings.clip,
             on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), self.validate, self.saving],
             on_event=self._note,
+            least_progress=MOST_WORSE if self.start else LEAST_PROGRESS,
         )
         with self.console.progress("Training", 1.0) as self.update:
             trainer.run()
@@ -351,7 +355,12 @@ class _Run:
         outputs = {name: digest_file(self.out / name) for name in names if (self.out / name).exists()}
         write_json(self.home / "manifest.json", {**manifest, "outputs": outputs})
         write_json(self.home / "training.json", facts)
-        write_card(self.out)
-        write_report(self.out)
-        shutil.rmtree(self.home / "checkpoints", ignore_errors=True)
+        self.tidy()
         return facts
+
+    def tidy(self) -> None:
+        """What comes after the end, unless that was done: the pages, and no checkpoints any more."""
+        if (self.home / "checkpoints").exists():
+            write_card(self.out)
+            write_report(self.out)
+            shutil.rmtree(self.home / "checkpoints", ignore_errors=True)

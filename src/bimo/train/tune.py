@@ -15,6 +15,7 @@ from bimo.console import Console
 from bimo.machine import peak_memory_bytes
 from bimo.models.lora import Adapter, LoRAConfig, adapter_of, attach_adapter, new_adapter
 from bimo.runtime import seed_everything, t
+from bimo.train.health import MOST_WORSE
 from bimo.train.loop import Saving, StepFacts, Trainer, is_due, keep_to_time
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective
@@ -22,9 +23,6 @@ from bimo.train.objectives import Objective
 __all__ = ["EpochBatches", "TuneConfig", "Tuning"]
 
 WARMUP, DECAY, CLIP = 0.05, 0.9, 1.0
-MOST_WORSE = -0.5
-"""A model that can speak already has little to gain, but its loss must not grow by half either."""
-
 
 RANGES = {
     "epochs": "0 or more",

@@ -35,10 +35,11 @@ class WordVectors:
         return self.vectors.shape[1]
 
     def vector(self, word: str) -> np.ndarray | None:
-        """[D]: of a word; of one that was not in the text the mean of its parts, None where none is known."""
-        small = word.lower()
-        if (number := self._numbers.get(small)) is not None:
+        """[D]: of a word, or of it in small letters; of one that was not in the text the mean of its parts, None where
+        none is known."""
+        if (number := self._number(word)) is not None:
             return self.vectors[number]
+        small = word.lower()
         rows = [self._part_numbers[part] for part in parts_of(small) if part in self._part_numbers] if small else []
         return self.part_vectors[rows].mean(0) if rows else None
 
@@ -48,12 +49,12 @@ class WordVectors:
 
     def near(self, word: str, most: int = 10) -> list[tuple[str, float]]:
         """The words whose vectors have the smallest angle to that of `word`, and its cosine. Raises UserError."""
-        return self._nearest(self._known(word), most, without={word.lower()})
+        return self._nearest(self._known(word), most, without={word, word.lower()})
 
     def analogy(self, a: str, b: str, c: str, most: int = 5) -> list[tuple[str, float]]:
         """What is to `c` as `b` is to `a`: nearest to b - a + c (3CosAdd, Mikolov et al. 2013). Raises UserError."""
         wanted = _unit(self._known(b)) - _unit(self._known(a)) + _unit(self._known(c))
-        return self._nearest(wanted, most, without={a.lower(), b.lower(), c.lower()})
+        return self._nearest(wanted, most, without={a, b, c, a.lower(), b.lower(), c.lower()})
 
     def similarity(self, text: str, other: str) -> float:
         """The cosine of two texts. Raises UserError when one has no word that is known."""
@@ -74,9 +75,13 @@ class WordVectors:
         return out
 
     def _weight(self, word: str) -> float:
-        number = self._numbers.get(word.lower())
+        number = self._number(word)
         share = self.counts[number] / self._total if number is not None else 0.0
         return RARE / (RARE + share)
+
+    def _number(self, word: str) -> int | None:
+        """Our own vectors are of small letters, others' of words as they were met."""
+        return self._numbers.get(word, self._numbers.get(word.lower()))
 
     def _known(self, word: str) -> np.ndarray:
         if (vector := self.vector(word)) is not None:

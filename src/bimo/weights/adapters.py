@@ -36,6 +36,7 @@ NAME = re.compile(r"[\w.]+")
 QKV = ("query", "key", "value")
 
 HARMLESS: dict[str, tuple[Any, ...]] = {
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "mica"),  # others change the base's weights
     "use_dora": (False,),
     "use_qalora": (False,),
     "lora_bias": (False,),
@@ -158,6 +159,8 @@ def _split(name: str, down: Tensor, up: Tensor) -> dict[str, tuple[Tensor, Tenso
     attention, _, last = name.rpartition(".")
     if last != "joined":
         return {name: (down, up)}
+    if len(up) % len(QKV):
+        raise UserError("The adapter's matrices for {name} do not go with its rank.", name=name)
     return {f"{attention}.{part}": (down.clone(), piece) for part, piece in zip(QKV, up.chunk(3), strict=True)}
 
 

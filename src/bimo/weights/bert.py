@@ -123,7 +123,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
     architecture = _architecture(settings)
     kinds = {theirs: ours for ours, theirs in CLASSES.items()} | {"BertForPreTraining": "words"}
     unusual = {
-        architecture: architecture not in kinds,
+        f"{architecture!r:.40}": architecture not in kinds,
         "hidden_act": activation not in ACTIVATIONS,
         "is_decoder": bool(settings.get("is_decoder")),
         "add_cross_attention": bool(settings.get("add_cross_attention")),

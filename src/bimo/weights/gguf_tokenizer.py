@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 
 from bimo.runtime import UserError, t
 from bimo.tokens.tokenizer import END_OF_TEXT, QWEN2_PATTERN, Tokenizer
+from bimo.tokens.tokenizer_file import LONGEST_TOKEN, MOST_ADDED
 
 __all__ = ["ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
 
@@ -91,11 +92,14 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
         ]
     )
     inner.decoder = decoders.ByteLevel()
-    for token, kind in zip(tokens, types, strict=True):
-        if kind in (UNKNOWN, CONTROL) or token == END_OF_TEXT:
-            inner.add_special_tokens([AddedToken(token, normalized=False)])
-        elif kind == USER_DEFINED:
-            inner.add_tokens([AddedToken(token, normalized=False)])
+    special = [
+        token for token, kind in zip(tokens, types, strict=True) if kind in (UNKNOWN, CONTROL) or token == END_OF_TEXT
+    ]
+    added = [token for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED and token != END_OF_TEXT]
+    if len(special) + len(added) > MOST_ADDED or max(map(len, [*special, *added]), default=0) > LONGEST_TOKEN:
+        raise _damaged(t("it adds more tokens than any does"))
+    inner.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    inner.add_tokens([AddedToken(token, normalized=False) for token in added])
     return _with_roles(inner, tokens, metadata)
 
 

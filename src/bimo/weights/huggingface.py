@@ -37,6 +37,7 @@ __all__ = [
     "model_config_to_hf",
     "names_of",
     "read_model",
+    "require_storable",
     "save_encoder",
     "save_model",
     "save_translator",
@@ -134,6 +135,20 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     for stack in _stacks(config):
         require_buildable(stack, where=where)
     return config
+
+
+def require_storable(config: Shape) -> None:
+    """Raises UserError for a shape that no `config.json` of ours says again: after hours of training it is too late."""
+    try:
+        again = _layout_of(config).config_from_hf(_layout_of(config).config_to_hf(config), where=Path("config.json"))
+    except (UserError, AssertionError, LookupError, StopIteration, TypeError, ValueError):
+        again = None
+    if again != config:
+        raise UserError(
+            "No folder that Bimo writes can hold a model of this shape. Of the settings under model. change sizes "
+            "alone, or leave the family as it is.",
+            code=USAGE,
+        )
 
 
 def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | None = None) -> None:

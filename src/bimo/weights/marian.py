@@ -70,7 +70,7 @@ def from_hf(weights: dict[str, Tensor], config: Seq2SeqConfig) -> dict[str, Tens
     if copies:
         weights.setdefault("model.shared.weight", copies[0])
     if "model.shared.weight" in weights:
-        weights.setdefault(BIAS, torch.zeros(len(weights["model.shared.weight"])))
+        weights.setdefault(BIAS, torch.zeros(weights["model.shared.weight"].shape[:1]))
     bias = {"head.bias": weights.pop(BIAS).flatten()} if BIAS in weights else {}
     return {**renamed(weights, NAMES.to_ours), **bias}
 

@@ -121,7 +121,9 @@ def require_buildable(config: Shape, *, where: Path) -> None:
         )
     scaling = config.rope_scaling
     stretch = (scaling.factor, scaling.low, scaling.high, scaling.attention) if scaling is not None else ()
-    if not all(0 < number < math.inf for number in (config.rope_theta, config.norm_epsilon, *stretch)):
+    # YaRN takes logarithms of both.
+    unstretched = scaling is not None and scaling.kind == "yarn" and (scaling.original < 1 or config.rope_theta <= 1)
+    if unstretched or not all(0 < number < math.inf for number in (config.rope_theta, config.norm_epsilon, *stretch)):
         raise UserError("{where} describes numbers that cannot be computed with.", where=where)
 
 

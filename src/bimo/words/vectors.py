@@ -64,7 +64,7 @@ def train_words(
         )
         began = time.monotonic()
         with console.progress("Training", settings.epochs * len(corpus.ids)) as update:
-            vectors = train_vectors(corpus, settings, threads=threads or cores(), progress=update)
+            vectors = train_vectors(corpus, settings, threads=min(threads or cores(), cores()), progress=update)
         seconds = time.monotonic() - began
     facts = {
         "words": len(vectors.words),
