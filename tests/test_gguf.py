@@ -670,6 +670,8 @@ def test_files_without_types_or_name_have_ordinary_tokens_and_the_old_cutting() 
         ({"merges": ["ab"]}, "a merge in it is not of two of its tokens"),
         ({"merges": ["a b c"]}, "a merge in it is not of two of its tokens"),
         ({"merges": ["b c"]}, "a merge in it is not of two of its tokens"),
+        ({"tokens": [f"<{n}>" for n in range(20_000)], "token_type": [3] * 20_000, "merges": []}, "adds more tokens"),
+        ({"tokens": ["a" * 2000], "token_type": [4], "merges": []}, "adds more tokens"),
         ({"tokens": ["a", "b", "ab"], "token_type": [1, 1, 1]}, r"has no <\|endoftext\|> token"),
     ],
 )

@@ -27,7 +27,7 @@ from bimo.models.lora import (
 from bimo.runtime import UserError
 from bimo.train.checkpoint import load_newest, save_checkpoint
 from bimo.train.losses import IGNORED, answer_loss
-from bimo.weights.adapters import load_adapter, merged, save_adapter
+from bimo.weights.adapters import _split, load_adapter, merged, save_adapter
 from bimo.weights.gguf import read_gguf
 from bimo.weights.huggingface import save_model
 
@@ -234,3 +234,8 @@ def test_of_a_gguf_file_only_what_changes_is_widened(make_model, tmp_path):
     base = stored.decoder()
     attach_adapter(base, adapter)
     torch.testing.assert_close(result.decoder()(IDS), base(IDS), atol=1e-4, rtol=1e-4)
+
+
+def test_joined_matrices_that_are_no_three_are_refused() -> None:
+    with pytest.raises(UserError, match="do not go with its rank"):
+        _split("layers.0.attention.joined", torch.zeros(2, 8), torch.zeros(4, 2))

@@ -24,7 +24,7 @@ from bimo.models.families import FAMILIES, choose_family
 from bimo.models.scoring import Score
 from bimo.prepare import PrepareConfig, prepare
 from bimo.run import run as run_all
-from bimo.run import run_from_mapping
+from bimo.run import run_from_mapping, train_settings
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
 from bimo.train import loop, objectives, pretrain
 from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
@@ -152,6 +152,28 @@ def test_training_goes_on_with_a_model_that_exists(whole, data, tmp_path):
     assert on["validation_bits_per_byte"] < read_json(whole / "bimo" / "training.json")["validation_bits_per_byte"]
     manifest = strictly(tmp_path / "on" / "bimo" / "manifest.json")
     assert manifest["key"] != strictly(whole / "bimo" / "manifest.json")["key"]
+
+
+def test_any_language_model_is_gone_on_with(data, tmp_path):
+    lstm = choose_family("lstm").shape(vocabulary=shape_for(data).vocabulary, context=16, layers=1, width=16)
+    run(data, tmp_path / "lstm", replace(SETTINGS, steps=2), model=lstm)
+    found = [
+        train_settings(
+            data,
+            tmp_path / "on",
+            minutes=0.01,
+            family="decoder",
+            preset="",
+            start=str(tmp_path / "lstm"),
+            seed=0,
+            device="cpu",
+            config=None,
+            changes=[],
+        )
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert found[0].model == lstm
 
 
 def test_a_model_that_goes_on_need_not_leave_its_loss_behind(whole, data, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 import stories
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from bimo import machine as machine_file
@@ -307,6 +311,25 @@ def test_a_model_of_one_way_is_measured_that_way(whole: Path, tmp_path: Path) ->
     turned.write_text("".join(f"{pair.target}\t{pair.source}\n" for pair in pairs), encoding="utf-8")
     straight = evaluate(whole, whole / "bimo" / "data" / "pairs" / "validation.tsv")["directions"]
     assert evaluate(whole, turned)["directions"] == straight
+
+
+def test_what_diverges_has_a_perplexity_and_what_is_damaged_a_sentence(whole: Path, tmp_path: Path) -> None:
+    tokens = PairTokens(whole / "bimo" / "data" / "tokens", "validation")
+    translator = load(whole)
+    objective = objectives.Translate(
+        tokens, translator.tokenizer, pad=translator.model.config.pad, noise=0.0, smoothing=0.0
+    )
+    assert math.isfinite(objective.facts(1e6)["perplexity"])
+    assert "perplexity" in objective.verdict(1e6, 1)
+    shutil.copytree(whole, tmp_path / "damaged")
+    weights = load_file(whole / "model.safetensors")
+    weights["model.shared.weight"] = torch.tensor(1.0)
+    save_file(
+        {name: weight for name, weight in weights.items() if name != "final_logits_bias"},
+        tmp_path / "damaged" / "model.safetensors",
+    )
+    with pytest.raises(UserError):
+        load(tmp_path / "damaged")
 
 
 def test_a_file_in_the_other_order_is_measured_the_right_way_round(two_ways: Path, tmp_path: Path) -> None:
