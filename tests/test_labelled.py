@@ -153,7 +153,9 @@ def test_of_every_label_some_texts_are_held_out_however_many_labels_there_are():
 def test_half_characters_and_times_and_broken_files_are_no_error_of_ours(tmp_path):
     rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(4)] + [{"text": "\ud83d", "label": "a"}]
     found = read_labelled(written(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
-    assert [one.detail for one in found.refused] == ["it holds half a character"]
+    assert [one.detail for one in found.refused] == ["there is no text in it"]
+    cut = read_labelled(written(tmp_path / "b.jsonl", json.dumps({"text": "great \ud83d", "label": "a"}) + "\n"))
+    assert cut.examples == [Labelled("great", ("a",))]
     write_refused(tmp_path, found.refused)
     times = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)] * 4
     texts = [f"some longer text {i}" for i in range(4)]

@@ -82,8 +82,13 @@ def test_a_column_says_into_which_language_each_row_goes(tmp_path: Path) -> None
     assert (found.columns.source, found.columns.target, found.columns.to) == ("text", "meaning", "into")
     assert found.pairs == [Pair(a, b, to.strip()) for a, b, to in rows[:-2]]
     assert found.aside == Counter(language=1, empty=1)
-    assert read_pairs(path, known=["zh", "en", " en ", "fr"]).pairs == found.pairs
+    assert read_pairs(path, known=["zh", "en", "fr"]).pairs == found.pairs
     assert {pair.to for pair in read_pairs(path, known=["zh", "fr"]).pairs} == {""}
+    lines = "".join(f"zh\tmodern  zh\t{zh}\t{zh[::-1]}\n" for _, zh in ROWS)
+    path = write(tmp_path / "b.tsv", f"from\tinto\tsource\ttarget\n{lines}")
+    both = ["zh", "modern-zh"]
+    assert {pair.to for pair in read_pairs(path, to="into", known=both).pairs} == {"modern-zh"}
+    assert {pair.to for pair in read_pairs(path, known=both).pairs} == {""}
 
 
 def test_names_of_columns_are_told_above_short_texts(tmp_path: Path) -> None:

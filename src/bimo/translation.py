@@ -47,7 +47,7 @@ from bimo.train.recipe import recipe
 
 __all__ = ["prepare_pairs", "read_split", "train_translator"]
 
-VERSION = 3
+VERSION = 2
 """Goes into every key. Raise it when the same input would now give another result."""
 
 LEAST_PAIRS = 100
@@ -116,10 +116,10 @@ def train_translator(
         choices: dict[str, Any] = {
             "source": source,
             "target": target,
-            "to_column": to_column,
             "chinese": chinese,
             "both": both,
             "seed": seed,
+            **({"to_column": to_column} if to_column else {}),
         }
         claim(out / "bimo", digest_json({"pairs": digest_file(pairs), **choices}))
         facts = prepare_pairs(pairs, out=data, **choices, console=console)
@@ -153,7 +153,7 @@ def prepare_pairs(
     require_room(out, 6 * pairs.stat().st_size)
     stages = Stages(out)
     stages.begin()
-    columns = {"source": source, "target": target, "to": to_column}
+    columns = {"source": source, "target": target, **({"to": to_column} if to_column else {})}
     choices = {**columns, "chinese": chinese, "both": both, "seed": seed}
     key = digest_json({"version": VERSION, "file": digest_file(pairs), **choices})
     facts = stages.facts("tokens", key)
@@ -237,7 +237,7 @@ def _directed(pairs: list[Pair], both: Sequence[str]) -> list[Pair]:
 def _say_pairs(facts: dict[str, Any], console: Console) -> None:
     columns = facts["columns"]
     read = {"rows": facts["rows"], "file": facts["file"], **columns}
-    if columns["to"]:
+    if columns.get("to"):
         text = t(
             "{rows:,} rows of {file}: column {source} is translated into column {target}, in the language that column "
             "{to} names",

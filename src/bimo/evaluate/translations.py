@@ -34,7 +34,9 @@ def evaluate_translations(
     tags = translators[0].tags
     if any(other.tags.keys() != tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
-    ways = _ways(read_pairs(source, known=tags.keys()), [*tags], learned=_learned(model))
+    learned = _learned(model)
+    known = tags.keys() if learned.get("to") or not learned else ()
+    ways = _ways(read_pairs(source, to=learned.get("to", "") if known else "", known=known), [*tags], learned)
     return {
         "task": "translate",
         "file": source.name,
@@ -44,18 +46,19 @@ def evaluate_translations(
     }
 
 
-def _learned(model: Path) -> tuple[str, ...]:
-    """The languages, told by their scripts, that a model of ours translates from and into; empty for another's."""
+def _learned(model: Path) -> dict[str, Any]:
+    """The columns that a model of ours learned from, with their languages; empty for another's."""
     data = model / "bimo" / "data"
-    return tuple(Stages(data).known("tokens")["columns"]["languages"]) if (data / "pairs").is_dir() else ()
+    return Stages(data).known("tokens")["columns"] if (data / "pairs").is_dir() else {}
 
 
-def _ways(found: PairFile, languages: list[str], learned: tuple[str, ...]) -> list[tuple[str, list[Pair]]]:
+def _ways(found: PairFile, languages: list[str], learned: dict[str, Any]) -> list[tuple[str, list[Pair]]]:
     """The pairs of a file by the language that they are translated into, as the file or the script of its sides says;
     both ways, where it does not say and the model knows them. Raises UserError when neither tells."""
     back = [Pair(pair.target, pair.source) for pair in found.pairs]
     if not languages:
-        turned = len({*learned}) == 2 and found.columns.languages == learned[::-1]
+        scripts = [*learned.get("languages", ())]
+        turned = len({*scripts}) == 2 and [*found.columns.languages] == scripts[::-1]
         return [("", back if turned else found.pairs)]
     if found.columns.to:
         named = [(to, [pair for pair in found.pairs if pair.to == to]) for to in languages]
@@ -63,7 +66,7 @@ def _ways(found: PairFile, languages: list[str], learned: tuple[str, ...]) -> li
     source, target = found.columns.names
     # A file need not name its columns as the one that was learned from: what two texts of one script are is then their
     # place, the language of the targets being the first that was learned.
-    if len(languages) == 2 and {source, target} != {*languages}:
+    if len(languages) == 2 and not learned.get("to") and not {source, target} & {*languages}:
         target, source = languages
     ways = [(to, pairs) for to, pairs in ((target, found.pairs), (source, back)) if to in languages]
     if not ways:

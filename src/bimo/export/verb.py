@@ -207,8 +207,8 @@ def _require_place(out: Path, kept: Path, *, check: bool) -> None:
         raise UserError("There is no {path} to check.", code=USAGE, path=out)
     if not check and out.exists() and not kept.exists():
         raise UserError("{path} exists and is no export of Bimo's. Choose another --out.", code=USAGE, path=out)
-    if not check and out.is_dir():
-        others = {*_files(out)} - {*read_json(kept).get("files", []), kept.relative_to(out).as_posix()}
+    if not check and out.is_dir() and "files" in (earlier := read_json(kept)):
+        others = {*_files(out)} - {*earlier["files"], kept.relative_to(out).as_posix()}
         if others:
             raise UserError(
                 "{path} also holds what is not of the earlier export, such as {name}. Choose another --out.",

@@ -124,7 +124,7 @@ class Batch:
     def step(self) -> list[Written]:
         """Read what is due and write one token of each sequence whose prompt was read.
 
-        A step that an error or a signal ends has changed nothing: the next one begins where it did.
+        What ends before tokens are chosen, by an error or a signal, has changed nothing: the next step begins there.
         """
         while self._waiting and self.free_slots:
             self._seat(self._waiting.popleft())
@@ -144,7 +144,7 @@ class Batch:
             slots += [sequence.slot] * len(now)
             positions += range(start, start + len(now))
             reading.append((sequence, now))
-            if len(now) == len(sequence.unread):
+            if now and len(now) == len(sequence.unread):
                 ready.append(sequence)
                 wanted.append(len(tokens) - 1)
         if not tokens:

@@ -101,7 +101,8 @@ def read_pairs(
     """The pairs of a table of any format; `source` and `target` name columns, or languages (en, zh) by their script.
 
     Without names the first two columns count whose cells mostly differ from row to row. `to` names a column that says
-    into which language each row is translated; without it a column is one in which all cells are `known` languages.
+    into which language each row is translated. Where languages are `known`, it is such a column if all its cells are
+    among them, as is, without that name, the only one of which this holds.
     `chinese` brings Chinese into one script. Rows with an empty side, with twice the same text, or that were there
     before are set aside. All pairs are held in memory. Raises UserError when there are no two columns of text, or none
     of that name.
@@ -116,7 +117,7 @@ def read_pairs(
     for row in itertools.chain(first, rows):
         count += 1
         left, right = (_one_line(row.get(name), chinese) for name in (columns.source, columns.target))
-        language = "-".join(str(row.get(columns.to) or "").split()) if columns.to else ""
+        language = _as_tag(row.get(columns.to)) if columns.to else ""
         pair = Pair(left, right, language)
         if not left or not right:
             reason = "empty"
@@ -141,6 +142,11 @@ def read_pairs(
         )
     where = f"{place_in(unread[0].source, unread[0].line)}: {unread[0].detail}" if unread else ""
     return PairFile(path.name, columns, list(pairs), count + len(unread), aside, where)
+
+
+def _as_tag(cell: Any) -> str:
+    """What a language is called: in one piece, since it becomes a token."""
+    return "-".join(str(cell or "").split())
 
 
 def _only_file(path: Path) -> Any:
@@ -168,7 +174,10 @@ def _choose_columns(
     cells = {
         name: [row[name] for row in rows if isinstance(row.get(name), str) and row[name].strip()] for name in names
     }
-    if to and to not in names:
+    if known:
+        possible = [name for name in names if cells[name] and {*map(_as_tag, cells[name])} <= {*known}]
+        to = to if to in possible else possible[0] if len(possible) == 1 else ""
+    elif to and to not in names:
         raise UserError(
             "{path} has no column {wanted}. It has: {names}.",
             code=DATA_REFUSED,
@@ -176,7 +185,6 @@ def _choose_columns(
             wanted=to,
             names=", ".join(names[:30]),
         )
-    to = to or next((name for name in names if cells[name] and {*cells[name]} <= {*known}), "")
     texts = [name for name in names if name != to and len(set(cells[name])) > _DISTINCT * len(rows)]
     languages = {name: _language(cells[name]) for name in texts}
     chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]

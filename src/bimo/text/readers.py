@@ -359,25 +359,24 @@ def _delimited_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
     values = _json_values(source) if source.ending == ".json" else _parse_lines(source, source.lines())
     for number, value in values:
-        if not isinstance(value, dict):
-            source.refuse(number, "bad_row", t("not an object with names"), _shown(value))
-        elif _holds_half(value):
-            source.refuse(number, "bad_row", t("it holds half a character"), _shown(value))
-        else:
+        try:
+            value = _without_halves(value)
+        except RecursionError:
+            source.refuse(number, "bad_row", t("it is nested without end"))
+            continue
+        if isinstance(value, dict):
             yield number, value
+        else:
+            source.refuse(number, "bad_row", t("not an object with names"), json.dumps(value, ensure_ascii=False))
 
 
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-
-
-def _holds_half(value: Any) -> bool:
-    """Whether a JSON value spells a lone surrogate, which no text holds and no file can be written with."""
+def _without_halves(value: Any) -> Any:
+    """A JSON value without lone surrogates, which its escapes can spell, but no text holds and no file can take."""
     if isinstance(value, dict):
-        return any(map(_holds_half, [*value, *value.values()]))
+        return {_without_halves(name): _without_halves(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return any(map(_holds_half, value))
-    return isinstance(value, str) and _HALF.search(value) is not None
+        return [_without_halves(inner) for inner in value]
+    return _HALF.sub("", value) if isinstance(value, str) else value
 
 
 def _stored_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
