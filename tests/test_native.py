@@ -372,7 +372,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
         "for kind in test_native.KINDS:\n"
         "    test_native.check_models(kind, range(15), list(ways))\n"
         "test_fused.check_operations(ways, range(5))\n"
-        "test_copying.test_the_compiled_core_meets_what_the_slow_twin_meets()\n"
+        "test_copying.test_the_longest_runs_are_those_of_the_slow_twin()\n"
         "print('nothing found')\n"
     )
     environment = {

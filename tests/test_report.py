@@ -15,16 +15,13 @@ import pytest
 from bimo import runtime
 from bimo.report.charts import line_chart, thin, ticks
 from bimo.report.facts import (
-    compare,
-    copying_reading,
     duration,
     learning_curves,
-    learning_reading,
     percent,
     rounded,
     size,
-    verdict,
 )
+from bimo.report.judgement import compare, copying_reading, learning_reading, verdict
 from bimo.report.model_report import write_card, write_data_report, write_report
 from bimo.report.page import element, render, visible
 

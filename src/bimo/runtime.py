@@ -7,6 +7,7 @@ import functools
 import locale
 import os
 import platform
+import re
 import time
 import tomllib
 from importlib import resources
@@ -23,6 +24,7 @@ __all__ = [
     "USAGE",
     "UserError",
     "choose_waiting",
+    "is_text",
     "keep_freed_memory",
     "language",
     "pick_device",
@@ -30,10 +32,14 @@ __all__ = [
     "seed_everything",
     "set_language",
     "t",
+    "whole_text",
 ]
 
 FAILED, USAGE, DATA_REFUSED, NO_ROOM, INTERRUPTED = 1, 2, 3, 4, 5
 """Exit codes: failed; wrong usage; the data was refused; not enough memory, disk or time; interrupted and resumable."""
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a character (a lone surrogate): what Python makes of bytes, and JSON of escapes, that are no text."""
 
 BUSY_SHARE = 0.3
 """Of all processors: above this the machine is busy with something else."""
@@ -133,6 +139,16 @@ def _busy_ticks() -> tuple[int, int]:
         return 0, 0
     busy = user + nice + system
     return busy, busy + idle + waiting
+
+
+def is_text(text: str) -> bool:
+    """Whether every character is a whole one."""
+    return _HALF.search(text) is None
+
+
+def whole_text(text: str) -> str:
+    """The text without half characters, which no file can be written with."""
+    return _HALF.sub("", text)
 
 
 def pick_device(wanted: str = "auto") -> torch.device:

@@ -191,7 +191,7 @@ def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
 
 
 def _line(pair: Pair) -> str:
-    return "\t".join([pair.source, pair.target, *([pair.to] if pair.to else [])]) + "\n"
+    return "\t".join(filter(None, (pair.source, pair.target, pair.to))) + "\n"
 
 
 def read_split(data: Path, split: str) -> list[Pair]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, t
+from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, is_text, t
 
 __all__ = ["app", "asked_lines", "piped_lines", "require_least", "show", "verb"]
 
@@ -59,7 +59,7 @@ def _require_text(options: dict[str, Any]) -> None:
     """Raises UserError for what was given with bytes that are no text; paths may have any."""
     for name, value in options.items():
         for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str) and not _is_text(one):
+            if isinstance(one, str) and not is_text(one):
                 sentence = "What was given as {name} holds bytes that are no text in UTF-8."
                 raise UserError(sentence, code=USAGE, name=name.strip("_").replace("_", "-"))
 
@@ -112,11 +112,6 @@ def require_least(options: dict[str, tuple[int, int]]) -> None:
         if value < least:
             sentence = "--{option} must be at least {least}, but is {value}."
             raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
-
-
-def _is_text(argument: str) -> bool:
-    """Python hands on what it cannot decode as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def piped_lines() -> Iterator[str]:

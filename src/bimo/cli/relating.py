@@ -70,7 +70,7 @@ def similar(
     from bimo.tasks.embed.examples import read_lines
 
     require_least({"best": (best, 1), "seed": (seed, 0)})
-    given = [*(texts or [])]
+    given = texts or []
     asked = sum((lines is not None and bool(given), pairs, clusters is not None))
     if lines is None and (len(given) != 2 or asked):
         raise UserError("Give two texts, or a file of texts with --in.", code=USAGE)

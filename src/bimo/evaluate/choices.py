@@ -20,8 +20,8 @@ from bimo.intervals import mean_interval, paired_mean_difference
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
-from bimo.text.readers import read_rows
 from bimo.text.rejections import place_in
+from bimo.text.rows import read_rows
 from bimo.text.sources import SourceFile
 
 __all__ = [

@@ -21,8 +21,8 @@ from bimo.tasks.chat.before_after import replies
 from bimo.tasks.chat.preferring import both_answers
 from bimo.tasks.folder import tell_refused
 from bimo.text.conversations import is_conversation, read_conversations
+from bimo.text.json_values import holds_json, json_values
 from bimo.text.preferences import is_preference, read_preferences
-from bimo.text.readers import holds_json, json_values
 from bimo.tokens.chat import ChatFormat, Lesson
 from bimo.train.lessons import log_likelihoods
 from bimo.train.preferences import Duel, answer_lengths, log_likelihoods_of_both, told_right

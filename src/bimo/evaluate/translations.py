@@ -35,8 +35,10 @@ def evaluate_translations(
     if any(other.tags.keys() != tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
     learned = _learned(model)
-    known = tags.keys() if learned.get("to") or not learned else ()
-    ways = _ways(read_pairs(source, to=learned.get("to", "") if known else "", known=known), [*tags], learned)
+    to = learned.get("to", "")
+    # What a model of one direction, or of both, learned from had no column of languages: here it says nothing, either.
+    found = read_pairs(source, to=to, known=tags.keys() if to or not learned else ())
+    ways = _ways(found, [*tags], learned)
     return {
         "task": "translate",
         "file": source.name,

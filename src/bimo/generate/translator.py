@@ -10,7 +10,6 @@ from pathlib import Path
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError, pick_device, t
-from bimo.text.language import UNKNOWN, script_of
 from bimo.text.untranslated import untranslated, words_in
 from bimo.tokens.directions import choose_tag, tags_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -74,11 +73,12 @@ class Translator:
         limit = self.model.config.context - 1 - bool(self.tags)
         encoded = self.tokenizer.encode_batch(texts)
         done: list[Translation] = [Translation(text, 0.0, []) for text in texts]
-        asked = [i for i, ids in enumerate(encoded) if ids and (to or not self.tags or script_of(texts[i]) != UNKNOWN)]
-        order = sorted(asked, key=lambda i: len(encoded[i]))
+        tags = [choose_tag(self.tags, text, to) for text in texts]
+        order = [i for i, ids in enumerate(encoded) if ids and tags[i] is not None]
+        order.sort(key=lambda i: len(encoded[i]))
         for start in range(0, len(order), TOGETHER):
             group = order[start : start + TOGETHER]
-            sources = [[*choose_tag(self.tags, texts[i], to), *encoded[i][:limit], self.tokenizer.end] for i in group]
+            sources = [[*(tags[i] or ()), *encoded[i][:limit], self.tokenizer.end] for i in group]
             for i, found in zip(group, search(self.model, sources, end=self.tokenizer.end, beams=beams), strict=True):
                 best, *others = [self.tokenizer.decode(hypothesis.ids) for hypothesis in found]
                 unknown = words_in([texts[i]]) - self.words if self.words else ()

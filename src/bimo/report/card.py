@@ -13,8 +13,6 @@ from bimo.report.facts import (
     Facts,
     baseline_rows,
     blank_rows,
-    copied_share,
-    copying_reading,
     count,
     duration,
     is_encoder,
@@ -29,8 +27,8 @@ from bimo.report.facts import (
     read_facts,
     rounded,
     size,
-    verdict,
 )
+from bimo.report.judgement import copied_share, copying_reading, verdict
 from bimo.report.page import shorten, visible
 from bimo.runtime import t
 

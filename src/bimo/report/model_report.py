@@ -12,15 +12,11 @@ from bimo.report.facts import (
     Facts,
     baseline_rows,
     blank_rows,
-    compare,
-    copied_share,
-    copying_reading,
     count,
     duration,
     is_encoder,
     join_sentences,
     learning_curves,
-    learning_reading,
     number,
     pair,
     part,
@@ -28,8 +24,8 @@ from bimo.report.facts import (
     read_facts,
     rounded,
     size,
-    verdict,
 )
+from bimo.report.judgement import compare, copied_share, copying_reading, learning_reading, verdict
 from bimo.report.making import glossary, making, plan
 from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t

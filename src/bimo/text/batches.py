@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from bimo.text.documents import Piece, Rejected
 from bimo.text.opening import Reading
-from bimo.text.readers import READ_APART, ending_of, read_file
+from bimo.text.readers import READ_APART, read_file
 from bimo.text.sources import SourceFile
 
 __all__ = ["Batch", "file_stretches", "make_batches", "read_pieces"]
@@ -71,7 +71,7 @@ def _batches_of(files: Iterable[SourceFile], reading: Reading, refused: deque[Re
     apart: list[SourceFile] = []
     name = ""
     for file in files:
-        if ending_of(file) in READ_APART:
+        if file.ending in READ_APART:
             apart.append(file)
             if len(apart) >= BATCH_FILES or sum(one.size for one in apart) >= BATCH_FILE_BYTES:
                 yield _of_files(number, apart)

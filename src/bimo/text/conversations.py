@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.runtime import DATA_REFUSED, UserError, is_text, t
 from bimo.text.documents import Rejected
-from bimo.text.readers import json_values
+from bimo.text.json_values import json_values
 
 __all__ = [
     "Conversation",
@@ -136,7 +136,7 @@ def whole(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
     for number, one in enumerate(messages, 1):
         if one["role"] == "assistant" and not one["content"].strip():
             raise NoConversation(t("message {number} is an empty answer", number=number))
-        if any("\ud800" <= character <= "\udfff" for character in one["content"]):
+        if not is_text(one["content"]):
             raise NoConversation(t("message {number} holds half a character", number=number))
     return tuple(messages)
 

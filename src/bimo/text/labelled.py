@@ -20,11 +20,12 @@ from bimo.text.clean import normalize
 from bimo.text.dedup import text_digest
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
-from bimo.text.readers import open_lines, read_rows
+from bimo.text.readers import open_lines
 from bimo.text.rejections import place_in
+from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position
-from bimo.text.tables import TEXT_KEYS
+from bimo.text.tables import TEXT_KEYS, unknown_column
 
 __all__ = [
     "Labelled",
@@ -155,9 +156,7 @@ def choose_labelled_columns(
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in wanted.values():
         if name not in names:
-            sentence = "{source} has no column {wanted}. It has: {names}."
-            given = {"source": path, "wanted": name, "names": ", ".join(map(str, names[:30]))}
-            raise UserError(sentence, code=DATA_REFUSED, **given)
+            raise unknown_column(name, names, path)
     plain: dict[str, str] = {}
     for name in names:
         plain.setdefault(name.strip().lower(), name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +18,15 @@ from bimo.text.encodings import SAMPLE_BYTES, decode_blocks, decode_lines, find_
 from bimo.text.passages import LONGEST_TARGET, split_passages
 from bimo.text.sources import SourceFile
 
-__all__ = ["WHOLE_FILE_BYTES", "OpenFile", "Reading"]
+__all__ = ["FIRST_ROWS", "WHOLE_FILE_BYTES", "OpenFile", "Reading", "peek"]
 
 WHOLE_FILE_BYTES = 256 << 20
 """Unpacked; HTML, PDF, packed Parquet and single JSON values are held whole, and refused beyond this."""
 
+FIRST_ROWS = 100
+"""That a table is understood by."""
+
+_FIRST_CHARACTERS = 1 << 22
 _BLOCK_BYTES = 1 << 20
 _BITE_BYTES = 4096
 _LARGEST_WINDOW = 1 << 27
@@ -42,13 +48,35 @@ class Reading:
     """Bytes of the file in work, as it lies on the disk, that were read so far."""
 
 
+def peek(
+    items: Iterator[Any], *, size: Callable[[Any], int], rows: int = FIRST_ROWS, characters: int = _FIRST_CHARACTERS
+) -> tuple[list[Any], Iterator[Any]]:
+    """The first items, within both bounds, and all items again."""
+    first: list[Any] = []
+    total = 0
+    for item in items:
+        first.append(item)
+        total += size(item)
+        if len(first) >= rows or total >= characters:
+            break
+    return first, itertools.chain(first, items)
+
+
 class OpenFile:
     """One file while it is read: its bytes unpacked, and its refusals counted."""
 
-    def __init__(self, file: SourceFile, reading: Reading, *, packed: str, ending: str) -> None:
+    def __init__(self, file: SourceFile, reading: Reading) -> None:
         self.path, self.name, self.reading = file.path, file.name, reading
-        self.packed, self.ending = packed, ending
+        self.packed, self.ending = file.packed, file.ending
         self.refused = 0
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """What keeps the file from being read, meanwhile, is its refusal."""
+        try:
+            yield
+        except (OSError, ValueError, RecursionError) as error:
+            self.refuse(0, "unreadable", getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
     def refuse(self, line: int, reason: str, detail: str, text: str = "") -> None:
         """Report a piece that is kept out; line 0 is the whole file."""

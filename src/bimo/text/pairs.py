@@ -16,10 +16,11 @@ from bimo.text.dedup import text_digest
 from bimo.text.documents import Rejected
 from bimo.text.language import script_of
 from bimo.text.opening import Reading
-from bimo.text.readers import read_rows
 from bimo.text.rejections import place_in
+from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position
+from bimo.text.tables import unknown_column
 
 __all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "read_pairs", "split_pairs"]
 
@@ -178,13 +179,7 @@ def _choose_columns(
         possible = [name for name in names if cells[name] and {*map(_as_tag, cells[name])} <= {*known}]
         to = to if to in possible else possible[0] if len(possible) == 1 else ""
     elif to and to not in names:
-        raise UserError(
-            "{path} has no column {wanted}. It has: {names}.",
-            code=DATA_REFUSED,
-            path=path,
-            wanted=to,
-            names=", ".join(names[:30]),
-        )
+        raise unknown_column(to, names, path)
     texts = [name for name in names if name != to and len(set(cells[name])) > _DISTINCT * len(rows)]
     languages = {name: _language(cells[name]) for name in texts}
     chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]

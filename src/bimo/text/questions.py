@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.runtime import DATA_REFUSED, UserError, is_text, t
 from bimo.text.documents import Rejected
-from bimo.text.readers import json_values
+from bimo.text.json_values import json_values
 
 __all__ = ["Question", "Questions", "Span", "find_nearest", "read_questions"]
 
@@ -132,7 +132,7 @@ def _question(row: int, context: Any, asked: Any, found: Questions) -> Question:
     for text, what in ((question, t("question")), (context, t("text"))):
         if not isinstance(text, str) or not text.strip():
             raise _NoQuestion(t("it has no {what}", what=what))
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_text(text):
             raise _NoQuestion(t("its {what} holds half a character", what=what))
     answers_given = asked.get("answers")
     texts = answers_given.get("text") if isinstance(answers_given, dict) else answers_given

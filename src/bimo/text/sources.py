@@ -11,9 +11,9 @@ from pathlib import Path
 from bimo.files import digest_file
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 
-__all__ = ["SourceFile", "estimate_bytes", "file_digests", "find_sources", "source_digest"]
+__all__ = ["PACKED", "SourceFile", "estimate_bytes", "file_digests", "find_sources", "source_digest"]
 
-_PACKED = (".gz", ".zst")
+PACKED = (".gz", ".zst")
 _TIMES_PACKED = 3
 
 
@@ -25,6 +25,17 @@ class SourceFile:
     name: str
     size: int
     chosen: bool = False
+
+    @property
+    def packed(self) -> str:
+        """`.gz` or `.zst`, or nothing."""
+        outer = self.path.suffix.lower()
+        return outer if outer in PACKED else ""
+
+    @property
+    def ending(self) -> str:
+        """What says the format: `.html` of `page.html` and of `page.html.gz`."""
+        return Path(self.path.stem).suffix.lower() if self.packed else self.path.suffix.lower()
 
 
 def find_sources(
@@ -121,7 +132,7 @@ def _is_ours(names: set[str], folder: Path) -> bool:
 
 def estimate_bytes(files: Sequence[SourceFile]) -> int:
     """How many bytes of text the files hold, roughly: packed ones count three times."""
-    return sum(file.size * (_TIMES_PACKED if file.path.suffix.lower() in _PACKED else 1) for file in files)
+    return sum(file.size * (_TIMES_PACKED if file.packed else 1) for file in files)
 
 
 def file_digests(files: Iterable[SourceFile]) -> dict[str, str]:

@@ -8,11 +8,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bimo.runtime import DATA_REFUSED, UserError
 
-__all__ = ["Layout", "choose_columns", "find_layout", "mend_row", "objects_in", "row_text", "texts_in"]
+__all__ = [
+    "Layout",
+    "choose_columns",
+    "find_layout",
+    "mend_row",
+    "objects_in",
+    "row_text",
+    "texts_in",
+    "unknown_column",
+]
 
 TEXT_KEYS = (
     *("text", "content", "body", "paragraphs", "para", "article", "passage", "context", "document", "story"),
@@ -36,24 +46,11 @@ JOINED_KEYS = (
 
 _ONE_COLUMN = "\x1f"
 _TURN_KEYS = ("content", "value", "message", "text")
-COLUMN_NAMES = frozenset(
+_COLUMN_NAMES = frozenset(
     (
-        *(
-            "source",
-            "target",
-            "src",
-            "tgt",
-            "language",
-            "lang",
-            "en",
-            "zh",
-            "english",
-            "chinese",
-            "id",
-            "title",
-            "author",
-        ),
-        *("label", "labels", "category", "class", "question", "answer", "prompt", "chosen", "rejected", "score"),
+        *("source", "target", "src", "tgt", "language", "lang", "en", "zh", "english", "chinese"),
+        *("id", "title", "author", "label", "labels", "category", "class", "score"),
+        *("question", "answer", "prompt", "chosen", "rejected"),
         *("原文", "译文", "中文", "英文", "语言", "标签", "类别", "标题", "作者", "问题", "答案"),
     )
 )
@@ -73,7 +70,7 @@ def choose_columns(rows: Sequence[dict[str, Any]], wanted: str | None, *, source
     names = list(dict.fromkeys(name for row in rows for name in row))
     if wanted is not None:
         if wanted not in names:
-            raise _unknown_column(wanted, names, source)
+            raise _unknown_text_column(wanted, names, source)
         return ((wanted,),)
     plain: dict[str, str] = {}
     for name in names:
@@ -91,16 +88,16 @@ def choose_columns(rows: Sequence[dict[str, Any]], wanted: str | None, *, source
     return ((lengths.most_common(1)[0][0],),) if lengths else ()
 
 
-def _unknown_column(wanted: str, names: list[str], source: str) -> UserError:
+def _unknown_text_column(wanted: str, names: list[str], source: str) -> UserError:
     close = difflib.get_close_matches(wanted, names, n=1)
-    if close:
-        return UserError(
-            "{source} has no column {wanted}. Did you mean {close}?",
-            code=DATA_REFUSED,
-            source=source,
-            wanted=wanted,
-            close=close[0],
-        )
+    if not close:
+        return unknown_column(wanted, names, source)
+    sentence = "{source} has no column {wanted}. Did you mean {close}?"
+    return UserError(sentence, code=DATA_REFUSED, source=source, wanted=wanted, close=close[0])
+
+
+def unknown_column(wanted: str, names: Sequence[str], source: str | Path) -> UserError:
+    """What to raise for a column that a table does not have."""
     return UserError(
         "{source} has no column {wanted}. It has: {names}.",
         code=DATA_REFUSED,
@@ -241,7 +238,7 @@ def _has_header(rows: list[list[str]]) -> bool:
     if any(cell.lower() in TEXT_KEYS for cell in first):
         return True
     filled = [cell for cell in first if cell]
-    if len({cell.lower() for cell in filled} & COLUMN_NAMES) > 1:
+    if len({cell.lower() for cell in filled} & _COLUMN_NAMES) > 1:
         return True
     if not rest or not filled or len(set(filled)) < len(filled) or not all(map(_NAMES.fullmatch, filled)):
         return False

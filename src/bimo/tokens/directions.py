@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from bimo.runtime import USAGE, UserError
-from bimo.text.language import script_of
+from bimo.text.language import UNKNOWN, script_of
 from bimo.tokens.tokenizer import Tokenizer
 
 __all__ = ["choose_tag", "tag_named", "tags_of"]
@@ -28,8 +28,9 @@ def tags_of(tokenizer: Tokenizer) -> dict[str, int]:
     return {match[1]: number for number, match in found.items() if match is not None}
 
 
-def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...]:
-    """The tag to put before a text: that of the language `to`; without it, of the one that the text is not in.
+def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...] | None:
+    """The tag to put before a text: that of the language `to`; without it, of the one that the text is not in, and None
+    where it has no letters, for then it is the same in all.
 
     Raises UserError when there is no such language, or when the text does not tell.
     """
@@ -42,15 +43,20 @@ def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...]
         )
     if not tags:
         return ()
-    others = [name for name in tags if name != script_of(text)]
-    if not to and len(others) != 1:
+    if to:
+        return (tags[to],)
+    script = script_of(text)
+    if script == UNKNOWN:
+        return None
+    others = [name for name in tags if name != script]
+    if len(others) != 1:
         raise UserError(
             "Say with --to which language to translate to, for “{text}” does not tell. {known}",
             code=USAGE,
             text=text[:60],
             known=_known(list(tags)),
         )
-    return (tags[to or others[0]],)
+    return (tags[others[0]],)
 
 
 def _known(names: Sequence[str]) -> str:

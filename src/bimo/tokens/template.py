@@ -198,11 +198,11 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
         self.spend(len(parts) * len(str(self.plain(between))))
         return str(between).join(parts)
 
-    def _round(self, value: Any, precision: Any = 0, method: str = "common") -> Any:
+    def _round(self, value: Any, precision: Any = 0, method: Any = "common") -> Any:
         # Python would raise 10 to the precision, whatever it is, and no clock is read meanwhile.
         if not isinstance(precision, int) or abs(precision) > MOST_DIGITS:
             raise _TooMuch
-        return jinja2.filters.do_round(self.plain(value), precision, method)  # type: ignore[arg-type]
+        return jinja2.filters.do_round(self.plain(value), precision, method)
 
     def _json(self, value: Any, indent: int | None = None, **options: Any) -> str:
         kept: dict[str, Any] = {"ensure_ascii": False, "indent": min(indent or 0, 8) or None}

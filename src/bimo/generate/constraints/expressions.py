@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bimo.runtime import is_text
+
 __all__ = [
     "ANYTHING",
     "EMPTY",
@@ -87,8 +89,8 @@ ANYTHING = Characters(((0, SURROGATES[0] - 1), (SURROGATES[1] + 1, LAST)))
 
 
 def literal(text: str) -> Expression:
-    """This text alone; nothing where it holds half a character (a surrogate), which no text does."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    """This text alone; nothing where it holds half a character, which nobody can write."""
+    if not is_text(text):
         return NOTHING
     return Sequence(tuple(Characters(((ord(character), ord(character)),)) for character in text))
 

@@ -20,7 +20,7 @@ from bimo.generate.constraints.expressions import (
     sequence,
     union,
 )
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import USAGE, UserError, is_text, t
 
 __all__ = ["parse_whole", "parse_within"]
 
@@ -171,7 +171,7 @@ class _Parser:
             raise self._refusal(t("a reference to a group"))
         start = self.place
         code = self._code_point(letter)
-        if 0xD800 <= code <= 0xDFFF:
+        if not is_text(chr(code)):
             raise self._refusal("\\" + self.pattern[start - 1 : self.place])
         return Characters(((code, code),))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bimo.runtime import DATA_REFUSED, UserError
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
-from bimo.text.readers import ending_of, read_file
+from bimo.text.readers import read_file
 from bimo.text.segment import split_sentences
 from bimo.text.sources import find_sources
 
@@ -34,7 +34,7 @@ def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]
     """All passages of files and folders; `unread` gets what cannot be read. Raises UserError when there is no text."""
     found = []
     for file in find_sources(sources):
-        running = ending_of(file) in RUNNING
+        running = file.ending in RUNNING
         for document in read_file(file, Reading(unread)):
             for line, text in cut_passages(document.text):
                 found.append(Passage(document.source, document.line + running * line, text))

@@ -14,7 +14,7 @@ from bimo.tasks.classify.classifier import Classifier, Verdict, verdicts
 from bimo.text.documents import Rejected
 from bimo.text.labelled import choose_labelled_columns
 from bimo.text.opening import Reading
-from bimo.text.readers import ending_of, read_rows
+from bimo.text.rows import read_rows
 from bimo.text.sources import SourceFile, find_sources
 
 __all__ = ["SEPARATOR", "classify_table"]
@@ -81,7 +81,7 @@ def _free(name: str, taken: list[str]) -> str:
 
 
 def _writer(out: TextIO, file: SourceFile, names: list[str]) -> Callable[[dict[str, Any]], None]:
-    ending = ending_of(file)
+    ending = file.ending
     if ending in JSON_ENDINGS:
 
         def write_json_line(row: dict[str, Any]) -> None:

@@ -16,10 +16,12 @@ from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.documents import Rejected, describe_reason
 from bimo.text.opening import Reading
 from bimo.text.pairs import Pair, split_pairs
-from bimo.text.readers import ending_of, open_lines, read_rows
+from bimo.text.readers import open_lines
 from bimo.text.rejections import place_in
+from bimo.text.rows import read_rows
 from bimo.text.sources import SourceFile
 from bimo.text.split import split_position
+from bimo.text.tables import unknown_column
 
 __all__ = ["LEAST", "Columns", "Examples", "read_examples", "read_lines"]
 
@@ -137,7 +139,7 @@ def read_examples(path: Path, columns: Mapping[str, str] | None = None, *, repea
         raise UserError(
             "--column names text, or first, second and score, but not {name}.", code=USAGE, name=min(unknown)
         )
-    if ending_of(file) in PLAIN_ENDINGS:
+    if file.ending in PLAIN_ENDINGS:
         if given:
             raise UserError("{path} is plain text and has no columns.", code=USAGE, path=path)
         rows: Iterable[tuple[int, dict[str, Any]]] = (
@@ -194,13 +196,7 @@ def choose_columns(
     names = list(dict.fromkeys(name for row in rows for name in row))
     missing = next((name for name in given.values() if name not in names), None)
     if missing is not None:
-        raise UserError(
-            "{source} has no column {wanted}. It has: {names}.",
-            code=DATA_REFUSED,
-            source=path,
-            wanted=missing,
-            names=", ".join(names[:30]),
-        )
+        raise unknown_column(missing, names, path)
     if "text" in given:
         return Columns(given["text"])
     cells = {name: [row[name] for row in rows if _filled(row.get(name))] for name in names}
