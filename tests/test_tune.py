@@ -282,13 +282,17 @@ def test_an_answer_that_is_cut_short_is_kept_as_far_as_it_went(place, tuned, tmp
 
 
 def test_the_first_wish_to_stop_lets_the_answer_end_and_the_second_acts_at_once():
-    before = signal.getsignal(signal.SIGINT)
-    with talking._listening() as asked:
-        signal.raise_signal(signal.SIGINT)
-        assert asked.is_set()
-        with pytest.raises(KeyboardInterrupt):
+    # What runs in the background is born with Ctrl-C ignored.
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with talking._listening() as asked:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert asked.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, found)
 
 
 def test_only_what_was_kept_is_taken_up(tmp_path):
