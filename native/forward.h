@@ -4,8 +4,8 @@
 #include "products.h"
 #include "attention.h"
 
-// x / sqrt(mean(x^2) + epsilon) * weight; all padded with zeros to whole registers.
-inline void normalise(const float *x, const float *weight, int width, float epsilon, float *out) {
+// out = x / sqrt(mean(x^2) + epsilon) * weight; all padded with zeros to whole registers. Returns `out`.
+inline const float *normalise(const float *x, const float *weight, int width, float epsilon, float *out) {
     Lanes squares = Lanes::all(0);
     for (int i = 0; i < width; i += BAND) {
         const Lanes part = Lanes::load(x + i);
@@ -13,11 +13,11 @@ inline void normalise(const float *x, const float *weight, int width, float epsi
     }
     const Lanes scale = Lanes::all(1 / std::sqrt(squares.sum() / width + epsilon));
     for (int i = 0; i < width; i += BAND) (Lanes::load(x + i) * scale * Lanes::load(weight + i)).store(out + i);
+    return out;
 }
 
 // The bytes, scales and sums of a row of numbers.
-inline void quantise(Input &input, int row, int columns) {
-    const float *numbers = input.numbers.get() + std::size_t(row) * input.stride;
+inline void quantise(const float *numbers, int columns, Input &input, int row) {
     std::int8_t *bytes = input.bytes.get() + std::size_t(row) * input.stride;
     for (int group = 0; group * GROUP < columns; group++, numbers += GROUP, bytes += GROUP) {
         const Lanes a = Lanes::load(numbers), b = Lanes::load(numbers + BAND);
@@ -68,14 +68,17 @@ class Forward {
     float *attended(int row) const { return d.attended.get() + std::size_t(row) * d.attended_stride(); }
     float *inner(int row) const { return d.inner.get() + std::size_t(row) * d.hidden_stride(); }
 
-    // Fills an Input with write(row, numbers) for each of `rows`: every thread its own where that is sooner done.
-    template <class Write> const Input &input(int rows, int columns, bool as_bytes, Write write) const {
+    // An Input of `rows`, each where from(row, room) says that its numbers are: in the room for them, which it has filled,
+    // or elsewhere. Every thread fills its own where that is sooner done.
+    template <class From> const Input &input(int rows, int columns, bool as_bytes, From from) const {
         const bool own = rows <= OWN_ROWS;
         Input &input = own ? d.own[member] : d.shared;
         const Share part = own ? Share{0, rows} : share(rows);
         for (int row = part.first; row < part.end; row++) {
-            write(row, input.numbers.get() + std::size_t(row) * input.stride);
-            if (as_bytes) quantise(input, row, columns);
+            float *room = input.numbers.get() + std::size_t(row) * input.stride;
+            const float *numbers = from(row, room);
+            if (as_bytes) quantise(numbers, columns, input, row);
+            else if (numbers != room) std::memcpy(room, numbers, round_up(columns, GROUP) * sizeof(float));
         }
         if (!own) d.team.barrier();
         return input;
@@ -91,11 +94,16 @@ class Forward {
         Share part = share(all);
         for (int index = 0; index < COUNT; index++) {
             const int bands = matrices[index]->bands();
-            for (int band = std::max(part.first, 0); band < std::min(part.end, bands); band++) {
-                Lanes results[8];
+            const int last = std::min(part.end, bands);
+            for (int band = std::max(part.first, 0); band < last; band += 2) {
+                const Matrix &matrix = *matrices[index];
+                const bool pair = band + 1 < last;
+                Lanes results[2][MOST_INPUTS];
                 for (int row = 0, done; row < rows; row += done) {
-                    done = multiply_band(*matrices[index], band, input, row, rows, results);
-                    for (int i = 0; i < done; i++) sink(index, band, row + i, results[i]);
+                    done = pair ? multiply_pair(matrix, band, matrix, band + 1, input, row, rows, results)
+                                : multiply_band(matrix, band, input, row, rows, results[0]);
+                    for (int i = 0; i < done; i++) sink(index, band, row + i, results[0][i]);
+                    for (int i = 0; pair && i < done; i++) sink(index, band + 1, row + i, results[1][i]);
                 }
             }
             part.first -= bands;
@@ -116,7 +124,7 @@ class Forward {
         const Matrix &q = weights.matrices[BIMO_QUERY], &k = weights.matrices[BIMO_KEY], &v = weights.matrices[BIMO_VALUE];
         const float *norm = weights.vectors[BIMO_ATTENTION_NORM].get();
         const Input &normed = input(chunk.rows, shape.width, needs_bytes(q) || needs_bytes(k) || needs_bytes(v),
-            [&](int row, float *out) { normalise(residual(row), norm, shape.width, shape.norm_epsilon, out); });
+            [&](int row, float *room) { return normalise(residual(row), norm, shape.width, shape.norm_epsilon, room); });
         const int offsets[] = {0, d.key_offset(), d.value_offset()};
         const Buffer<float> *biases = &weights.vectors[BIMO_QUERY_BIAS];   // and those of keys and values after it
         multiply({&q, &k, &v}, normed, chunk.rows, [&](int matrix, int band, int row, Lanes result) {
@@ -138,9 +146,7 @@ class Forward {
         d.team.barrier();
         const Matrix &out = weights.matrices[BIMO_OUT];
         const int columns = shape.heads * shape.head_width;
-        add_to_residual(out, input(chunk.rows, columns, needs_bytes(out), [&](int row, float *numbers) {
-            std::memcpy(numbers, attended(row), d.attended_stride() * sizeof(float));
-        }));
+        add_to_residual(out, input(chunk.rows, columns, needs_bytes(out), [&](int row, float *) { return attended(row); }));
     }
 
     // Normalises and turns one head of a row; a query is scaled, a key and its value go to where they are remembered.
@@ -217,31 +223,28 @@ class Forward {
         const Matrix &gate = weights.matrices[BIMO_GATE], &up = weights.matrices[BIMO_UP], &down = weights.matrices[BIMO_DOWN];
         const float *norm = weights.vectors[BIMO_FEED_FORWARD_NORM].get();
         const Input &normed = input(chunk.rows, shape.width, needs_bytes(gate) || needs_bytes(up),
-            [&](int row, float *out) { normalise(residual(row), norm, shape.width, shape.norm_epsilon, out); });
+            [&](int row, float *room) { return normalise(residual(row), norm, shape.width, shape.norm_epsilon, room); });
         const Share bands = share(gate.bands());
         for (int band = bands.first; band < bands.end; band++) {
-            Lanes gates[8], ups[8];
+            Lanes results[2][MOST_INPUTS];
             for (int row = 0, done; row < chunk.rows; row += done) {
-                done = multiply_band(gate, band, normed, row, chunk.rows, gates);
-                multiply_band(up, band, normed, row, chunk.rows, ups);
+                done = multiply_pair(gate, band, up, band, normed, row, chunk.rows, results);
                 for (int i = 0; i < done; i++) {
-                    const Lanes opened = gates[i] / (Lanes::all(1) + exponential(Lanes::all(0) - gates[i]));
-                    (opened * ups[i]).store(inner(row + i) + band * BAND);
+                    const Lanes x = results[0][i], opened = x / (Lanes::all(1) + exponential(Lanes::all(0) - x));
+                    (opened * results[1][i]).store(inner(row + i) + band * BAND);
                 }
             }
         }
         d.team.barrier();
-        add_to_residual(down, input(chunk.rows, shape.hidden, needs_bytes(down), [&](int row, float *numbers) {
-            std::memcpy(numbers, inner(row), d.hidden_stride() * sizeof(float));
-        }));
+        add_to_residual(down, input(chunk.rows, shape.hidden, needs_bytes(down), [&](int row, float *) { return inner(row); }));
     }
 
     void logits() const {
         const Matrix &head = d.head();
         const int rows = int(chunk.wanted.size());
         if (!rows) return;
-        const Input &normed = input(rows, shape.width, needs_bytes(head), [&](int row, float *out) {
-            normalise(residual(chunk.wanted[row]), d.last_norm.get(), shape.width, shape.norm_epsilon, out);
+        const Input &normed = input(rows, shape.width, needs_bytes(head), [&](int row, float *room) {
+            return normalise(residual(chunk.wanted[row]), d.last_norm.get(), shape.width, shape.norm_epsilon, room);
         });
         multiply({&head}, normed, rows, [&](int, int band, int row, Lanes result) {
             float *out = chunk.logits[row] + std::size_t(band) * BAND, numbers[BAND];

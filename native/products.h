@@ -1,39 +1,59 @@
 // Bands of 16 rows of a matrix times up to eight inputs. Included once for each instruction set, after its lanes.
 //
-// Whatever the number of inputs, each is added up in the same order: a sequence gets the same numbers alone or in company.
+// Whatever the number of inputs and bands, each is added up in the same order: a sequence gets the same numbers alone or in
+// company.
 
 // Inputs [first, first + N) -> out[N], each the 16 rows of the band.
 using BandProduct = void (*)(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out);
 
 constexpr int PREFETCH_TILES = 20;
+constexpr int MOST_INPUTS = 8;
 
-template <int N> void multiply_u4(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out) {
+// BANDS bands at once, of one matrix or of several: out[band * MOST_INPUTS + i].
+template <int N, int BANDS>
+void multiply_u4(const std::uint8_t *const (&bands)[BANDS], const Input &input, int first, int tiles, Lanes *out) {
     constexpr int TILE = BAND * 4 + BAND * GROUP / 2;
-    Lanes totals[N];
-    for (auto &total : totals) total = Lanes::all(0);
+    Lanes totals[BANDS][N];
+    for (auto &band : totals)
+        for (auto &total : band) total = Lanes::all(0);
     const std::int8_t *bytes = input.bytes.get() + std::size_t(first) * input.stride;
     const std::ptrdiff_t stride = input.stride;
-    for (int group = 0; group < tiles; group++, tile += TILE, bytes += GROUP) {
-        for (int line = 0; line < TILE; line += 64) prefetch(tile + PREFETCH_TILES * TILE + line);
-        Sums sums[N];
-        for (auto &sum : sums) sum = Sums::zero();
+    for (int group = 0; group < tiles; group++, bytes += GROUP) {
+        const std::uint8_t *tile[BANDS];
+        Sums sums[BANDS][N];
+        for (int band = 0; band < BANDS; band++) {
+            tile[band] = bands[band] + group * TILE;
+            for (int line = 0; line < TILE; line += 64) prefetch(tile[band] + PREFETCH_TILES * TILE + line);
+            for (auto &sum : sums[band]) sum = Sums::zero();
+        }
         for (int quarter = 0; quarter < 4; quarter++) {
-            const Bytes pairs = Bytes::load(tile + BAND * 4 + quarter * 64);
-            const Bytes low = pairs.low_halves(), high = pairs.high_halves();
+            Bytes low[BANDS], high[BANDS];
+            for (int band = 0; band < BANDS; band++) {
+                const Bytes pairs = Bytes::load(tile[band] + BAND * 4 + quarter * 64);
+                low[band] = pairs.low_halves(), high[band] = pairs.high_halves();
+            }
             for (int i = 0; i < N; i++) {
-                sums[i].add(low, bytes + i * stride + quarter * 8);
-                sums[i].add(high, bytes + i * stride + quarter * 8 + 4);
+                for (int band = 0; band < BANDS; band++) sums[band][i].add(low[band], bytes + i * stride + quarter * 8);
+                for (int band = 0; band < BANDS; band++) sums[band][i].add(high[band], bytes + i * stride + quarter * 8 + 4);
             }
         }
-        const auto *halves = reinterpret_cast<const std::uint16_t *>(tile);
-        const Lanes scale = Lanes::load_half(halves), minimum = Lanes::load_half(halves + BAND);
-        for (int i = 0; i < N; i++) {
-            const std::size_t at = std::size_t(first + i) * (input.stride / GROUP) + group;
-            totals[i] = multiply_add(scale * Lanes::all(input.scales[at]), sums[i].numbers(), totals[i]);
-            totals[i] = multiply_add(minimum, Lanes::all(input.scaled_sums[at]), totals[i]);
+        for (int band = 0; band < BANDS; band++) {
+            const auto *halves = reinterpret_cast<const std::uint16_t *>(tile[band]);
+            const Lanes scale = Lanes::load_half(halves), minimum = Lanes::load_half(halves + BAND);
+            for (int i = 0; i < N; i++) {
+                const std::size_t at = std::size_t(first + i) * (input.stride / GROUP) + group;
+                Lanes &total = totals[band][i];
+                total = multiply_add(scale * Lanes::all(input.scales[at]), sums[band][i].numbers(), total);
+                total = multiply_add(minimum, Lanes::all(input.scaled_sums[at]), total);
+            }
         }
     }
-    for (int i = 0; i < N; i++) out[i] = totals[i];
+    for (int band = 0; band < BANDS; band++)
+        for (int i = 0; i < N; i++) out[band * MOST_INPUTS + i] = totals[band][i];
+}
+
+template <int N> void multiply_u4(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out) {
+    multiply_u4<N, 1>({tile}, input, first, tiles, out);
 }
 
 template <int N> void multiply_s8(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out) {
@@ -90,11 +110,24 @@ template <int N> BandProduct band_product(Packing packing) {
 // Up to eight inputs, from `first` on; out[i] belongs to input first + i. Returns how many were done.
 inline int multiply_band(const Matrix &matrix, int band, const Input &input, int first, int rows, Lanes *out) {
     const std::uint8_t *tile = matrix.band(band);
-    const int left = rows - first, done = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-    const BandProduct product = done == 8   ? band_product<8>(matrix.packing)
+    const int left = rows - first, done = left >= MOST_INPUTS ? MOST_INPUTS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    const BandProduct product = done == MOST_INPUTS ? band_product<MOST_INPUTS>(matrix.packing)
                                 : done == 4 ? band_product<4>(matrix.packing)
                                 : done == 2 ? band_product<2>(matrix.packing)
                                             : band_product<1>(matrix.packing);
     product(tile, input, first, matrix.tiles(), out);
     return done;
+}
+
+// A band of one matrix and a band of another, or of the same, which share their loads of the inputs where there are enough
+// of them; of as many columns. out[0] belongs to the first.
+inline int multiply_pair(const Matrix &one, int band, const Matrix &other, int other_band, const Input &input, int first,
+                         int rows, Lanes (&out)[2][MOST_INPUTS]) {
+    constexpr int N = 4;
+    if (rows - first >= N && one.packing == Packing::U4 && other.packing == Packing::U4) {
+        multiply_u4<N, 2>({one.band(band), other.band(other_band)}, input, first, one.tiles(), out[0]);
+        return N;
+    }
+    multiply_band(one, band, input, first, rows, out[0]);
+    return multiply_band(other, other_band, input, first, rows, out[1]);
 }
