@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo import baselines
-from bimo.baselines import kneser_ney_bits, measure_baselines, sample_evenly, xz_bits
+from bimo.baselines import kneser_ney_bits, measure_baselines, sample_evenly, spread_bytes, xz_bits
 from bimo.files import read_json
 from bimo.runtime import DATA_REFUSED, UserError
 
@@ -42,6 +42,7 @@ def test_facts_are_measured_and_stored(tmp_path):
     valid_bytes = sum(len(text.encode()) for text in valid)
     wanted = {str(order): bits / valid_bytes for order, bits in kneser_ney_bits(train, valid).items()}
     assert facts["kneser_ney"]["by_order"] == wanted
+    assert facts["kneser_ney"]["after_a_megabyte"] == wanted  # there is less
     assert facts["unigram"] == wanted["1"]
     assert (
         facts["kneser_ney"]["bits_per_byte"] == min(wanted.values()) == wanted[str(facts["kneser_ney"]["best_order"])]
@@ -51,6 +52,13 @@ def test_facts_are_measured_and_stored(tmp_path):
     assert facts["validation_bytes_used"] == valid_bytes
     assert facts["kneser_ney"]["bits_per_byte"] < facts["xz"] < facts["unigram"]
     assert read_json(tmp_path / "baselines.json")["facts"] == facts
+
+
+def test_a_megabyte_is_spread_over_the_text_and_cut_between_characters():
+    texts = [f"{number}笔" for number in range(10)]
+    assert spread_bytes(texts, 100) == texts
+    assert spread_bytes(texts, 18) == ["0笔", "2笔", "4笔", "6笔", "8"]
+    assert spread_bytes(["笔墨"], 4) == ["笔"]
 
 
 def test_stored_facts_serve_the_same_documents_only(tmp_path, monkeypatch):

@@ -254,6 +254,13 @@ def test_expectation_follows_size_text_and_repetition():
     assert ratio(10**8, 10**7, 10**7) < usual
     assert ratio(10**7, 10**8, 10**8) < ratio(10**7, 10**8, 10**7) < usual
     assert ratio(10**7, 10**7, 10**7, 0.02) < usual
+    # The same runs as in docs/log.md: what they reached, as multiples of Kneser-Ney's figure after a megabyte.
+    for parameters, tokens, unique, gain, reached in (
+        (750_432, 1_683_456, 1_501_890, 0.005, 1.753 / 2.025),
+        (3_492_544, 13_451_264, 4_813_701, 0.0008, 1.708 / 2.475),
+        (5_607_424, 3_194_880, 490_701, 0.073, 1.033 / 1.555),
+    ):
+        assert ratio(parameters, tokens, unique, gain) == pytest.approx(reached, rel=0.06)
 
 
 def test_a_plan_for_people_has_every_figure(data, machine):

@@ -19,14 +19,15 @@ from bimo.models.ngram import KneserNey
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.store import read_stored
 
-__all__ = ["kneser_ney_bits", "measure_baselines", "sample_evenly", "xz_bits"]
+__all__ = ["kneser_ney_bits", "measure_baselines", "sample_evenly", "spread_bytes", "xz_bits"]
 
 MOST_CHARACTERS = 8_000_000
 """Of training text. Kneser-Ney takes 1.2 GB and 10 seconds of one core for that, xz up to 2 seconds a MB."""
 
 MOST_VALIDATION_CHARACTERS = 1_000_000
+MEGABYTE = 1_000_000
 HIGHEST_ORDER = 6
-METHOD = 1
+METHOD = 2
 """Goes up whenever the same text would give other figures, so that stored ones are not mistaken for them."""
 
 Array = np.ndarray
@@ -47,7 +48,10 @@ def measure_baselines(data: Path, *, key: str, console: Console = SILENT) -> dic
     train_bytes, valid_bytes = (sum(len(text.encode()) for text in texts) for texts in (train, valid))
     with console.progress("Baselines", 2) as update:
         update(0, t("counting character n-grams"))
-        by_order = {order: bits / valid_bytes for order, bits in kneser_ney_bits(train, valid).items()}
+        by_order, after_a_megabyte = (
+            {order: bits / valid_bytes for order, bits in kneser_ney_bits(texts, valid).items()}
+            for texts in (train, spread_bytes(train, MEGABYTE))
+        )
         update(1, t("compressing with xz"))
         xz = xz_bits(train, valid) / valid_bytes
     best = min(by_order, key=by_order.__getitem__)
@@ -57,6 +61,8 @@ def measure_baselines(data: Path, *, key: str, console: Console = SILENT) -> dic
             "best_order": best,
             "bits_per_byte": by_order[best],
             "by_order": {str(order): value for order, value in by_order.items()},
+            # Of a megabyte of the same text at most: how hard it is, however much there is of it.
+            "after_a_megabyte": {str(order): value for order, value in after_a_megabyte.items()},
         },
         "xz": xz,
         "train_bytes_used": train_bytes,
@@ -98,6 +104,21 @@ def sample_evenly(texts: Iterable[str], most_characters: int) -> list[str]:
             kept, step = kept[::2], step * 2
             size = sum(map(len, kept))
     return [text[:most_characters] for text in kept]
+
+
+def spread_bytes(texts: list[str], most: int) -> list[str]:
+    """Every n-th text until there are `most` bytes of UTF-8; the last one is cut there."""
+    step = max(1, sum(len(text.encode()) for text in texts) // most)
+    kept: list[str] = []
+    for text in texts[::step]:
+        part = text.encode()[:most].decode(errors="ignore")
+        if not part:
+            break
+        kept.append(part)
+        most -= len(text.encode())
+        if most <= 0:
+            break
+    return kept
 
 
 def _sample(data: Path, part: str, most_characters: int) -> list[str]:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["expected_ratio", "order_gain"]
+__all__ = ["expected_ratio", "order_gain", "terms"]
+
+WEIGHTS = (0.42, -1.2, 0.19, 0.31)
+"""Of `terms`: least squares over our own runs (`benchmarks/plan.py --fit`), megabytes of text and minutes to half an
+hour."""
+
+HALF_LIFE = 6.0
+"""Readings after which another one is worth 1/e of the first."""
 
 
 def expected_ratio(parameters: int, *, tokens: int, unique: int, order_gain: float) -> float:
-    """Bits per byte to expect, as a multiple of what Kneser-Ney reaches on the same text.
+    """Bits per byte to expect, as a multiple of what Kneser-Ney reaches after a megabyte of the same text.
+
+    Always a megabyte: counting gains from ever more text, and what it reaches with all of it says little of a model
+    that has the time to read a part.
+    """
+    numbers = terms(parameters, tokens=tokens, unique=unique, order_gain=order_gain)
+    return max(0.1, sum(weight * number for weight, number in zip(WEIGHTS, numbers, strict=True)))
+
+
+def terms(parameters: int, *, tokens: int, unique: int, order_gain: float) -> tuple[float, float, float, float]:
+    """What the expectation is a weighted sum of: a floor, the gain, and what size and reading leave to be learned.
 
     The form of Hoffmann et al. 2022 (eq. 2) with repeated tokens discounted as in Muennighoff et al. 2023 (eq. 5).
     `order_gain` is the share that Kneser-Ney still gains from its last order: where longer contexts help counting,
-    they help attention more. The constants were fitted to our own runs (docs/log.md): megabytes, minutes to hours.
+    they help attention more.
     """
-    floor, by_gain, by_parameters, by_tokens, half_life = 0.495, 3.1, 0.16, 0.45, 6.0
     repeats = max(0.0, tokens / unique - 1)
-    useful = min(tokens, unique) + unique * half_life * (1 - math.exp(-repeats / half_life))
-    learned = by_parameters * (parameters / 1e6) ** -0.34 + by_tokens * (useful / 1e6) ** -0.28
-    return max(0.1, floor - by_gain * order_gain + learned)
+    useful = min(tokens, unique) + unique * HALF_LIFE * (1 - math.exp(-repeats / HALF_LIFE))
+    return 1.0, order_gain, (parameters / 1e6) ** -0.34, (useful / 1e6) ** -0.28
 
 
 def order_gain(by_order: list[float]) -> float:

@@ -1,0 +1,150 @@
+"""What `bimo plan` promises and what comes of it: time, peak memory, and bits per byte of documents held out.
+
+    python benchmarks/plan.py TEXTS [TEXTS ...] --minutes 1 10 --work FOLDER
+    python benchmarks/plan.py --fit --work FOLDER
+
+Each text, a file or a folder, goes through `bimo run` once for each time, alone on the machine. What came of it is kept
+in `--work`, so that an interrupted benchmark goes on with the next run. Time is that of training; memory is that of all
+processes of the command, what cleaning, counting and evaluation take included.
+
+`--fit` chooses the weights of `bimo.models.scaling` by least squares of relative errors over all runs in `--work`, and
+says how far off each run is by weights fitted to the runs on other texts: an expectation is worth what it says of a
+text that it has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peak import measure_command
+from record import Comparison, conclude, text_table
+
+from bimo.files import read_json, write_json
+from bimo.machine import measure_machine
+from bimo.models.scaling import order_gain, terms
+
+ENTRY = (sys.executable, "-c", "from bimo.cli import main; main()")
+MEASURES = {"seconds": "seconds", "memory": "MB", "bits": "bits per byte"}
+
+
+def main() -> None:
+    """Measure, print, and keep; or fit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", type=Path, nargs="*")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
+    parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
+    parser.add_argument("--fit", action="store_true", help="choose the weights of the expectation instead")
+    parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
+    chosen = parser.parse_args()
+    if chosen.fit:
+        print(fit([read_json(path) for path in sorted(chosen.work.glob("*.json"))]))
+        return
+    machine = measure_machine(torch.device("cpu"), seconds=1.0).facts()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    runs = [run(text, minutes, chosen.work) for text in chosen.texts for minutes in chosen.minutes]
+    conclude(
+        "plan",
+        settings={"texts": [text.stem for text in chosen.texts], "minutes": chosen.minutes},
+        machine=machine,
+        packages=("torch",),
+        comparisons=[
+            Comparison(
+                f"{name}, reached and planned",
+                unit,
+                {side: [run[side][name] for run in runs] for side in ("reached", "planned")},
+                less_is_better=True,
+            )
+            for name, unit in MEASURES.items()
+        ],
+        facts={run["name"]: sentence(run) for run in runs} | {"bits per byte within the range": in_range(runs)},
+        keep=not chosen.dry,
+    )
+
+
+def run(text: Path, minutes: float, work: Path) -> dict[str, Any]:
+    """What was planned and what was reached; from the work folder if it is there."""
+    stem = f"{text.stem}-{minutes:g}"
+    kept = work / f"{stem}.json"
+    if not kept.exists():
+        out = work / stem
+        command = [*ENTRY, "run", str(text), "--out", str(out), "--minutes", f"{minutes:g}", "--quiet"]
+        _, memory = measure_command(command)
+        plan, training, evaluation = (read_json(out / "bimo" / f"{n}.json") for n in ("plan", "training", "evaluation"))
+        kneser_ney = evaluation["baselines"]["kneser_ney"]
+        write_json(
+            kept,
+            {
+                "name": f"{text.stem}, {minutes:g} min",
+                "text": text.stem,
+                "parameters": plan["parameters"],
+                "tokens": training["tokens"],
+                "unique": plan["tokens"] / plan["epochs"],
+                "after_a_megabyte": list(kneser_ney["after_a_megabyte"].values()),
+                "kneser_ney": kneser_ney["bits_per_byte"],
+                "range": plan["bits_per_byte"],
+                "planned": {
+                    "seconds": plan["seconds"],
+                    "memory": plan["memory_bytes"] / 1e6,
+                    "bits": sum(plan["bits_per_byte"]) / 2,
+                },
+                "reached": {"seconds": training["seconds"], "memory": memory, "bits": evaluation["bits_per_byte"]},
+            },
+        )
+    return read_json(kept)
+
+
+def sentence(run: dict[str, Any]) -> str:
+    """A run in a line."""
+    planned, reached = run["planned"], run["reached"]
+    low, high = run["range"]
+    return (
+        f"{run['parameters'] / 1e6:.1f} M parameters, {run['tokens'] / run['unique']:.1f} readings; "
+        f"{reached['seconds']:.1f} of {planned['seconds']:.0f} s; "
+        f"{reached['memory']:.0f} of {planned['memory']:.0f} MB; "
+        f"{low:.2f} to {high:.2f} bits per byte expected, {reached['bits']:.3f} reached, Kneser-Ney "
+        f"{run['kneser_ney']:.3f}"
+    )
+
+
+def in_range(runs: list[dict[str, Any]]) -> str:
+    """How many runs ended where they were expected to."""
+    inside = sum(run["range"][0] <= run["reached"]["bits"] <= run["range"][1] for run in runs)
+    return f"{inside} of {len(runs)}"
+
+
+def fit(runs: list[dict[str, Any]]) -> str:
+    """The weights, and each run's relative error by them and by those fitted without its text."""
+    features = np.array(
+        [
+            terms(
+                run["parameters"],
+                tokens=run["tokens"],
+                unique=run["unique"],
+                order_gain=order_gain(run["after_a_megabyte"]),
+            )
+            for run in runs
+        ]
+    )
+    ratios = np.array([run["reached"]["bits"] / min(run["after_a_megabyte"]) for run in runs])
+    texts = np.array([run["text"] for run in runs])
+
+    def weights_of(chosen: np.ndarray) -> np.ndarray:
+        scaled = features[chosen] / ratios[chosen, None]
+        return np.linalg.lstsq(scaled, np.ones(len(scaled)), rcond=None)[0]
+
+    weights = weights_of(np.full(len(runs), True))
+    rows = [["", "reached", "error", "error, fitted without this text"]]
+    for place, run in enumerate(runs):
+        unseen = features[place] @ weights_of(texts != texts[place]) / ratios[place] - 1
+        seen = features[place] @ weights / ratios[place] - 1
+        rows.append([run["name"], f"{run['reached']['bits']:.3f}", f"{seen:+.1%}", f"{unseen:+.1%}"])
+    return f"{text_table(rows)}\n\nweights: {', '.join(f'{weight:.3f}' for weight in weights)}"
+
+
+if __name__ == "__main__":
+    main()
