@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import pickle
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +23,8 @@ from bimo.files import read_json, write_json
 from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
 
 __all__ = ["GPT2_RATES", "NANOGPT_SETTINGS", "measure_passages"]
+
+BIMO = (sys.executable, "-c", "from bimo.cli import main; main()")
 
 NANOGPT_SETTINGS = {
     "README": "--block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --dropout=0.0",
@@ -34,6 +39,8 @@ NANOGPT_TRIALS = (8, 100)
 
 TRIAL_SECONDS = 5
 NANOGPT_VALIDATIONS = 10
+NANOGPT_MULTIPLE = 64
+"""It rounds GPT-2's vocabulary up to a multiple of this, for speed."""
 
 GPT2_RATES = (3e-4, 1e-3, 3e-3)
 GPT2_SHAPE = {"layers": 4, "width": 256, "heads": 4, "context": 256}
@@ -77,12 +84,13 @@ def measure_passages(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def run_ours(turns: Turns, source: Path, work: Path, minutes: float) -> None:
     """A worker: `bimo run`. The task, as for all, is the folder of prepared data, whose split must be the same."""
-    from bimo.run import run
     from bimo.train.metrics import read_metrics
 
     for data in turns:
         out = work / "bimo"
-        facts = run([source], out=out, minutes=minutes)
+        # A process of its own: those that clean text may not be children of a contestant.
+        subprocess.run([*BIMO, "run", source, "--out", out, "--minutes", f"{minutes:g}", "--quiet"], check=True)
+        facts = read_json(out / "bimo" / "evaluation.json")
         assert [len(text) for text in held_out(Path(data))] == [len(text) for text in held_out(out / "bimo" / "data")]
         training = read_json(out / "bimo" / "training.json")
         events = [event for event in read_metrics(out / "bimo" / "metrics.jsonl") if event["event"] == "validation"]
@@ -148,12 +156,12 @@ def held_out(data: Path) -> list[str]:
 
 def judge(model: Any, peers: Path, data: Path) -> float:
     """Bits per byte of the held-out documents, ends included, with half a context before each token as for ours."""
-    from bimo.models.scoring import rolling_losses
+    from bimo.models.scoring import rolling_scores
 
     texts, tokenizer = held_out(data), load_tokenizer(peers)
     documents = [[tokenizer.end, *ids, tokenizer.end] for ids in tokenizer.encode_batch(texts)]
     context = model.config.context
-    nats = sum(rolling_losses(model, documents, context=context, stride=context // 2))
+    nats = sum(score.nats for score in rolling_scores(model, documents, context=context, stride=context // 2))
     return nats / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
@@ -179,6 +187,9 @@ def pack_for_peers(data: Path, folder: Path) -> None:
         documents = tokenizer.encode_batch(texts)
         ids = np.concatenate([[tokenizer.end], *([*document, tokenizer.end] for document in documents)])
         ids.astype(np.uint16).tofile(folder / name)
+    # What nanoGPT's train.py reads there; without it the vocabulary is GPT-2's, however small that of the text is.
+    padded = math.ceil(tokenizer.vocabulary / NANOGPT_MULTIPLE) * NANOGPT_MULTIPLE
+    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": padded}))
     bytes_ = sum(len(text.encode()) for text in texts)
     write_json(folder / "bytes.json", {"vocabulary": tokenizer.vocabulary, "bytes_per_token": bytes_ / (len(ids) - 1)})
 

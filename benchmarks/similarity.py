@@ -132,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "minutes": chosen.minutes,
         "preset": chosen.preset,
         "epochs": chosen.epochs,
+        "tune_minutes": chosen.tune_minutes,
+        "part": part,
+        "only": chosen.only or "",
         "threads": machine["threads"],
     }
     conclude(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -175,3 +176,13 @@ def test_nanogpt_time_leaves_evaluation_out(benchmark):
     assert log.validations == [(0, 4.1), (2, 3.8)]
     assert log.curve == [(0, 4.1), (pytest.approx(0.08), 3.8)]
     assert log.seconds_until(4) == pytest.approx(0.16)
+
+
+def test_benchmarks_import_what_there_is() -> None:
+    """They are not run by the suite, so that a name that is gone would be noticed only after a training."""
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bimo":
+                module = importlib.import_module(str(node.module))
+                for name in node.names:
+                    assert hasattr(module, name.name), f"{path.name} imports {name.name} from {node.module}"
