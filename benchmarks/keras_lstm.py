@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", action="store_true", help="Keras compiled by XLA and in mixed precision as well")
+    parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
     asked = parser.parse_args()
     text = asked.text.read_text(encoding="utf-8")
     shape = {"layers": asked.layers, "width": asked.width, "context": asked.context}
@@ -163,6 +164,7 @@ def report(
         ],
         curves=[Curves("loss of the first seed", "epochs", "nats a character", curves)],
         facts={"parameters": parameters, "loss": spread},
+        keep=not asked.dry,
     )
 
 

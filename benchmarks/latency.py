@@ -30,9 +30,11 @@ def first_text_seconds(model: str) -> float:
     before = time.perf_counter()
     with subprocess.Popen([BIMO, "generate", model, "--max-tokens", "20"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.read(1)
+        first = process.stdout.read(1)
         seconds = time.perf_counter() - before
         process.stdout.read()
+    if process.returncode or not first:
+        raise SystemExit(f"bimo generate {model} wrote no text and ended with {process.returncode}.")
     return seconds
 
 

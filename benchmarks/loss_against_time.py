@@ -53,7 +53,12 @@ def compare_shakespeare(chosen: argparse.Namespace, machine: dict[str, Any]) -> 
     size = "4 layers, width 128, context 64"
     conclude(
         "loss_against_time shakespeare_char",
-        settings={"recipe": shakespeare.RECIPE, "nanoGPT": shakespeare.NANOGPT_COMMAND, "rounds": chosen.rounds},
+        settings={
+            "recipe": shakespeare.RECIPE,
+            "nanoGPT": shakespeare.NANOGPT_COMMAND,
+            "rounds": chosen.rounds,
+            **({"iterations of nanoGPT": length} if length else {}),
+        },
         machine=machine,
         packages=("torch",),
         versions={"nanoGPT": shakespeare.nanogpt.version(chosen.nanogpt)},

@@ -26,10 +26,11 @@ DRAWINGS = "performance"
 INTRODUCTION = """# Performance
 
 Made from `benchmarks/results.jsonl` by `python benchmarks/performance_page.py`. Each section shows the newest run of
-one benchmark. Contestants run in processes of their own and take turns, with the same threads and the same data; rates
-are medians over the rounds, and “ours is better by” is the median of the ratios of each round. Every peer is shown with
-its default and with the best setting that its documentation names. Thin lines reach from the lowest round to the
-highest, and a stroke marks the limit of the machine. To measure here: `make bench NANOGPT=PATH`.
+one benchmark. Where a section names rounds, peers run in processes of their own and take turns, with the same threads
+and the same data; rates are medians over the rounds, and “ours is better by” is the median of the ratios of each round.
+In generate, train and loss_against_time every peer is shown with its default and with the best setting that its
+documentation names. Thin lines reach from the lowest round to the highest, and a stroke marks the limit of the machine.
+To measure here: `make bench NANOGPT=PATH`.
 """
 
 COLOURS = {

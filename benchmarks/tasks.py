@@ -33,9 +33,10 @@ INTRODUCTION = """# Results by task
 
 Made from `benchmarks/results.jsonl` by `python benchmarks/tasks.py`; each section is the newest run of one benchmark
 with these settings, on data that nothing was trained on. Settings were chosen on other parts of the data than those
-that are shown, but for finding passages: its terms were chosen on these very questions. Classifiers run side by side,
-one on each processor, so that their times are a little long. To measure here: `make bench-tasks
-DATA=PATH`, and translation by `benchmarks/translation.py`.
+that are shown, with three exceptions: the terms of finding passages were chosen on these very questions; the checkpoint
+and the rate of preferences on these very held-out pairs; and likeness also shows the development part, on which its
+settings were chosen. Classifiers run side by side, one on each processor, so that their times are a little long. To
+measure here: `make bench-tasks DATA=PATH`, and translation by `benchmarks/translation.py`.
 """
 
 

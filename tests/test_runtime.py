@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import string
 import subprocess
 import sys
 import tomllib
@@ -82,14 +81,6 @@ def test_values_may_hold_braces_and_signs():
     assert t("nobody translated {what}", what="{a} %s {0}") == "nobody translated {a} %s {0}"
 
 
-def test_every_chinese_sentence_takes_the_values_of_the_english_one():
-    def fields(template: str) -> set[str]:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-
-    wrong = [english for english, chinese in CHINESE.items() if fields(english) != fields(chinese)]
-    assert wrong == []
-
-
 def test_an_error_carries_its_exit_code():
     assert UserError("a").code == FAILED
     assert UserError("a", code=USAGE).code == USAGE
@@ -114,7 +105,6 @@ def test_a_seed_starts_torch_from_the_same_place():
     first = torch.rand(4)
     seed_everything(5)
     assert torch.equal(torch.rand(4), first)
-    assert runtime.INTERRUPTED == 5
 
 
 @pytest.mark.parametrize(("after", "expected"), [((60, 200), "0"), ((10, 200), None), ((0, 0), None)])

@@ -253,6 +253,7 @@ def test_a_run_outside_the_main_thread_works(tmp_path, uninterrupted):
     thread.start()
     thread.join()
     assert trainer.progress.step == 12
+    assert_same(everything(trainer), uninterrupted)
 
 
 class Sick:

@@ -121,10 +121,10 @@ def test_adapters_that_compute_otherwise_are_refused_by_name(folder, name, setti
         load_adapter(tmp_path / "adapter", load_model(folder).config)
 
 
+# What GPT-2 joins comes back in three parts, of three times the rank together.
+@pytest.mark.parametrize("folder", sorted(FAMILIES.keys() - {"GPT-2"}), indirect=True)
 def test_what_is_written_says_all_that_peft_would_say(folder, tmp_path):
     """Read and written again, PEFT's own settings mean the same."""
-    if is_gpt2(folder):
-        return  # what was joined comes back in three parts, of three times the rank together
     settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=two(folder), task_type="CAUSAL_LM")
     peft.get_peft_model(theirs(folder), settings).save_pretrained(tmp_path / "theirs")
     shape = load_model(folder).config
