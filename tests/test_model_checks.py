@@ -161,6 +161,21 @@ def test_all_problems_are_named_and_sizes_are_right(tmp_path: Path, make_model: 
     json.dumps(facts)
 
 
+@pytest.mark.parametrize("settings", ['{"model_type": "t5"}', "[]", None], ids=["foreign", "broken", "missing"])
+def test_weights_of_an_unknown_kind_are_described_all_the_same(
+    tmp_path: Path, make_model: Any, tiny_tokenizer: Tokenizer, settings: str | None
+) -> None:
+    model = make_model(vocabulary=tiny_tokenizer.vocabulary)
+    save_model(tmp_path, model, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path)
+    (tmp_path / "config.json").unlink()
+    if settings is not None:
+        (tmp_path / "config.json").write_text(settings)
+    lines = model_lines(examine_model(tmp_path))
+    weights = [weight.numel() for weight in model.parameters()]
+    assert f"{sum(weights):,} parameters in {len(weights)} tensors" in lines
+
+
 def test_a_translator_is_described(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     tokenizer = with_padding(tiny_tokenizer)
     shape = Seq2SeqConfig(tokenizer.vocabulary, layers=1, decoder_layers=2, width=24, heads=3, hidden=40, context=64)
