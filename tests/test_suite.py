@@ -17,12 +17,13 @@ from stories import stories, write_stories
 from bimo.evaluate import prediction, suite
 from bimo.evaluate.prediction import predict_texts
 from bimo.evaluate.suite import evaluate, evaluation_lines
-from bimo.files import read_json
+from bimo.files import read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.scoring import Score
 from bimo.prepare import prepare
 from bimo.runtime import DATA_REFUSED, UserError, set_language
 from bimo.text.store import read_stored
+from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.weights.huggingface import save_model
 
@@ -170,6 +171,29 @@ def test_an_evaluation_is_kept_until_weights_or_text_change(model_folder, data, 
     prepare([write_stories(tmp_path / "c.txt", 30, seed=8)], out=tmp_path / "other")
     evaluate(model_folder, tmp_path / "other")
     assert len(counted) == 3
+
+
+def test_pages_are_those_of_a_run_on_the_data_that_it_learned_from(model_folder, data, tmp_path):
+    prepare([write_stories(tmp_path / "c.txt", 30, seed=8)], out=tmp_path / "other")
+    shards = TokenShards(data / "tokens", "train")
+    manifest = {"created": "2026-01-02T03:04:05+00:00", "inputs": {"tokens": shards.fingerprint}}
+    write_json(model_folder / "bimo" / "manifest.json", manifest)
+    pages = [model_folder / name for name in ("bimo/evaluation.json", "bimo/report.html", "README.md")]
+    assert evaluate(model_folder, tmp_path / "other")["bits_per_byte"] > 0
+    assert not any(page.exists() for page in pages)
+    evaluate(model_folder, data)
+    before = [page.read_bytes() for page in pages]
+    evaluate(model_folder, tmp_path / "other")
+    assert [page.read_bytes() for page in pages] == before
+
+
+def test_the_report_of_a_tuning_stays(model_folder, data):
+    report = model_folder / "bimo" / "report.html"
+    write_json(model_folder / "bimo" / "manifest.json", {"inputs": {"file": "digest"}})
+    report.write_text("before and after", encoding="utf-8")
+    evaluate(model_folder, data)
+    assert report.read_text(encoding="utf-8") == "before and after"
+    assert not (model_folder / "README.md").exists()
 
 
 def test_an_evaluation_is_the_same_every_time(model_folder, data):

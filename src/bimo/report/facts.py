@@ -17,6 +17,7 @@ __all__ = [
     "count",
     "duration",
     "is_encoder",
+    "is_run",
     "join_sentences",
     "language_name",
     "learning_curves",
@@ -47,6 +48,11 @@ def read_facts(model_folder: Path) -> Facts:
     if isinstance(data, str):
         facts |= _stages(model_folder / data)
     return facts
+
+
+def is_run(model_folder: Path) -> bool:
+    """Whether a training of ours made the folder; other things may have a `bimo/manifest.json`, a tuning does."""
+    return "created" in _read(model_folder / "bimo" / "manifest.json")
 
 
 def read_data_facts(data_folder: Path) -> Facts:
