@@ -1,4 +1,4 @@
-"""An evaluation on prepared data is kept with the model, and so told on its pages if it is about what made the model."""
+"""Evaluations on prepared data are kept with the model, and told on its pages where they are about what made it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from bimo.files import replacing
 from bimo.report.facts import (
     Facts,
     baseline_rows,
-    blank_rows,
     count,
     duration,
     is_encoder,
@@ -22,7 +21,9 @@ from bimo.report.facts import (
     model_shape,
     number,
     pair,
+    parameters,
     part,
+    passes,
     percent,
     read_facts,
     rounded,
@@ -114,33 +115,43 @@ def _front_matter(facts: Facts, languages: list[str]) -> str:
 
 
 def _what_it_is(facts: Facts, languages: list[str]) -> str:
-    parameters = number(facts, "plan", "parameters")
+    weights = parameters(facts)
     spoken = t(" and ").join(language_name(code) for code in languages)
-    if is_encoder(facts) and parameters is not None:
+    origin = _origin(facts)
+    if weights is None:
+        return t("A small language model, {origin}.", origin=origin)
+    size_and_origin = {"parameters": rounded(weights), "origin": origin}
+    if is_encoder(facts):
         return t(
-            "An encoder (BERT) with {parameters} parameters for {languages}, trained from scratch with Bimo.",
-            parameters=rounded(parameters),
+            "An encoder (BERT) with {parameters} parameters for {languages}, {origin}.",
             languages=spoken or language_name("und"),
+            **size_and_origin,
         )
-    if _translates(facts) and parameters is not None and len(languages) == 2:
+    if _translates(facts) and len(languages) == 2:
         return t(
-            "A model with {parameters} parameters that translates ({source} → {target}), trained with Bimo.",
-            parameters=rounded(parameters),
+            "A model with {parameters} parameters that translates ({source} → {target}), {origin}.",
             source=language_name(languages[0]),
             target=language_name(languages[1]),
+            **size_and_origin,
         )
-    if parameters is None:
-        return t("A small language model, trained from scratch with Bimo.")
     if not spoken:
-        return t(
-            "A language model with {parameters} parameters, trained from scratch with Bimo.",
-            parameters=rounded(parameters),
-        )
+        return t("A language model with {parameters} parameters, {origin}.", **size_and_origin)
     return t(
-        "A language model with {parameters} parameters for {languages}, trained from scratch with Bimo.",
-        parameters=rounded(parameters),
+        "A language model with {parameters} parameters for {languages}, {origin}.",
         languages=spoken,
+        **size_and_origin,
     )
+
+
+def _start(facts: Facts) -> str:
+    """The name of the model whose training went on; of where it stood nothing is told."""
+    return Path(str(part(facts, "run", "train").get("start") or "")).name
+
+
+def _origin(facts: Facts) -> str:
+    if start := _start(facts):
+        return t("further trained with Bimo from {name}", name=start)
+    return t("trained from scratch with Bimo")
 
 
 def _use(facts: Facts) -> str:
@@ -199,17 +210,17 @@ def _use_for_translation(name: str) -> str:
 
 
 def _training(facts: Facts) -> list[Row | None]:
-    documents, done, planned = part(facts, "documents"), facts["training"], facts["plan"]
-    shape = [row for row in model_shape(part(planned, "model")) if row]
+    documents, done = part(facts, "documents"), facts["training"]
+    shape = [row for row in model_shape(part(facts, "run", "model")) if row]
     return [
         _row(t("Documents"), number(documents, "train", "documents"), count),
         _row(t("Pairs"), number(facts, "tokens", "pairs", "train"), count),
         _row(t("Characters"), number(documents, "train", "characters"), rounded),
         _row(t("Tokens learned from"), number(done, "tokens"), rounded),
-        _row(t("Passes over the text"), number(planned, "epochs"), "{:.2f}".format),
+        _row(t("Passes over the text"), passes(facts), "{:.2f}".format),
         _row(t("Steps"), number(done, "steps"), count),
         _row(t("Training time"), number(done, "seconds"), duration),
-        _text(t("Processor"), part(planned, "machine").get("processor")),
+        _text(t("Processor"), facts["machine"].get("processor")),
         _row(t("Memory"), number(done, "peak_memory_bytes"), size),
         *shape,
         _text(t("Seed"), facts["manifest"].get("seed")),
@@ -236,9 +247,6 @@ def _numbers(facts: Facts) -> list[Row | None]:
 
 
 def _samples(facts: Facts) -> list[str]:
-    if blanks := blank_rows(facts["evaluation"]):
-        lines = "\n".join(f"{text}  {guesses}" for text, guesses in blanks)
-        return [f"## {t('What it guesses')}", fenced(lines, "text")]
     samples = [sample for sample in part(facts, "evaluation").get("samples") or [] if isinstance(sample, dict)]
     if not samples:
         return []
@@ -250,8 +258,17 @@ def _samples(facts: Facts) -> list[str]:
 
 
 def _limits(facts: Facts) -> list[str]:
-    context = number(facts, "plan", "model", "context")
-    owner = t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    context = number(facts, "run", "model", "context")
+    start = _start(facts)
+    owner = (
+        t(
+            "Its licence and the right to share it depend on the licence of {name}, from which its training went on, "
+            "and on the training text.",
+            name=start,
+        )
+        if start
+        else t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    )
     if _translates(facts):
         return [
             t("It translates in the manner of the pairs it learned from, one sentence at a time, and sees no other."),
@@ -268,8 +285,9 @@ def _limits(facts: Facts) -> list[str]:
                 "true, and it invents facts, names and numbers."
             ),
             habits,
-            t("It was not taught to answer questions, to follow instructions or to refuse."),
         ]
+        if not start:
+            limits.append(t("It was not taught to answer questions, to follow instructions or to refuse."))
     if context:
         limits.append(t("It sees at most {context} tokens at a time.", context=count(context)))
     if not is_encoder(facts):

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bimo.config import read_toml
 from bimo.files import read_json
 from bimo.runtime import language, t
 from bimo.text.controls import CONTROLS_FILE
@@ -24,7 +25,9 @@ __all__ = [
     "model_shape",
     "number",
     "pair",
+    "parameters",
     "part",
+    "passes",
     "percent",
     "read_data_facts",
     "read_events",
@@ -40,6 +43,8 @@ def read_facts(model_folder: Path) -> Facts:
     """All facts about a model folder, by subject; a file that is not there gives an empty subject."""
     inside = model_folder / "bimo"
     facts: Facts = {name: _read(inside / f"{name}.json") for name in ("manifest", "plan", "training", "evaluation")}
+    facts["run"] = read_toml(inside / "run.toml") if (inside / "run.toml").is_file() else facts["plan"]
+    facts["machine"] = _read(inside / "machine.json") or part(facts["plan"], "machine")
     facts["controls"] = _read(inside / CONTROLS_FILE)
     facts["config"] = _read(model_folder / "config.json")
     facts["metrics"] = read_events(inside / "metrics.jsonl")
@@ -95,6 +100,18 @@ def number(facts: Any, *keys: str) -> float | None:
     value = part(facts, *keys[:-1]).get(keys[-1])
     real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if real else None
+
+
+def parameters(facts: Facts) -> float | None:
+    """How many the model has, or is planned to have."""
+    return number(facts, "training", "parameters") or number(facts, "plan", "parameters")
+
+
+def passes(facts: Facts) -> float | None:
+    """How often the training text was read, or is planned to be."""
+    read = number(facts, "training", "tokens")
+    text = number(facts, "tokens", "train", "tokens") or number(facts, "tokens", "tokens", "train", "target_tokens")
+    return read / text if read and text else number(facts, "plan", "epochs")
 
 
 def count(value: float) -> str:

@@ -19,6 +19,7 @@ from bimo.report.facts import (
     learning_curves,
     number,
     pair,
+    parameters,
     part,
     percent,
     read_facts,
@@ -50,7 +51,7 @@ def write_report(model_folder: Path) -> Path:
             (t("Bits per byte on unseen text"), number(evaluation, "bits_per_byte"), "{:.2f}".format),
             (t("Hidden tokens guessed"), number(evaluation, "masked_accuracy"), percent),
             (t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
-            (t("Parameters"), number(facts, "plan", "parameters"), rounded),
+            (t("Parameters"), parameters(facts), rounded),
             (t("Tokens learned from"), number(training, "tokens"), rounded),
             (t("Training time"), number(training, "seconds"), duration),
         ]
