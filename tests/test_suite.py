@@ -256,6 +256,8 @@ def test_lines_for_people_hold_the_figures(model_folder, data):
     assert f"{facts['bits_per_byte']:.4f} bits per byte" in text
     assert f"Kneser-Ney of order {facts['baselines']['kneser_ney']['best_order']}" in text
     assert f"longest run {facts['copying']['longest_run']}" in text
+    short = {**facts, "copying": {**facts["copying"], "windows": 0, "share_of_windows_copied": None}}
+    assert "too short to tell" in evaluation_lines(short)[-1]
     plain = {name: facts[name] for name in facts if name not in ("baselines", "copying")}
     assert len(evaluation_lines(plain)) == 2
 

@@ -16,6 +16,7 @@ from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.families import LanguageModule, Shape, choose_family, family_of
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
+from bimo.report.judgement import copied_share
 from bimo.report.planned import plan_summary
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import file_digests, find_sources, source_digest
@@ -120,15 +121,17 @@ def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
             console.show(blank_line(blank))
         console.say("Look", str(out / "bimo" / "report.html"))
         return
+    share = copied_share(facts["copying"])
     console.say(
         "Done",
         t(
-            "{bits:.3f} bits per byte on text it never saw (Kneser-Ney {kneser_ney:.3f}, xz {xz:.3f}); "
-            "{copied:.1%} of what it writes is copied word for word",
+            "{bits:.3f} bits per byte on text it never saw (Kneser-Ney {kneser_ney:.3f}, xz {xz:.3f}); {copied}",
             bits=facts["bits_per_byte"],
             kneser_ney=facts["baselines"]["kneser_ney"]["bits_per_byte"],
             xz=facts["baselines"]["xz"],
-            copied=facts["copying"]["share_of_windows_copied"],
+            copied=t("what it writes is too short to tell how much is copied")
+            if share is None
+            else t("{share:.1%} of what it writes is copied word for word", share=share),
         ),
     )
     console.say("Look", str(out / "bimo" / "report.html"))

@@ -8,6 +8,7 @@ from typing import Any
 from bimo.console import cells, pad
 from bimo.files import read_json
 from bimo.report.facts import is_run
+from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
 
 __all__ = ["list_runs", "run_facts", "run_lines"]
@@ -52,7 +53,7 @@ def run_facts(model: str | Path) -> dict[str, Any]:
         "bits_per_byte": evaluation.get("bits_per_byte") or training.get("validation_bits_per_byte"),
         "kneser_ney": baselines.get("kneser_ney", {}).get("bits_per_byte"),
         "xz": baselines.get("xz"),
-        "copied": evaluation.get("copying", {}).get("share_of_windows_copied"),
+        "copied": copied_share(evaluation.get("copying", {})),
     }
 
 

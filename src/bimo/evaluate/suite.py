@@ -23,6 +23,7 @@ from bimo.files import digest_file, digest_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.models.families import PAIRED
+from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.classify.classifier import holds_classifier
@@ -224,11 +225,13 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
             )
         )
     if "copying" in facts:
-        copying = facts["copying"]
+        copying, share = facts["copying"], copied_share(facts["copying"])
         lines.append(
-            t(
+            t("Copied: what it wrote is too short to tell")
+            if share is None
+            else t(
                 "Copied: {share:.2%} of {windows:,} windows of {window} characters; longest run {longest} characters",
-                share=copying["share_of_windows_copied"],
+                share=share,
                 windows=copying["windows"],
                 window=copying["window"],
                 longest=copying["longest_run"],
