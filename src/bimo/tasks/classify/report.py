@@ -45,7 +45,7 @@ def mistakes_in(
 def figures_line(figures: Mapping[str, Any]) -> str:
     """The figures for people."""
     return t(
-        "Accuracy {accuracy:.1%} ({low:.1%}-{high:.1%} in 95 % of resamples), macro-F1 {macro:.3f} "
+        "Accuracy {accuracy:.1%} (95 % interval {low:.1%}-{high:.1%}), macro-F1 {macro:.3f} "
         "({macro_low:.3f}-{macro_high:.3f}), calibration error {error:.3f}, on {texts:,} texts",
         accuracy=figures["accuracy"],
         low=figures["accuracy_interval"][0],
