@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from run_facts import (
 )
 
 from bimo import runtime
+from bimo.console import Console
 from bimo.report.charts import line_chart, thin, ticks
 from bimo.report.facts import (
     duration,
@@ -37,6 +39,7 @@ from bimo.report.facts import (
 from bimo.report.judgement import compare, copying_reading, learning_reading, verdict
 from bimo.report.model_report import write_card, write_data_report, write_report
 from bimo.report.page import element, render, visible
+from bimo.run import _say_plan
 
 HOSTILE = "<script>alert('x')</script> \"quoted\" & \u202etxt.exe\u202c \x07 ``` **bold** [a](http://evil)"
 
@@ -348,6 +351,24 @@ def test_elements_escape_and_leave_out():
     assert render(node) == '<p class="x" title="&quot;&lt;␀">a&lt;b&amp;&quot;<br></p>'
     assert visible("a\r\nb\tc\u200d\u2066\ufeff\x7f") == "a\nb\tc\u200d[U+2066][U+FEFF][U+007F]"
     assert render("\u202e") == '<span class="control">[U+202E]</span>'
+
+
+CANDIDATE = {"preset": "drop", "parameters": 1e6, "tokens_per_second": 5310, "bits_per_byte": 1.8}
+
+
+def test_what_the_text_lacks_is_said_where_one_size_was_timed(capsys):
+    facts = PLAN | {"candidates": [CANDIDATE], "epochs": 40, "kneser_ney": 2.1}
+    _say_plan(SimpleNamespace(facts=facts), Console())
+    assert "The text is small for this much time" in capsys.readouterr().err
+
+
+def test_the_reasons_of_a_plan_are_told_in_the_language_of_the_page(tmp_path):
+    folder = write_facts(tmp_path / "model", plan=PLAN | {"candidates": 2 * [CANDIDATE], "reasons": ["Once said."]})
+    assert "of the sizes that were timed" in report_of(folder)
+    runtime.set_language("zh")
+    html = report_of(folder)
+    assert "Once said." not in html
+    assert "that were timed" not in html
 
 
 def test_ticks_and_thinning():

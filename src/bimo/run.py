@@ -17,7 +17,7 @@ from bimo.models.families import LanguageModule, Shape, choose_family, family_of
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.judgement import copied_share
-from bimo.report.planned import plan_summary
+from bimo.report.planned import plan_summary, text_reasons
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import file_digests, find_sources, source_digest
 from bimo.tokens.shards import TokenShards
@@ -110,7 +110,7 @@ def claim(home: Path, key: str) -> None:
 
 def _say_plan(chosen: Plan, console: Console) -> None:
     console.say("Plan", plan_summary(chosen.facts))
-    for reason in chosen.facts["reasons"][2:]:
+    for reason in text_reasons(chosen.facts):
         console.show(reason)
 
 

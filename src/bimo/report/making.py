@@ -20,6 +20,7 @@ from bimo.report.facts import (
     size,
 )
 from bimo.report.page import Node, Section, element, fact, table
+from bimo.report.planned import plan_reasons
 from bimo.runtime import t
 
 __all__ = ["glossary", "making", "plan"]
@@ -76,7 +77,9 @@ def plan(facts: Facts) -> Section | None:
         ],
         class_="facts",
     )
-    reasons = [element("li", str(reason)) for reason in planned.get("reasons") or []]
+    # Those that stand there were said in the language of that day.
+    said = plan_reasons(planned) if "candidates" in planned else planned.get("reasons") or []
+    reasons = [element("li", str(reason)) for reason in said]
     content = [
         table(["", t("Planned"), t("Happened"), t("Difference")], rows),
         extra,
