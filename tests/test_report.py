@@ -28,7 +28,7 @@ from run_facts import (
 
 from bimo import runtime
 from bimo.console import Console
-from bimo.report.charts import line_chart, thin, ticks
+from bimo.report.charts import column_chart, line_chart, thin, ticks
 from bimo.report.facts import (
     duration,
     learning_curves,
@@ -380,6 +380,13 @@ def test_ticks_and_thinning():
     assert len(thinned) == 100
     assert thinned[0] == (4.5, 9.0)
     assert thin(points[:7], 100) == points[:7]
+
+
+@pytest.mark.parametrize("largest", [1, 2, 9, 14])
+def test_counts_are_drawn_on_whole_steps(largest):
+    nodes = column_chart([("a", largest)], titles=["a"], x_label="x", y_label="y", alternative="a")
+    heights = re.findall(r'text-anchor="end">(\d+)</text>', render(nodes))
+    assert len(heights) == 2 * len(set(heights)) >= 4, "two widths, no number twice"
 
 
 @pytest.mark.parametrize("points", [[(0.0, 2.0)], [(0.0, 2.0), (0.0, 2.0)], [(1.0, 2.0), (2.0, 2.0)], []])

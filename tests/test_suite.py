@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from gguf_files import SHAPE, tokenizer_metadata, write_model
 from stories import stories, write_stories
 
+from bimo.console import Console
 from bimo.evaluate import prediction, suite
 from bimo.evaluate.prediction import predict_texts
 from bimo.evaluate.suite import evaluate, evaluation_lines
@@ -21,7 +24,9 @@ from bimo.files import read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.scoring import Score
 from bimo.prepare import prepare
+from bimo.run import _say_result
 from bimo.runtime import DATA_REFUSED, UserError, set_language
+from bimo.text.controls import Controls
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import load_tokenizer
@@ -212,6 +217,28 @@ def test_copies_are_looked_for_in_what_the_model_writes(model_folder, data, monk
     facts = evaluate(model_folder, data)["copying"]
     assert facts["share_of_windows_copied"] == 1.0
     assert facts["longest_run"] >= 0.95 * max(map(len, texts[:2]))
+
+
+def test_tags_are_taken_off_whatever_the_model_wrote(model_folder, data, monkeypatch):
+    def tagged(self: Any, prompt: str = "", *, count: int, **options: Any) -> list[str]:
+        return ["length: short\n\nA fox."] * count
+
+    monkeypatch.setattr(LanguageModel, "samples", tagged)
+    monkeypatch.setattr(suite, "read_controls", lambda folder: Controls({}, short=10, medium=20))
+    facts = evaluate(model_folder, data)
+    assert [sample["text"] for sample in facts["samples"]] == ["A fox."] * SMALL["SHOWN_SAMPLES"]
+
+
+@pytest.mark.parametrize("text", ["$(rm) `ls` on", 'say "no" or', "it's", "什么“是”？"])
+def test_what_to_try_next_is_safe_to_copy(text, model_folder, data, capsys):
+    facts = evaluate(model_folder, data) | {"samples": [{"prompt": "", "text": text}]}
+    capsys.readouterr()
+    _say_result(facts, Path("my $notes"), Console())
+    command = capsys.readouterr().err.splitlines()[-1].removeprefix("Try").strip()
+    *verb, prompt = shlex.split(command)
+    assert verb == ["bimo", "generate", "my $notes"]
+    assert text.startswith(prompt)
+    assert "$" not in re.sub("'[^']*'", "", command)
 
 
 def test_a_plain_file_or_folder_is_judged_as_it_is(model_folder, tmp_path):

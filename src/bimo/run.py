@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,12 +136,12 @@ def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
         ),
     )
     console.say("Look", str(out / "bimo" / "report.html"))
-    console.say("Try", f'bimo generate {out} "{_first_words(facts)}"')
+    console.say("Try", f"bimo generate {shlex.quote(str(out))} {shlex.quote(_first_words(facts))}")
 
 
 def _first_words(facts: dict[str, Any]) -> str:
     text = " ".join(facts["samples"][0]["text"].split())
-    return (text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]).replace('"', "")
+    return text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]
 
 
 def choose_sampler(shape: Shape, data: Path) -> Sampler:

@@ -34,7 +34,7 @@ from bimo.weights.huggingface import family_in, head_in
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
-VERSION = 2
+VERSION = 3
 """Goes up when the same model and text would give other figures."""
 
 FREE_SAMPLES = 200
@@ -148,12 +148,12 @@ def _free_writing(
             seed = len(samples)
             samples += model.samples(count=SAMPLES_AT_ONCE, max_tokens=SAMPLE_TOKENS, sampling=FREE, seed=seed)
             update(len(samples), t("to look for copies of the training text"))
+    shown = model.samples(count=SHOWN_SAMPLES, max_tokens=SAMPLE_TOKENS, seed=1)
     if controls is not None:
-        samples = [controls.without_header(sample) for sample in samples]
+        samples, shown = ([controls.without_header(text) for text in texts] for texts in (samples, shown))
     learned = Stages(data).known("documents")["train"]["characters"]
     with console.progress("Searching", learned) as update:
         copying = copying_facts(samples, _searched(data, update), reference_texts=held_out)
-    shown = model.samples(count=SHOWN_SAMPLES, max_tokens=SAMPLE_TOKENS, seed=1)
     return {
         "copying": copying,
         "samples": [{"prompt": "", "text": text} for text in shown],
