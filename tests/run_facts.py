@@ -191,7 +191,7 @@ def write_facts(folder: Path, **changed: Any) -> Path:
         if subjects[name] is not None:
             (inside / f"{name}.json").write_text(json.dumps(subjects[name]), encoding="utf-8")
     if subjects["metrics"] is not None:
-        lines = "".join(json.dumps(event) + "\n" for event in subjects["metrics"])
+        lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in subjects["metrics"])
         (inside / "metrics.jsonl").write_text(lines + '{"event": "step", "st', encoding="utf-8")
     stages = {name: {"key": "k", "facts": subjects[name]} for name in ("documents", "tokenizer", "tokens")}
     kept = {name: stage for name, stage in stages.items() if stage["facts"] is not None}

@@ -33,6 +33,7 @@ from bimo.report.facts import (
     duration,
     learning_curves,
     percent,
+    read_facts,
     rounded,
     size,
 )
@@ -329,6 +330,19 @@ def test_steps_that_were_done_again_count_once():
     ]
     curves = learning_curves({"metrics": [*events, {"event": "step", "step": 4}]})
     assert [(event["step"], event["bits_per_byte"]) for event in curves["step"]] == [(1, 5.0), (2, 4.5)]
+
+
+def test_what_befell_a_training_is_told_even_without_curves(tmp_path):
+    stopped = {"event": "stopped", "step": 600, "reason": "Stopped early: it grew worse."}
+    sample = {"event": "sample", "step": 500, "prompt": "", "text": "a line\u2028and another"}
+    training = TRAINING | {"steps": 600, "weights_of_step": 500, "roll_backs": 3}
+    for name, before in (("curves", metrics()), ("none", [])):
+        folder = write_facts(tmp_path / name, training=training, metrics=[*before, sample, stopped])
+        words = Page(report_of(folder)).words
+        for said in ("Stopped early: it grew worse.", "checkpoint: 3.", "those of step 500", "skipped: 2."):
+            assert said in words, name
+    texts = [event["text"] for event in read_facts(folder)["metrics"] if event["event"] == "sample"]
+    assert texts == [sample["text"]]
 
 
 def test_no_difference_is_claimed_inside_the_interval():

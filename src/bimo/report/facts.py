@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from bimo.config import read_toml
-from bimo.files import read_json
+from bimo.files import read_json, read_metrics
 from bimo.runtime import language, t
 from bimo.text.controls import CONTROLS_FILE
 
@@ -30,7 +29,6 @@ __all__ = [
     "passes",
     "percent",
     "read_data_facts",
-    "read_events",
     "read_facts",
     "rounded",
     "size",
@@ -47,7 +45,7 @@ def read_facts(model_folder: Path) -> Facts:
     facts["machine"] = _read(inside / "machine.json") or part(facts["plan"], "machine")
     facts["controls"] = _read(inside / CONTROLS_FILE)
     facts["config"] = _read(model_folder / "config.json")
-    facts["metrics"] = read_events(inside / "metrics.jsonl")
+    facts["metrics"] = [*read_metrics(inside / "metrics.jsonl")]
     facts["name"] = model_folder.resolve().name
     data = facts["manifest"].get("data")
     if isinstance(data, str):
@@ -73,19 +71,6 @@ def _stages(data_folder: Path) -> Facts:
 def _read(path: Path) -> Facts:
     value = read_json(path) if path.is_file() else None
     return value if isinstance(value, dict) else {}
-
-
-def read_events(path: Path) -> list[Facts]:
-    """The JSON objects of a log; a line that an interruption cut short is passed over."""
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
 
 
 def part(facts: Any, *keys: str) -> Facts:
@@ -217,11 +202,12 @@ def blank_rows(evaluation: Facts) -> list[tuple[str, str]]:
 
 def learning_curves(facts: Facts) -> dict[str, list[Facts]]:
     """Events by kind: `step` and `validation` have finite bits_per_byte; what a resumed run did again counts once."""
-    curves: dict[str, list[Facts]] = {"step": [], "validation": [], "sample": [], "resumed": [], "skipped": []}
+    undone = ("step", "validation", "sample", "skipped", "rolled back", "stopped")
+    curves: dict[str, list[Facts]] = {name: [] for name in (*undone, "resumed")}
     for event in facts.get("metrics") or []:
         kind, step = event.get("event"), number(event, "step")
         if kind == "resumed" and step is not None:
-            for name in ("step", "validation", "sample", "skipped"):
+            for name in undone:
                 curves[name] = [old for old in curves[name] if (number(old, "step") or 0) <= step]
         if kind in ("step", "validation") and number(event, "bits_per_byte") is None:
             continue

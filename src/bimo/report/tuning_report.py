@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bimo.files import read_json
+from bimo.files import read_json, read_metrics
 from bimo.report.charts import Point, line_chart
-from bimo.report.facts import Facts, count, duration, number, pair, part, percent, read_events, size
+from bimo.report.facts import Facts, count, duration, number, pair, part, percent, size
 from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t
 
@@ -24,7 +24,7 @@ SAMPLE_LIMIT = 1200
 def write_tuning_report(folder: Path) -> Path:
     """Write `bimo/report.html` from the facts in the folder of a tuning."""
     facts: Facts = read_json(folder / "bimo" / "tune.json")
-    events = read_events(folder / "bimo" / "metrics.jsonl")
+    events = [*read_metrics(folder / "bimo" / "metrics.jsonl")]
     prefers = facts["task"] == "prefer"
     general = part(facts, "general")
     change = general["after"] / general["before"] - 1 if general else None
