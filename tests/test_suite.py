@@ -260,6 +260,17 @@ def test_a_source_without_text_is_refused(model_folder, tmp_path, content):
     assert caught.value.code == DATA_REFUSED
 
 
+@pytest.mark.parametrize("beside", [{}, {"against": "model"}], ids=["alone", "compared"])
+def test_data_of_a_single_document_hold_no_text_to_evaluate_on(model_folder, tmp_path, beside):
+    (tmp_path / "a.txt").write_text(
+        "The brave miller found a quick apple near the coat, and the king sold a quiet stone.", encoding="utf-8"
+    )
+    prepare([tmp_path / "a.txt"], out=tmp_path / "lone")
+    with pytest.raises(UserError, match="holds no text to evaluate on") as caught:
+        evaluate(model_folder, tmp_path / "lone", **{name: tmp_path / folder for name, folder in beside.items()})
+    assert caught.value.code == DATA_REFUSED
+
+
 def test_a_missing_model_or_source_is_named(model_folder, data, tmp_path):
     with pytest.raises(UserError, match="no model folder"):
         evaluate(tmp_path / "nothing", data)

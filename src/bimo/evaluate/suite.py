@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
+from bimo.baselines import measure_baselines
 from bimo.console import SILENT, Console
 from bimo.evaluate.answers import answers_lines, evaluate_answers
 from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
@@ -117,14 +117,14 @@ def _evaluate_on_data(model: Path, source: Path, console: Console) -> dict[str, 
 
 
 def _measure(model: Path, source: Path, console: Console) -> dict[str, Any]:
+    held_out = texts_to_predict(source, console)
     language_model = load(model)
     documents = [*read_stored(source / "documents", "validation")]
-    texts = [document.text for document in documents]
     controls = read_controls(source)
     facts = {
-        **predict_texts(language_model, sample_evenly(texts, MOST_VALIDATION_CHARACTERS), console=console),
+        **predict_texts(language_model, held_out, console=console),
         "baselines": measure_baselines(source, key=Stages(source).key("documents"), console=console),
-        **_free_writing(language_model, source, texts, controls, console),
+        **_free_writing(language_model, source, [document.text for document in documents], controls, console),
     }
     if controls is not None:
         facts["steering"] = steering_facts(language_model, documents, controls)
