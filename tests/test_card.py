@@ -83,6 +83,27 @@ def test_a_model_that_goes_on_names_its_start(tmp_path):
     assert "someone" not in card
 
 
+def translator_card(folder: Path, **tokens: Any) -> str:
+    columns = {"source": "classic", "target": "modern", "languages": ["zh", "zh"]}
+    write_facts(folder, tokens={"columns": columns, "languages": [], **tokens}, documents=None)
+    (folder / "config.json").write_text(json.dumps({"model_type": "marian"}))
+    return card_of(folder)
+
+
+def test_the_card_of_a_translator_names_where_it_goes(tmp_path):
+    several = translator_card(tmp_path / "several", languages=["zh", "en", "loud one"])
+    assert "translates into Chinese and English and loud one," in several
+    assert "bimo translate several --to zh < lines.txt" in several
+    assert 'tokenizer([">>zh<<..."]' in several
+    assert several.split("---")[1].count('- "') == 2
+    alike = translator_card(tmp_path / "alike")
+    assert "(classic → modern)" in alike
+    assert "bimo translate alike < lines.txt" in alike
+    assert 'tokenizer(["..."]' in alike
+    columns = {"source": "a", "target": "b", "languages": ["zh", "en"]}
+    assert "(Chinese → English)" in translator_card(tmp_path / "one", columns=columns)
+
+
 def test_the_card_of_an_encoder_holds_no_text_of_the_corpus(tmp_path):
     blank = {"before": "会议", "word": "决定", "after": "提交。", "guesses": [["通知", 0.5]]}
     folder = write_facts(tmp_path / "model", evaluation={"masked_accuracy": 0.4, "blanks": [blank]})

@@ -37,6 +37,8 @@ __all__ = ["write_card"]
 
 Row = tuple[str, str] | list[str]
 
+LANGUAGE_CODE = "(?!und)[a-z]{2,3}"
+
 
 def write_card(model_folder: Path) -> Path:
     """Write the model card `README.md`: what it is, how it was trained, numbers, limits, how to use it.
@@ -85,12 +87,29 @@ def _translates(facts: Facts) -> bool:
 def _languages(facts: Facts) -> list[str]:
     """Codes of the languages that make up at least a hundredth of the text, most frequent first; of pairs in turn."""
     if isinstance(pair_of := part(facts, "tokens", "columns").get("languages"), list):
-        return [str(code) for code in pair_of]
+        both = dict.fromkeys(map(str, [*pair_of, *_targets(facts)]))
+        return [code for code in both if re.fullmatch(LANGUAGE_CODE, code)]
     found = part(facts, "documents", "languages")
     sizes = {code: number(inner, "characters") or 0 for code, inner in found.items()}
     total = sum(sizes.values())
-    codes = sorted((code for code in sizes if re.fullmatch("(?!und)[a-z]{2,3}", code)), key=lambda code: -sizes[code])
+    codes = sorted((code for code in sizes if re.fullmatch(LANGUAGE_CODE, code)), key=lambda code: -sizes[code])
     return [code for code in codes if sizes[code] >= total / 100]
+
+
+def _targets(facts: Facts) -> list[str]:
+    """What a translator of several directions can be asked for; empty where it goes one way."""
+    targets = part(facts, "tokens").get("languages") if _translates(facts) else None
+    return [str(target) for target in targets] if isinstance(targets, list) else []
+
+
+def _sides(facts: Facts) -> tuple[str, str]:
+    """What a translator of one direction goes from and to: languages or, where both are written alike, columns."""
+    columns = part(facts, "tokens", "columns")
+    codes = columns.get("languages")
+    if isinstance(codes, list) and len({*map(str, codes), "und"}) == 3:
+        source, target = (language_name(str(code)) for code in codes)
+        return source, target
+    return str(columns.get("source", "?")), str(columns.get("target", "?"))
 
 
 def _runs_in_bimo_alone(facts: Facts) -> bool:
@@ -127,11 +146,18 @@ def _what_it_is(facts: Facts, languages: list[str]) -> str:
             languages=spoken or language_name("und"),
             **size_and_origin,
         )
-    if _translates(facts) and len(languages) == 2:
+    if targets := _targets(facts):
+        return t(
+            "A model with {parameters} parameters that translates into {languages}, {origin}.",
+            languages=t(" and ").join(map(language_name, targets)),
+            **size_and_origin,
+        )
+    if _translates(facts):
+        source, target = _sides(facts)
         return t(
             "A model with {parameters} parameters that translates ({source} → {target}), {origin}.",
-            source=language_name(languages[0]),
-            target=language_name(languages[1]),
+            source=source,
+            target=target,
             **size_and_origin,
         )
     if not spoken:
@@ -156,7 +182,7 @@ def _origin(facts: Facts) -> str:
 
 def _use(facts: Facts) -> str:
     if _translates(facts):
-        return _use_for_translation(facts["name"])
+        return _use_for_translation(facts["name"], _targets(facts))
     name = facts["name"]
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
@@ -193,19 +219,20 @@ def _use_encoder(facts: Facts) -> str:
     return "\n\n".join([f"## {t('Use')}", fenced(python, "python")])
 
 
-def _use_for_translation(name: str) -> str:
-    quoted = json.dumps(name, ensure_ascii=False)
+def _use_for_translation(name: str, targets: list[str]) -> str:
+    tag, to = (f">>{targets[0]}<<", f" --to {shlex.quote(targets[0])}") if targets else ("", "")
+    quoted, text = (json.dumps(each, ensure_ascii=False) for each in (name, f"{tag}..."))
     python = "\n".join(
         [
             "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
             "",
             f"tokenizer = AutoTokenizer.from_pretrained({quoted})",
             f"model = AutoModelForSeq2SeqLM.from_pretrained({quoted})",
-            'ids = tokenizer(["..."], return_tensors="pt", padding=True)',
+            f'ids = tokenizer([{text}], return_tensors="pt", padding=True)',
             "print(tokenizer.batch_decode(model.generate(**ids), skip_special_tokens=True))",
         ]
     )
-    shell = f"bimo translate {shlex.quote(name)} < lines.txt"
+    shell = f"bimo translate {shlex.quote(name)}{to} < lines.txt"
     return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
 
 
