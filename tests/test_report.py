@@ -28,7 +28,7 @@ from run_facts import (
 
 from bimo import runtime
 from bimo.console import Console
-from bimo.report.charts import column_chart, line_chart, thin, ticks
+from bimo.report.charts import column_chart, line_chart, matrix_chart, thin, ticks
 from bimo.report.facts import (
     duration,
     learning_curves,
@@ -396,6 +396,11 @@ def test_ticks_and_thinning():
     assert thin(points[:7], 100) == points[:7]
 
 
+def test_a_share_of_a_row_is_one_of_all_its_columns():
+    html = render(matrix_chart(["a", "b"], [[1, 1], [0, 0]], totals=[4, 0], alternative="two of many"))
+    assert re.findall(r'fill-opacity="([0-9.]+)"', html) == 2 * ["0.250", "0.250", "0.000", "0.000"]
+
+
 @pytest.mark.parametrize("largest", [1, 2, 9, 14])
 def test_counts_are_drawn_on_whole_steps(largest):
     nodes = column_chart([("a", largest)], titles=["a"], x_label="x", y_label="y", alternative="a")
@@ -462,6 +467,7 @@ def test_what_repeats_is_shown(tmp_path):
     html = report_of(write_facts(tmp_path / "model"))
     for said in (
         "37 groups",
+        "Texts like 新稿/一.txt:4: 2",
         "新稿/一.txt:4",
         "旧稿/四.txt:9 · set aside",
         "61 paragraphs",

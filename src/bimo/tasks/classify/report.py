@@ -111,6 +111,7 @@ def _matrix(figures: Mapping[str, Any]) -> Section | None:
     drawing = matrix_chart(
         [labels[k] for k in shown],
         counts[np.ix_(shown, shown)].tolist(),
+        totals=counts[shown].sum(axis=1).tolist(),
         alternative=t("Confusion matrix: {right:,} of {all:,} on its diagonal", right=counts.trace(), all=counts.sum()),
     )
     return "confusion", t("What is taken for what"), [figure(drawing, caption)]
