@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -371,6 +372,15 @@ def test_the_doctor_knows_a_classifier(model):
     assert "a classifier, bimo_linear" in result.stdout
     assert "2 labels: bad, good" in result.stdout
     assert "Bimo can: classify, evaluate" in result.stdout
+
+
+def test_labels_of_strangers_cannot_steer_the_terminal(model, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "copy")
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**settings, "labels": ["bad\x1b[2J", "good"]}))
+    output = run("doctor", copy).stdout
+    assert "\x1b" not in output
+    assert "'bad\\x1b[2J', good" in output
 
 
 def test_what_is_no_classifier_says_what_to_do(tmp_path):

@@ -114,6 +114,6 @@ def test_long_copies_are_cut_in_the_examples_and_none_is_shown_twice():
 
 def test_nothing_to_measure_gives_zeros():
     facts = copying_facts(["", "short"], [])
-    assert (facts["windows"], facts["share_of_windows_copied"], facts["longest_run"]) == (0, 0.0, 0)
+    assert (facts["windows"], facts["share_of_windows_copied"], facts["longest_run"]) == (0, None, 0)
     assert facts["longest_examples"] == []
     assert copying_facts([], ["text"])["samples"] == 0

@@ -286,8 +286,11 @@ def test_the_baseline_counts(data: Path) -> None:
     masking = Masking(tokenizer)
     windows = held_out_windows(shards, masking, context=24, tokens=3000)
     found = unigram_measures(masking, windows, np.ones(tokenizer.vocabulary))
-    assert found["masked_loss"] == pytest.approx(np.log(tokenizer.vocabulary))
+    assert found["masked_loss"] == pytest.approx(np.log((~masking.is_special).sum()))
     assert found["masked_accuracy"] < 0.1
+    ends = np.where(np.arange(tokenizer.vocabulary) == tokenizer.end, 10 * len(shards), counts)
+    assert unigram_measures(masking, windows, ends) == unigram_measures(masking, windows, counts)
+    assert unigram_measures(masking, windows, counts)["masked_accuracy"] > 0
 
 
 def test_blanks_hide_a_word_and_name_it(data: Path, whole: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bimo.intervals import bootstrap, paired_bootstrap
+from bimo.intervals import bootstrap, paired_bootstrap, paired_mean_difference, share_interval
 
 
 def test_the_interval_of_a_mean_is_that_of_theory():
@@ -23,3 +23,18 @@ def test_pairs_tell_apart_what_intervals_by_themselves_do_not():
     assert 0 < low < 0.3 < high < 0.5
     assert p == 0.001
     assert paired_bootstrap(lambda i: one[i].mean(axis=1), lambda i: one[i].mean(axis=1), 300)[2] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("right", "examples", "expected"), [(2, 2, (0.342, 1.0)), (0, 10, (0.0, 0.278)), (81, 263, (0.255, 0.366))]
+)
+def test_shares_have_the_interval_of_wilson(right, examples, expected):
+    """The last is the example of Newcombe (1998), table I."""
+    values = np.array([1.0] * right + [0.0] * (examples - right))
+    assert share_interval(values) == pytest.approx(expected, abs=5e-4)
+
+
+def test_few_examples_tell_nothing_apart():
+    better, worse = np.array([1.0] * 5), np.array([0.0] * 5)
+    assert paired_mean_difference(better[:1], worse[:1])[2] == 1.0
+    assert paired_mean_difference(better, worse)[2] == 1 / 16

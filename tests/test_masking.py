@@ -171,7 +171,7 @@ def test_special_tokens_are_never_chosen_and_never_put_in(windows: np.ndarray, m
         masked = masking.mask(windows, seed=(seed,))
         assert not special & set(masked.ids[masked.chosen].tolist())
         exchanged = masked.read[masked.chosen & (masked.read != masking.mask_id)]
-        assert not masking._is_special[exchanged].any()
+        assert not masking.is_special[exchanged].any()
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from bimo.cli.app import app
+from bimo.doctor import packages
 from bimo.doctor.lines import model_lines
 from bimo.doctor.model import examine_model
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
@@ -157,6 +161,21 @@ def test_all_problems_are_named_and_sizes_are_right(tmp_path: Path, make_model: 
     json.dumps(facts)
 
 
+@pytest.mark.parametrize("settings", ['{"model_type": "t5"}', "[]", None], ids=["foreign", "broken", "missing"])
+def test_weights_of_an_unknown_kind_are_described_all_the_same(
+    tmp_path: Path, make_model: Any, tiny_tokenizer: Tokenizer, settings: str | None
+) -> None:
+    model = make_model(vocabulary=tiny_tokenizer.vocabulary)
+    save_model(tmp_path, model, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path)
+    (tmp_path / "config.json").unlink()
+    if settings is not None:
+        (tmp_path / "config.json").write_text(settings)
+    lines = model_lines(examine_model(tmp_path))
+    weights = [weight.numel() for weight in model.parameters()]
+    assert f"{sum(weights):,} parameters in {len(weights)} tensors" in lines
+
+
 def test_a_translator_is_described(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     tokenizer = with_padding(tiny_tokenizer)
     shape = Seq2SeqConfig(tokenizer.vocabulary, layers=1, decoder_layers=2, width=24, heads=3, hidden=40, context=64)
@@ -180,6 +199,19 @@ def test_an_adapter_is_described(tmp_path: Path) -> None:
     assert facts["usable"], facts["problems"]
     assert (facts["targets"], facts["parameters"]) == (["q_proj"], 32)
     assert any("rank 2, alpha 4, for q_proj of base" in line for line in model_lines(facts))
+
+
+def test_every_package_that_is_needed_is_asked_for_before_any_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["torch<2.14,>=2.11", "tomli-w>=1.0", "rensa", "uvicorn>=0.30; extra == 'serve'"]
+    monkeypatch.setattr("importlib.metadata.requires", {"bimo": asked}.get)
+    assert packages.needed_packages() == ["torch", "tomli-w", "rensa"]
+    packages.require_packages()
+    monkeypatch.setattr(packages, "version_of", lambda name: None if name in ("torch", "rensa") else "1")
+    for name in ("torch", "bimo.doctor.machine", "bimo.doctor.model"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "Missing and needed: torch, rensa." in result.output
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:

@@ -8,213 +8,41 @@ import re
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from run_facts import (
+    DOCUMENTS,
+    EVALUATION,
+    MANIFEST,
+    PLAN,
+    TOKENIZER,
+    TOKENS,
+    TRAINING,
+    card_of,
+    metrics,
+    report_of,
+    write_facts,
+)
 
 from bimo import runtime
-from bimo.report.charts import line_chart, thin, ticks
+from bimo.console import Console
+from bimo.report.charts import column_chart, line_chart, matrix_chart, thin, ticks
 from bimo.report.facts import (
     duration,
     learning_curves,
     percent,
+    read_facts,
     rounded,
     size,
 )
 from bimo.report.judgement import compare, copying_reading, learning_reading, verdict
 from bimo.report.model_report import write_card, write_data_report, write_report
 from bimo.report.page import element, render, visible
+from bimo.run import _say_plan
 
 HOSTILE = "<script>alert('x')</script> \"quoted\" & \u202etxt.exe\u202c \x07 ``` **bold** [a](http://evil)"
-
-DOCUMENTS: dict[str, Any] = {
-    "files": 1204,
-    "files_unreadable": 3,
-    "bytes_read": 38_200_000,
-    "encodings": {"utf-8": 1190, "gb18030": 14},
-    "languages": {
-        "zh": {"documents": 7001, "characters": 9_100_000, "bytes": 27_000_000},
-        "en": {"documents": 2811, "characters": 4_200_000, "bytes": 4_200_000},
-    },
-    "train": {"documents": 9321, "characters": 12_600_000, "bytes": 29_600_000},
-    "validation": {"documents": 491, "characters": 700_000, "bytes": 1_600_000},
-    "rejected": {"duplicate": 1031, "repetition": 140, "too_short": 72},
-    "rejected_bytes": {"duplicate": 310_000, "repetition": 90_000, "too_short": 300},
-    "near_duplicates": {
-        "clusters": 37,
-        "examples": [
-            {
-                "documents": 3,
-                "kept": "新稿/一.txt:4",
-                "text": "会议决定",
-                "other": "旧稿/四.txt:9",
-                "other_text": "会议定",
-            }
-        ],
-    },
-    "repeated_paragraphs": {"removed": 61, "examples": [["版权所有，未经许可不得转载。", 58]]},
-    "rejected_examples": [
-        {"source": "旧稿/一.txt", "line": 12, "reason": "duplicate", "detail": "", "text": "会议决定提交。"},
-        {"source": "旧稿/二.txt", "line": 3, "reason": "too_short", "detail": "7 < 20", "text": "目录 第一章"},
-    ],
-    "length_histogram": {
-        "edges": [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000],
-        "counts": [0, 0, 12, 40, 181, 502, 1204, 2310, 3104, 1500, 700, 259],
-    },
-    "character_kinds": {
-        "han": 8_000_000,
-        "latin": 3_300_000,
-        "digit": 200_000,
-        "punctuation": 1_200_000,
-        "space": 500_000,
-        "other": 100_000,
-    },
-    "words": {
-        "words": 5_400_000,
-        "distinct": 91_000,
-        "common": [["研发", 21_300], ["会议", 19_800]],
-        "pairs": [["研发部门", 812], ["会议纪要", 311]],
-        "growth": [[10, 9], [1_000, 420], [5_400_000, 91_000]],
-        "ranks": [[1, 21_300], [10, 2_400], [91_000, 1]],
-        "heaps": 0.71,
-        "zipf": -1.04,
-    },
-    "sample": {
-        "kept": [{"source": "新稿/五.txt", "line": 8, "reason": "", "detail": "", "text": "下周三之前由研发部提交。"}],
-        "rejected": [{"source": "旧稿/九.txt", "line": 1, "reason": "too_short", "detail": "3 < 20", "text": "目录"}],
-    },
-    "common_characters": [[c, 400_000 // (i + 1)] for i, c in enumerate("的一是了我 不人在他有这个上们来到时大地为")],
-}
-TOKENIZER = {
-    "vocabulary": 8192,
-    "characters_per_token": {"zh": 1.61, "en": 4.43},
-    "bytes_per_token": 4.87,
-    "longest_tokens": ["研发部门负责人", "中华人民共和国", "有限责任公司", "人民政府办公厅"],
-    "sample": [["会议", "决定", "，", "下周", "三", "之前", "由", "研发", "部", "提交", "。"], ["二", "\n", " ", "三"]],
-    "source": "trained",
-}
-TOKENS = {
-    "train": {"tokens": 6_100_000, "documents": 9321},
-    "validation": {"tokens": 330_000, "documents": 491, "bytes": 1_600_000},
-}
-PLAN = {
-    "minutes": 10,
-    "machine": {
-        "cores": 2,
-        "threads": 2,
-        "processor": "Xeon 8370C",
-        "memory_bytes": 8_200_000_000,
-        "matrix_flops": {"float32": 1.1e11, "bfloat16": 3.4e11},
-        "dtype": "bfloat16",
-    },
-    "model": {
-        "layers": 6,
-        "width": 384,
-        "heads": 6,
-        "kv_heads": 2,
-        "head_width": 64,
-        "hidden": 1024,
-        "context": 256,
-        "vocabulary": 8192,
-        "tied": True,
-    },
-    "train": {"steps": 760, "batch": 16, "context": 256, "learning_rate": 0.0031},
-    "parameters": 12_400_000,
-    "tokens": 3_110_000,
-    "epochs": 0.51,
-    "tokens_per_parameter": 0.25,
-    "tokens_per_second": 5310,
-    "seconds": 576,
-    "memory_bytes": 1_400_000_000,
-    "disk_bytes": 210_000_000,
-    "bits_per_byte": [1.71, 1.83],
-    "reasons": ["十分钟内可以读三百万个词元。", "再大的模型来不及学完。"],
-}
-TRAINING = {
-    "seconds": 590.4,
-    "tokens": 3_112_960,
-    "tokens_per_second": 5273,
-    "peak_memory_bytes": 1_320_000_000,
-    "steps": 760,
-    "resumed": 1,
-    "skipped_steps": 2,
-    "share_of_peak": 0.78,
-}
-EVALUATION = {
-    "bits_per_byte": 1.762,
-    "bits_per_byte_interval": [1.741, 1.785],
-    "bits_per_character": 4.021,
-    "perplexity": 87.31,
-    "context": 256,
-    "stride": 128,
-    "validation": {"documents": 491, "bytes": 1_600_000, "characters": 700_000, "tokens": 330_000},
-    "baselines": {
-        "unigram": 3.311,
-        "kneser_ney": {"best_order": 5, "bits_per_byte": 2.148, "by_order": {"3": 2.41, "4": 2.202, "5": 2.148}},
-        "xz": 2.481,
-        "train_bytes_used": 8_000_000,
-        "validation_bytes_used": 1_600_000,
-    },
-    "copying": {
-        "samples": 32,
-        "window": 50,
-        "windows": 12001,
-        "windows_copied": 48,
-        "share_of_windows_copied": 0.004,
-        "longest_run": 83,
-        "median_longest_run": 17.5,
-        "longest_examples": [{"sample": 3, "length": 83, "text": "由研发部负责人提交书面报告，并抄送办公室。"}],
-        "reference_share": 0.006,
-    },
-    "samples": [
-        {
-            "prompt": "会议决定",
-            "text": "，下周三之前由研发部提交书面报告。办公室负责汇总各部门意见，月底以前报送领导小组。",
-        },
-        {"prompt": "春天", "text": "来了，山上的雪化成溪水，流过村口的石桥。"},
-    ],
-}
-MANIFEST = {
-    "bimo": "0.1.0",
-    "data": "data",
-    "seed": 20240607,
-    "versions": {"python": "3.11.9", "torch": "2.11.0", "tokenizers": "0.22.1"},
-    "created": "2025-11-23T15:40:12+00:00",
-    "outputs": {"model.safetensors": "ab" * 32, "tokenizer.json": "cd" * 32},
-}
-
-
-def metrics(steps: int = 760) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
-    for step in range(0, steps + 1, 2):
-        place = {"step": step, "tokens": 4096 * step, "seconds": 0.776 * step}
-        bits = 1.66 + 5.9 * math.exp(-step / 60) + 0.5 * math.exp(-step / 300) + 0.05 * math.sin(step * 1.7)
-        events.append({"event": "step", **place, "loss": bits * 3, "bits_per_byte": bits, "learning_rate": 0.003})
-        if step % 76 == 0:
-            events.append({"event": "validation", **place, "loss": 1, "bits_per_byte": bits + 0.04})
-            text = "的的，。一不" if step < 100 else "，下周由各部门提交。"
-            events.append({"event": "sample", "step": step, "prompt": "会议决定", "text": text})
-    events.append({"event": "skipped", "step": 300, "reason": "nan"})
-    return events
-
-
-def write_facts(folder: Path, **changed: Any) -> Path:
-    """A model folder with all facts; a subject given as None is left away, any other value takes its place."""
-    subjects = {"manifest": MANIFEST, "plan": PLAN, "training": TRAINING, "evaluation": EVALUATION}
-    subjects |= {"documents": DOCUMENTS, "tokenizer": TOKENIZER, "tokens": TOKENS, "metrics": metrics()} | changed
-    inside, data = folder / "bimo", folder / "data"
-    inside.mkdir(parents=True)
-    data.mkdir()
-    for name in ("manifest", "plan", "training", "evaluation"):
-        if subjects[name] is not None:
-            (inside / f"{name}.json").write_text(json.dumps(subjects[name]), encoding="utf-8")
-    if subjects["metrics"] is not None:
-        lines = "".join(json.dumps(event) + "\n" for event in subjects["metrics"])
-        (inside / "metrics.jsonl").write_text(lines + '{"event": "step", "st', encoding="utf-8")
-    stages = {name: {"key": "k", "facts": subjects[name]} for name in ("documents", "tokenizer", "tokens")}
-    kept = {name: stage for name, stage in stages.items() if stage["facts"] is not None}
-    (data / "manifest.json").write_text(json.dumps({"bimo": "0.1.0", "stages": kept}), encoding="utf-8")
-    return folder
 
 
 class Page(HTMLParser):
@@ -252,14 +80,6 @@ def english():
     runtime.set_language("en")
     yield
     runtime.set_language(None)
-
-
-def report_of(folder: Path) -> str:
-    return write_report(folder).read_text(encoding="utf-8")
-
-
-def card_of(folder: Path) -> str:
-    return write_card(folder).read_text(encoding="utf-8")
 
 
 FIGURES = """
@@ -422,37 +242,6 @@ def test_chinese_page_has_no_english_left(tmp_path):
     assert set(re.findall(r"[A-Za-z]{3,}", prose)) - ALLOWED == set()
 
 
-def test_card_front_matter_and_code(tmp_path):
-    yaml = pytest.importorskip("yaml")
-    card = card_of(write_facts(tmp_path / "my notes"))
-    front = yaml.safe_load(card.split("---\n")[1])
-    assert front == {
-        "language": ["zh", "en"],
-        "tags": ["bimo", "text-generation"],
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-    }
-    assert "bimo generate 'my notes' '会议决定'" in card
-    python = card.split("```python\n")[1].split("```")[0]
-    compile(python, "card", "exec")
-    assert 'from_pretrained("my notes")' in python
-    for figure in ("12.4 million", "1.762", "1.741–1.785", "2.148", "0.4 %", "9,321", "Xeon 8370C", "20240607"):
-        assert figure in card
-    assert "旧稿" not in card
-
-
-def test_card_of_a_type_of_our_own_does_not_promise_transformers(tmp_path):
-    yaml = pytest.importorskip("yaml")
-    folder = write_facts(tmp_path / "notes")
-    (folder / "config.json").write_text('{"model_type": "bimo_lstm"}', encoding="utf-8")
-    card = card_of(folder)
-    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "bimo"
-    assert "transformers" not in card
-    python = card.split("```python\n")[1].split("```")[0]
-    compile(python, "card", "exec")
-    assert 'bimo.load("notes")' in python
-
-
 @pytest.mark.parametrize(
     ("bits", "expected"),
     [
@@ -543,6 +332,19 @@ def test_steps_that_were_done_again_count_once():
     assert [(event["step"], event["bits_per_byte"]) for event in curves["step"]] == [(1, 5.0), (2, 4.5)]
 
 
+def test_what_befell_a_training_is_told_even_without_curves(tmp_path):
+    stopped = {"event": "stopped", "step": 600, "reason": "Stopped early: it grew worse."}
+    sample = {"event": "sample", "step": 500, "prompt": "", "text": "a line\u2028and another"}
+    training = TRAINING | {"steps": 600, "weights_of_step": 500, "roll_backs": 3}
+    for name, before in (("curves", metrics()), ("none", [])):
+        folder = write_facts(tmp_path / name, training=training, metrics=[*before, sample, stopped])
+        words = Page(report_of(folder)).words
+        for said in ("Stopped early: it grew worse.", "checkpoint: 3.", "those of step 500", "skipped: 2."):
+            assert said in words, name
+    texts = [event["text"] for event in read_facts(folder)["metrics"] if event["event"] == "sample"]
+    assert texts == [sample["text"]]
+
+
 def test_no_difference_is_claimed_inside_the_interval():
     assert compare(2.0, 2.05, "xz", [1.9, 2.1]) == "about as good as xz"
     assert compare(2.0, 2.05, "xz", [1.99, 2.01]) == "2.4 % better than xz"
@@ -565,6 +367,24 @@ def test_elements_escape_and_leave_out():
     assert render("\u202e") == '<span class="control">[U+202E]</span>'
 
 
+CANDIDATE = {"preset": "drop", "parameters": 1e6, "tokens_per_second": 5310, "bits_per_byte": 1.8}
+
+
+def test_what_the_text_lacks_is_said_where_one_size_was_timed(capsys):
+    facts = PLAN | {"candidates": [CANDIDATE], "epochs": 40, "kneser_ney": 2.1}
+    _say_plan(SimpleNamespace(facts=facts), Console())
+    assert "The text is small for this much time" in capsys.readouterr().err
+
+
+def test_the_reasons_of_a_plan_are_told_in_the_language_of_the_page(tmp_path):
+    folder = write_facts(tmp_path / "model", plan=PLAN | {"candidates": 2 * [CANDIDATE], "reasons": ["Once said."]})
+    assert "of the sizes that were timed" in report_of(folder)
+    runtime.set_language("zh")
+    html = report_of(folder)
+    assert "Once said." not in html
+    assert "that were timed" not in html
+
+
 def test_ticks_and_thinning():
     assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
     assert ticks(1.66, 2.5) == [1.8, 2.0, 2.2, 2.4]
@@ -574,6 +394,18 @@ def test_ticks_and_thinning():
     assert len(thinned) == 100
     assert thinned[0] == (4.5, 9.0)
     assert thin(points[:7], 100) == points[:7]
+
+
+def test_a_share_of_a_row_is_one_of_all_its_columns():
+    html = render(matrix_chart(["a", "b"], [[1, 1], [0, 0]], totals=[4, 0], alternative="two of many"))
+    assert re.findall(r'fill-opacity="([0-9.]+)"', html) == 2 * ["0.250", "0.250", "0.000", "0.000"]
+
+
+@pytest.mark.parametrize("largest", [1, 2, 9, 14])
+def test_counts_are_drawn_on_whole_steps(largest):
+    nodes = column_chart([("a", largest)], titles=["a"], x_label="x", y_label="y", alternative="a")
+    heights = re.findall(r'text-anchor="end">(\d+)</text>', render(nodes))
+    assert len(heights) == 2 * len(set(heights)) >= 4, "two widths, no number twice"
 
 
 @pytest.mark.parametrize("points", [[(0.0, 2.0)], [(0.0, 2.0), (0.0, 2.0)], [(1.0, 2.0), (2.0, 2.0)], []])
@@ -635,6 +467,7 @@ def test_what_repeats_is_shown(tmp_path):
     html = report_of(write_facts(tmp_path / "model"))
     for said in (
         "37 groups",
+        "Texts like 新稿/一.txt:4: 2",
         "新稿/一.txt:4",
         "旧稿/四.txt:9 · set aside",
         "61 paragraphs",

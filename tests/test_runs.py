@@ -70,6 +70,12 @@ def test_what_was_not_done_yet_is_none(tmp_path):
     assert (begun["state"], begun["bits_per_byte"], begun["parameters"]) == ("unfinished", None, 5)
 
 
+def test_nothing_is_called_copied_where_nothing_could_be_measured(tmp_path):
+    """As earlier evaluations kept it."""
+    short = evaluation(1.8) | {"copying": {"windows": 0, "share_of_windows_copied": 0.0}}
+    assert run_facts(make_run(tmp_path / "m", training=training(1.9), evaluation=short))["copied"] is None
+
+
 def test_a_table_has_a_line_for_each_model(tmp_path):
     make_run(tmp_path / "m", training=training(1.9), evaluation=evaluation(1.8))
     make_run(tmp_path / "begun")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +16,19 @@ import torch
 from gguf_files import SHAPE, tokenizer_metadata, write_model
 from stories import stories, write_stories
 
+from bimo.console import Console
 from bimo.evaluate import prediction, suite
 from bimo.evaluate.prediction import predict_texts
 from bimo.evaluate.suite import evaluate, evaluation_lines
-from bimo.files import read_json
+from bimo.files import read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.scoring import Score
 from bimo.prepare import prepare
+from bimo.run import _say_result
 from bimo.runtime import DATA_REFUSED, UserError, set_language
+from bimo.text.controls import Controls
 from bimo.text.store import read_stored
+from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.weights.huggingface import save_model
 
@@ -172,6 +178,29 @@ def test_an_evaluation_is_kept_until_weights_or_text_change(model_folder, data, 
     assert len(counted) == 3
 
 
+def test_pages_are_those_of_a_run_on_the_data_that_it_learned_from(model_folder, data, tmp_path):
+    prepare([write_stories(tmp_path / "c.txt", 30, seed=8)], out=tmp_path / "other")
+    shards = TokenShards(data / "tokens", "train")
+    manifest = {"created": "2026-01-02T03:04:05+00:00", "inputs": {"tokens": shards.fingerprint}}
+    write_json(model_folder / "bimo" / "manifest.json", manifest)
+    pages = [model_folder / name for name in ("bimo/evaluation.json", "bimo/report.html", "README.md")]
+    assert evaluate(model_folder, tmp_path / "other")["bits_per_byte"] > 0
+    assert not any(page.exists() for page in pages)
+    evaluate(model_folder, data)
+    before = [page.read_bytes() for page in pages]
+    evaluate(model_folder, tmp_path / "other")
+    assert [page.read_bytes() for page in pages] == before
+
+
+def test_the_report_of_a_tuning_stays(model_folder, data):
+    report = model_folder / "bimo" / "report.html"
+    write_json(model_folder / "bimo" / "manifest.json", {"inputs": {"file": "digest"}})
+    report.write_text("before and after", encoding="utf-8")
+    evaluate(model_folder, data)
+    assert report.read_text(encoding="utf-8") == "before and after"
+    assert not (model_folder / "README.md").exists()
+
+
 def test_an_evaluation_is_the_same_every_time(model_folder, data):
     first = evaluate(model_folder, data)
     (model_folder / "bimo" / "evaluation.json").unlink()
@@ -190,6 +219,28 @@ def test_copies_are_looked_for_in_what_the_model_writes(model_folder, data, monk
     assert facts["longest_run"] >= 0.95 * max(map(len, texts[:2]))
 
 
+def test_tags_are_taken_off_whatever_the_model_wrote(model_folder, data, monkeypatch):
+    def tagged(self: Any, prompt: str = "", *, count: int, **options: Any) -> list[str]:
+        return ["length: short\n\nA fox."] * count
+
+    monkeypatch.setattr(LanguageModel, "samples", tagged)
+    monkeypatch.setattr(suite, "read_controls", lambda folder: Controls({}, short=10, medium=20))
+    facts = evaluate(model_folder, data)
+    assert [sample["text"] for sample in facts["samples"]] == ["A fox."] * SMALL["SHOWN_SAMPLES"]
+
+
+@pytest.mark.parametrize("text", ["$(rm) `ls` on", 'say "no" or', "it's", "什么“是”？"])
+def test_what_to_try_next_is_safe_to_copy(text, model_folder, data, capsys):
+    facts = evaluate(model_folder, data) | {"samples": [{"prompt": "", "text": text}]}
+    capsys.readouterr()
+    _say_result(facts, Path("my $notes"), Console())
+    command = capsys.readouterr().err.splitlines()[-1].removeprefix("Try").strip()
+    *verb, prompt = shlex.split(command)
+    assert verb == ["bimo", "generate", "my $notes"]
+    assert text.startswith(prompt)
+    assert "$" not in re.sub("'[^']*'", "", command)
+
+
 def test_a_plain_file_or_folder_is_judged_as_it_is(model_folder, tmp_path):
     file = write_stories(tmp_path / "texts" / "a.txt", 3)
     facts = evaluate(model_folder, file)
@@ -206,6 +257,17 @@ def test_a_source_without_text_is_refused(model_folder, tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UserError, match="no text") as caught:
         evaluate(model_folder, tmp_path / "a.txt")
+    assert caught.value.code == DATA_REFUSED
+
+
+@pytest.mark.parametrize("beside", [{}, {"against": "model"}], ids=["alone", "compared"])
+def test_data_of_a_single_document_hold_no_text_to_evaluate_on(model_folder, tmp_path, beside):
+    (tmp_path / "a.txt").write_text(
+        "The brave miller found a quick apple near the coat, and the king sold a quiet stone.", encoding="utf-8"
+    )
+    prepare([tmp_path / "a.txt"], out=tmp_path / "lone")
+    with pytest.raises(UserError, match="holds no text to evaluate on") as caught:
+        evaluate(model_folder, tmp_path / "lone", **{name: tmp_path / folder for name, folder in beside.items()})
     assert caught.value.code == DATA_REFUSED
 
 
@@ -232,6 +294,8 @@ def test_lines_for_people_hold_the_figures(model_folder, data):
     assert f"{facts['bits_per_byte']:.4f} bits per byte" in text
     assert f"Kneser-Ney of order {facts['baselines']['kneser_ney']['best_order']}" in text
     assert f"longest run {facts['copying']['longest_run']}" in text
+    short = {**facts, "copying": {**facts["copying"], "windows": 0, "share_of_windows_copied": None}}
+    assert "too short to tell" in evaluation_lines(short)[-1]
     plain = {name: facts[name] for name in facts if name not in ("baselines", "copying")}
     assert len(evaluation_lines(plain)) == 2
 

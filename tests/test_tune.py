@@ -15,6 +15,7 @@ from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
 from bimo.models.lora import LoRAConfig
+from bimo.report.tuning_report import write_tuning_report
 from bimo.runtime import DATA_REFUSED, INTERRUPTED, UserError
 from bimo.tasks.chat.conversation import Conversation, read_messages
 from bimo.tasks.tune import tune, tune_lines
@@ -123,6 +124,19 @@ def test_an_adapter_learns_and_the_base_stays(place, tuned):
     text = "\n".join(tune_lines(facts))
     assert "The base model's files are unchanged." in text
     assert facts["samples"][0]["reference"].startswith("it is")
+
+
+@pytest.mark.parametrize(
+    ("low", "answers", "expected"),
+    [(0.1, 9, "never saw better:"), (-0.1, 9, "may be chance"), (0.1, 2, "may be chance")],
+)
+def test_a_gain_is_claimed_where_it_is_more_than_chance(tuned, tmp_path, low, answers, expected):
+    facts = tuned[1]
+    own = facts["answers"] | {"answers": answers, "gain_interval": [low, 0.2]}
+    write_json(tmp_path / "bimo" / "tune.json", facts | {"answers": own})
+    page = write_tuning_report(tmp_path).read_text(encoding="utf-8")
+    assert expected in page
+    assert "also chose the step" in page
 
 
 def test_what_was_learned_is_what_is_loaded(place, tuned, tiny_tokenizer):

@@ -49,7 +49,12 @@ def main() -> None:
     counts: Counter[str] = Counter()
     with target.open("w", encoding="utf-8") as file:
         for path in sorted(source.rglob("*.json")):
-            for poem in poems(json.loads(path.read_text(encoding="utf-8"))):
+            try:
+                value = json.loads(path.read_text(encoding="utf-8-sig"))
+            except ValueError as error:  # no JSON, or no UTF-8
+                print(f"{path} is left out: {error}", file=sys.stderr)
+                continue
+            for poem in poems(value):
                 text = BRACKETS.sub("", "\n".join(poem["paragraphs"])).strip()
                 if not text or "□" in text or len(text) > LONGEST:
                     continue

@@ -92,8 +92,9 @@ def _python_texts() -> Iterator[str]:
     """The prose of the language reference, then that of the library, in a fixed order."""
     from pydoc_data import topics
 
-    files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
-    library = (path for path in files if not {"site-packages", "test", "tests"} & set(path.parts))
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    files = sorted(stdlib.rglob("*.py"))
+    library = (path for path in files if not {"site-packages", "test", "tests"} & {*path.relative_to(stdlib).parts})
     texts = itertools.chain((topics.topics[name] for name in sorted(topics.topics)), *map(_docstrings, library))
     prose = ("\n\n".join(filter(_is_prose, text.split("\n\n"))) for text in texts)
     yield from (text for text in prose if len(text) >= SHORTEST_TEXT)

@@ -23,6 +23,7 @@ __all__ = [
     "locked",
     "parse_json",
     "read_json",
+    "read_metrics",
     "read_settings",
     "replacing",
     "replacing_folder",
@@ -116,6 +117,20 @@ def read_json(path: Path) -> Any:
     """The JSON value in a file, which may come from anyone. Raises UserError when it is none, or one that lies."""
     with path.open("rb") as file:
         return parse_json(file.read(LARGEST_JSON + 1), where=path)
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The events in a `metrics.jsonl`. A last line that a dying process left unfinished is passed over."""
+    if not path.is_file():
+        return
+    # Not splitlines: the text of a sample may hold U+2028 and other characters that it takes for the end of a line.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
 
 
 def parse_json(raw: bytes, *, where: Path) -> Any:

@@ -1,15 +1,17 @@
-"""How sure a figure is: percentile intervals by bootstrap (Efron and Tibshirani 1993, chapters 13 and 16).
+"""How sure a figure is: percentile intervals by bootstrap (Efron and Tibshirani 1993, chapters 13 and 16), and of
+shares by Wilson (1927), since all resamples of what is always right are always right.
 
 N examples, R resamples.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["Statistic", "bootstrap", "mean_interval", "paired_bootstrap", "paired_mean_difference"]
+__all__ = ["Statistic", "bootstrap", "mean_interval", "paired_bootstrap", "paired_mean_difference", "share_interval"]
 
 RESAMPLES = 1000
 CHUNK = 50
@@ -30,6 +32,14 @@ def mean_interval(values: np.ndarray) -> list[float]:
     return [*bootstrap(lambda drawn: values[drawn].mean(axis=1), len(values))]
 
 
+def share_interval(right: np.ndarray) -> list[float]:
+    """[low, high] of the share of what is right, of values [N] that are 1, 0 or, where two are as good, a half."""
+    share, weight = float(right.mean()), 1.96**2 / len(right)
+    middle = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * share * (1 - share) + weight**2 / 4) / (1 + weight)
+    return [max(0.0, middle - half), min(1.0, middle + half)]
+
+
 def paired_mean_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
     """As `paired_bootstrap`, of the means of values [N] of the same examples."""
     return paired_bootstrap(lambda drawn: one[drawn].mean(axis=1), lambda drawn: other[drawn].mean(axis=1), len(one))
@@ -37,11 +47,11 @@ def paired_mean_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, f
 
 def paired_bootstrap(one: Statistic, other: Statistic, examples: int, *, seed: int = 0) -> tuple[float, float, float]:
     """(low, high, p): the 95 % interval of `one` minus `other` on the same examples, and the two-sided p-value of
-    their being equal, which is at least 1 / resamples."""
+    their being equal, which is at least 1 / resamples, and at least as likely as that a coin falls N times alike."""
     differences = _resampled(lambda drawn: one(drawn) - other(drawn), examples, seed)
     low, high = np.quantile(differences, (0.025, 0.975))
     worse = min(float(np.mean(differences <= 0)), float(np.mean(differences >= 0)))
-    return float(low), float(high), min(1.0, max(2 * worse, 1 / RESAMPLES))
+    return float(low), float(high), min(1.0, max(2 * worse, 1 / RESAMPLES, 0.5 ** (examples - 1)))
 
 
 def _resampled(statistic: Statistic, examples: int, seed: int) -> np.ndarray:

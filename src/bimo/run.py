@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.families import LanguageModule, Shape, choose_family, family_of
 from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
-from bimo.report.planned import plan_summary
+from bimo.report.judgement import copied_share
+from bimo.report.planned import plan_summary, text_reasons
 from bimo.runtime import USAGE, UserError, t
 from bimo.text.sources import file_digests, find_sources, source_digest
 from bimo.tokens.shards import TokenShards
@@ -109,7 +111,7 @@ def claim(home: Path, key: str) -> None:
 
 def _say_plan(chosen: Plan, console: Console) -> None:
     console.say("Plan", plan_summary(chosen.facts))
-    for reason in chosen.facts["reasons"][2:]:
+    for reason in text_reasons(chosen.facts):
         console.show(reason)
 
 
@@ -120,24 +122,26 @@ def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
             console.show(blank_line(blank))
         console.say("Look", str(out / "bimo" / "report.html"))
         return
+    share = copied_share(facts["copying"])
     console.say(
         "Done",
         t(
-            "{bits:.3f} bits per byte on text it never saw (Kneser-Ney {kneser_ney:.3f}, xz {xz:.3f}); "
-            "{copied:.1%} of what it writes is copied word for word",
+            "{bits:.3f} bits per byte on text it never saw (Kneser-Ney {kneser_ney:.3f}, xz {xz:.3f}); {copied}",
             bits=facts["bits_per_byte"],
             kneser_ney=facts["baselines"]["kneser_ney"]["bits_per_byte"],
             xz=facts["baselines"]["xz"],
-            copied=facts["copying"]["share_of_windows_copied"],
+            copied=t("what it writes is too short to tell how much is copied")
+            if share is None
+            else t("{share:.1%} of what it writes is copied word for word", share=share),
         ),
     )
     console.say("Look", str(out / "bimo" / "report.html"))
-    console.say("Try", f'bimo generate {out} "{_first_words(facts)}"')
+    console.say("Try", f"bimo generate {shlex.quote(str(out))} {shlex.quote(_first_words(facts))}")
 
 
 def _first_words(facts: dict[str, Any]) -> str:
     text = " ".join(facts["samples"][0]["text"].split())
-    return (text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]).replace('"', "")
+    return text[:12].rsplit(" ", 1)[0] if text.isascii() else text[:4]
 
 
 def choose_sampler(shape: Shape, data: Path) -> Sampler:

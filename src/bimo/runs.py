@@ -7,6 +7,8 @@ from typing import Any
 
 from bimo.console import cells, pad
 from bimo.files import read_json
+from bimo.report.facts import is_run
+from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
 
 __all__ = ["list_runs", "run_facts", "run_lines"]
@@ -27,19 +29,14 @@ def _models_below(place: Path) -> list[Path]:
     if not place.is_dir():
         raise UserError("There is no folder {folder}.", code=USAGE, folder=place)
     patterns = ["/".join(["*"] * depth + ["bimo", "manifest.json"]) for depth in range(DEPTH + 1)]
-    return [path.parent.parent for pattern in patterns for path in place.glob(pattern) if _is_run(path)]
-
-
-def _is_run(manifest: Path) -> bool:
-    """Whether a manifest is one of ours: folders of other things may be called bimo as well."""
-    return manifest.is_file() and "created" in read_json(manifest)
+    return [path.parent.parent for pattern in patterns for path in place.glob(pattern) if is_run(path.parent.parent)]
 
 
 def run_facts(model: str | Path) -> dict[str, Any]:
     """What is known of one model folder; what was not done yet is None."""
     folder = Path(model)
     home = folder / "bimo"
-    if not _is_run(home / "manifest.json"):
+    if not is_run(folder):
         raise UserError("{folder} holds no run of Bimo.", code=USAGE, folder=folder)
     manifest, plan, training, evaluation = (
         read_json(path) if path.exists() else {}
@@ -56,7 +53,7 @@ def run_facts(model: str | Path) -> dict[str, Any]:
         "bits_per_byte": evaluation.get("bits_per_byte") or training.get("validation_bits_per_byte"),
         "kneser_ney": baselines.get("kneser_ney", {}).get("bits_per_byte"),
         "xz": baselines.get("xz"),
-        "copied": evaluation.get("copying", {}).get("share_of_windows_copied"),
+        "copied": copied_share(evaluation.get("copying", {})),
     }
 
 

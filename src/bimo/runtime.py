@@ -73,7 +73,7 @@ def _chinese() -> dict[str, str]:
     return tomllib.loads((resources.files("bimo.assets") / "messages.zh.toml").read_text(encoding="utf-8"))
 
 
-def t(template: str, **values: Any) -> str:
+def t(template: str, /, **values: Any) -> str:
     """Say `template` in the user's language, then fill in the values: `t("{n:,} files", n=1204)` -> `1,204 files`.
 
     The English sentence is its own key in `assets/messages.zh.toml`; a test finds the keys that have no Chinese.
@@ -89,7 +89,7 @@ class UserError(Exception):
     `UserError("{folder} holds no text. Name another folder.", code=DATA_REFUSED, folder=path)`
     """
 
-    def __init__(self, template: str, *, code: int = FAILED, **values: Any) -> None:
+    def __init__(self, template: str, /, *, code: int = FAILED, **values: Any) -> None:
         super().__init__(t(template, **values))
         self.code = code
 

@@ -53,6 +53,19 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder / "out" / "model", done.stdout
 
 
+def test_poems_in_files_that_cannot_be_read_are_left_out_and_said(tmp_path: Path) -> None:
+    write_poems(tmp_path / "json")
+    poem = json.dumps({"paragraphs": ["春江花月夜，山水云风雨。"]}, ensure_ascii=False)
+    (tmp_path / "json" / "marked.json").write_text(poem, encoding="utf-8-sig")
+    (tmp_path / "json" / "broken.json").write_text(poem[:-3], encoding="utf-8")
+    (tmp_path / "json" / "old.json").write_text(poem, encoding="gb18030")
+    command = [sys.executable, str(RECIPE.with_name("tag_forms.py")), "json", "poems.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "poems.jsonl").read_text(encoding="utf-8").splitlines()) == 151
+    assert re.findall(r"(\w+)\.json is left out", done.stderr) == ["broken", "old"]
+
+
 def generate(model: Path, *options: str) -> Result:
     """What `bimo generate MODEL` with these options does, in this process."""
     return CliRunner().invoke(app, ["generate", str(model), *options])

@@ -42,6 +42,9 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
+    from bimo.doctor.packages import require_packages
+
+    require_packages()
     if model is None:
         from bimo.doctor.machine import examine_machine, machine_lines
 

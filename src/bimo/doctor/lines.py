@@ -67,7 +67,13 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
             )
         )
     elif "parameters" in facts:
-        lines.append(t("{parameters:,} parameters in {tensors} tensors", **facts))
+        lines.append(
+            t(
+                "{parameters:,} parameters in {tensors} tensors",
+                parameters=facts["parameters"],
+                tensors=facts["tensors"],
+            )
+        )
     if facts.get("bytes_by_format"):
         sizes = (f"{size / 1e6:,.1f} MB {form}" for form, size in facts["bytes_by_format"].items())
         lines.append(t("Numbers: {sizes}", sizes=", ".join(sizes)))

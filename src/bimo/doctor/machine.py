@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 import bimo
+from bimo.doctor.packages import needed_packages, version_of
 from bimo.kernel import best_instructions, read_bandwidth, training_function
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
@@ -19,7 +19,6 @@ from bimo.runtime import pick_device, t
 
 __all__ = ["examine_machine", "machine_lines"]
 
-REQUIRED = ("torch", "numpy", "tokenizers", "safetensors", "rjieba", "pyarrow", "ftfy", "trafilatura", "pypdf")
 USUAL_VOCABULARY, USUAL_CONTEXT = 8192, 256
 USUAL_SHARE_OF_BANDWIDTH = 0.7
 """Of the rate at which memory is read, what writing one token after the other reaches (docs/performance.md)."""
@@ -37,7 +36,7 @@ def examine_machine(folder: str | Path = ".") -> dict[str, Any]:
         "system": platform.platform(),
         "machine": machine.facts(),
         "disk_free_bytes": shutil.disk_usage(folder).free,
-        "packages": {name: _version(name) for name in (*REQUIRED, *OPTIONAL)},
+        "packages": {name: version_of(name) for name in (*needed_packages(), *OPTIONAL)},
         "kernel": best_instructions(),
         "kernel_trains": training_function("norm", machine.dtype) is not None,
         "read_bytes_per_second": bandwidth,
@@ -84,9 +83,10 @@ def machine_lines(facts: dict[str, Any]) -> list[str]:
             packages=", ".join(f"{name} {version}" for name, version in facts["packages"].items() if version),
         ),
     ]
-    missing = [name for name, version in facts["packages"].items() if version is None]
     lines += [
-        t("Missing: {name}, {remedy}", name=name, remedy=t(OPTIONAL[name])) for name in missing if name in OPTIONAL
+        t("Missing: {name}, {remedy}", name=name, remedy=t(OPTIONAL[name]))
+        for name in OPTIONAL
+        if facts["packages"][name] is None
     ]
     lines += [
         t(
@@ -98,9 +98,6 @@ def machine_lines(facts: dict[str, Any]) -> list[str]:
         )
         for name, rates in facts["presets"].items()
     ]
-    broken = [name for name in missing if name in REQUIRED]
-    if broken:
-        lines.append(t("Missing and needed: {names}. Install again: pip install bimo", names=", ".join(broken)))
     return lines
 
 
@@ -114,10 +111,3 @@ def _writing_line(facts: dict[str, Any]) -> str:
         kernel=facts["kernel"],
         bandwidth=facts["read_bytes_per_second"] / 1e9,
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -144,7 +144,7 @@ def _look_at_classifier(folder: Path, report: Report) -> None:
     _note_programs(folder, report)
     classifier = report.attempt(lambda: open_classifier(folder))
     if classifier is not None:
-        report.facts |= {"labels": list(classifier.labels), "several": classifier.several}
+        report.facts |= {"labels": [_shown(label) for label in classifier.labels], "several": classifier.several}
         report.facts["can"] = ["classify", "evaluate"]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.generate.engine import LanguageModel
-from bimo.intervals import mean_interval, paired_mean_difference
+from bimo.intervals import paired_mean_difference, share_interval
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
@@ -140,9 +140,9 @@ def evaluate_choices(
         "version": form.version,
         "questions": len(questions),
         "accuracy": float(right[0].mean()),
-        "accuracy_interval": mean_interval(right[0]),
+        "accuracy_interval": share_interval(right[0]),
         "accuracy_by_length": float(right[1].mean()),
-        "accuracy_by_length_interval": mean_interval(right[1]),
+        "accuracy_by_length_interval": share_interval(right[1]),
         "chance": float(np.mean([1 / len(question.answers) for question in questions])),
     }
     if against is not None:
@@ -173,8 +173,8 @@ def choice_lines(facts: dict[str, Any]) -> list[str]:
     low, high = facts["accuracy_interval"]
     lines = [
         t(
-            "{form} (version {version}), {questions:,} questions: {accuracy:.1%} right ({low:.1%}-{high:.1%} in 95 % "
-            "of resamples), {by_length:.1%} by the likelihood of a character; {chance:.1%} by chance",
+            "{form} (version {version}), {questions:,} questions: {accuracy:.1%} right (95 % interval "
+            "{low:.1%}-{high:.1%}), {by_length:.1%} by the likelihood of a character; {chance:.1%} by chance",
             form=facts["form"],
             version=facts["version"],
             questions=facts["questions"],

@@ -45,7 +45,7 @@ def copying_facts(
         "window": window,
         "windows": windows,
         "windows_copied": copied,
-        "share_of_windows_copied": copied / windows if windows else 0.0,
+        "share_of_windows_copied": copied / windows if windows else None,
         "longest_run": max(longest, default=0),
         "median_longest_run": statistics.median(longest) if longest else 0,
         "longest_examples": _examples(generated, ours, longest),

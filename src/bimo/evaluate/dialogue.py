@@ -14,7 +14,7 @@ from bimo.evaluate.choices import other_share_line
 from bimo.evaluate.prediction import bits_statistic
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
-from bimo.intervals import bootstrap, mean_interval, paired_bootstrap, paired_mean_difference
+from bimo.intervals import bootstrap, paired_bootstrap, paired_mean_difference, share_interval
 from bimo.report.page import shorten
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.tasks.chat.before_after import replies
@@ -136,7 +136,7 @@ def evaluate_preferences(
         "left_out": len(found.kept) - len(fitting),
         "refused": len(found.refused),
         "likelier": float(likelier[0].mean()),
-        "likelier_interval": mean_interval(likelier[0]),
+        "likelier_interval": share_interval(likelier[0]),
         "longer": float(told_right(lengths[0]).mean()),
     }
     if against is not None:
@@ -147,7 +147,7 @@ def evaluate_preferences(
             "difference_interval": [low, high],
             "p": p,
             "reward_accuracy": float(rewarded.mean()),
-            "reward_accuracy_interval": mean_interval(rewarded),
+            "reward_accuracy_interval": share_interval(rewarded),
         }
     return facts
 
@@ -270,8 +270,8 @@ def preference_lines(facts: dict[str, Any]) -> list[str]:
     low, high = facts["likelier_interval"]
     lines = [
         t(
-            "The chosen answer is likelier, token by token, in {share:.1%} of {pairs:,} pairs ({low:.1%}-{high:.1%} in "
-            "95 % of resamples); it is the longer one in {longer:.1%}",
+            "The chosen answer is likelier, token by token, in {share:.1%} of {pairs:,} pairs (95 % interval "
+            "{low:.1%}-{high:.1%}); it is the longer one in {longer:.1%}",
             share=facts["likelier"],
             pairs=facts["pairs"],
             low=low,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
-from bimo.files import digest_file, digest_json, read_json, write_json
+from bimo.evaluate.keeping import measure_once
+from bimo.files import digest_file, digest_json
 from bimo.generate.blanks import Blank, blanks_in
 from bimo.generate.sample import require_numbers
 from bimo.models.encoder import Encoder
-from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.tokens.masking import Masking
@@ -26,7 +26,7 @@ from bimo.weights.huggingface import load_encoder
 
 __all__ = ["blank_line", "evaluate_masked", "held_out_blanks", "masked_line", "unigram_measures"]
 
-VERSION = 2
+VERSION = 3
 """Goes up when the same model and text would give other figures."""
 
 MOST_TOKENS = 200_000
@@ -38,10 +38,7 @@ WINDOW = 64
 
 
 def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> dict[str, Any]:
-    """Measure an encoder on the held-out part of the data that it was trained on. Returns facts as JSON.
-
-    Everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
-    """
+    """Measure an encoder on the held-out part of prepared data, once, see `measure_once`. Returns facts as JSON."""
     if not (data / "manifest.json").exists():
         raise UserError(
             "An encoder is evaluated on prepared data, which {source} is not. Make it with: bimo prepare SOURCE --out "
@@ -52,13 +49,7 @@ def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> di
     key = digest_json(
         {"version": VERSION, "weights": digest_file(model / "model.safetensors"), "tokens": Stages(data).key("tokens")}
     )
-    stored = model / "bimo" / "evaluation.json"
-    if not (stored.exists() and read_json(stored).get("key") == key):
-        write_json(stored, {"key": key, **_measure(model, data, console)})
-    if (model / "bimo" / "manifest.json").exists():
-        write_card(model)
-        write_report(model)
-    return read_json(stored)
+    return measure_once(model, data, key=key, measure=lambda: _measure(model, data, console), console=console)
 
 
 def _measure(folder: Path, data: Path, console: Console) -> dict[str, Any]:
@@ -101,10 +92,10 @@ def unigram_measures(masking: Masking, windows: np.ndarray, counts: np.ndarray) 
         for start in range(0, len(windows), WINDOWS_AT_ONCE)
     ]
     targets = np.concatenate([part.ids[part.chosen] for part in parts])
-    shares = (counts + 1) / (counts + 1).sum()
+    weights = np.where(masking.is_special, 0, counts + 1)  # special tokens are never hidden
     return {
-        "masked_loss": float(-np.log(shares[targets]).mean()),
-        "masked_accuracy": float((targets == counts.argmax()).mean()),
+        "masked_loss": float(-np.log(weights[targets] / weights.sum()).mean()),
+        "masked_accuracy": float((targets == weights.argmax()).mean()),
     }
 
 

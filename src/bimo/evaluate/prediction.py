@@ -33,8 +33,9 @@ def texts_to_predict(source: Path, console: Console) -> list[str]:
     """
     if is_prepared(source):
         held_out = (document.text for document in read_stored(source / "documents", "validation"))
-        return sample_evenly(held_out, MOST_VALIDATION_CHARACTERS)
-    texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
+        texts = sample_evenly(held_out, MOST_VALIDATION_CHARACTERS)
+    else:
+        texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
     if not texts:
         raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
     return texts

@@ -6,23 +6,24 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bimo.baselines import MOST_VALIDATION_CHARACTERS, measure_baselines, sample_evenly
+from bimo.baselines import measure_baselines
 from bimo.console import SILENT, Console
 from bimo.evaluate.answers import answers_lines, evaluate_answers
 from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
 from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.dialogue import conversation_lines, preference_lines, talk_in
+from bimo.evaluate.keeping import measure_once
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.evaluate.prediction import compare_models, comparison_line, is_prepared, predict_texts, texts_to_predict
 from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
 from bimo.evaluate.steering import steering_facts
 from bimo.evaluate.translations import evaluate_translations, translation_lines
-from bimo.files import digest_file, digest_json, read_json, write_json
+from bimo.files import digest_file, digest_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.models.families import PAIRED
-from bimo.report.model_report import write_card, write_report
+from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.classify.classifier import holds_classifier
@@ -33,7 +34,7 @@ from bimo.weights.huggingface import family_in, head_in
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
-VERSION = 2
+VERSION = 3
 """Goes up when the same model and text would give other figures."""
 
 FREE_SAMPLES = 200
@@ -60,8 +61,7 @@ def evaluate(
     of prepared data, on pairs with scores of likeness, or on questions if it answers any; a language model on prepared
     data (its held-out part), on any files of text, on questions with choices, on conversations or on preferences; an
     `adapter` may be added to it. `against` is another model of the kind to compare with on the same examples. On
-    prepared data baselines and copying are measured too, where no adapter is; of a folder everything is kept as
-    `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
+    prepared data baselines and copying are measured too, where no adapter is, and kept: see `measure_once`.
     Raises UserError when a model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
@@ -111,28 +111,23 @@ def _evaluate_decoder(
 
 def _evaluate_on_data(model: Path, source: Path, console: Console) -> dict[str, Any]:
     """Measure a language model on prepared data, once for the same model and data; keep the facts and their pages."""
-    stages = Stages(source)
     weights = digest_file(model / "model.safetensors") if (model / "model.safetensors").exists() else ""
-    key = digest_json({"version": VERSION, "weights": weights, "documents": stages.key("documents")})
-    stored = model / "bimo" / "evaluation.json"
-    if stored.exists() and (facts := read_json(stored)).get("key") == key:
-        _write_pages(model)
-        return facts
+    key = digest_json({"version": VERSION, "weights": weights, "documents": Stages(source).key("documents")})
+    return measure_once(model, source, key=key, measure=lambda: _measure(model, source, console), console=console)
+
+
+def _measure(model: Path, source: Path, console: Console) -> dict[str, Any]:
+    held_out = texts_to_predict(source, console)
     language_model = load(model)
     documents = [*read_stored(source / "documents", "validation")]
-    texts = [document.text for document in documents]
     controls = read_controls(source)
     facts = {
-        "key": key,
-        **predict_texts(language_model, sample_evenly(texts, MOST_VALIDATION_CHARACTERS), console=console),
-        "baselines": measure_baselines(source, key=stages.key("documents"), console=console),
-        **_free_writing(language_model, source, texts, controls, console),
+        **predict_texts(language_model, held_out, console=console),
+        "baselines": measure_baselines(source, key=Stages(source).key("documents"), console=console),
+        **_free_writing(language_model, source, [document.text for document in documents], controls, console),
     }
     if controls is not None:
         facts["steering"] = steering_facts(language_model, documents, controls)
-    if model.is_dir():
-        write_json(stored, facts)
-        _write_pages(model)
     return facts
 
 
@@ -141,13 +136,6 @@ def _require_none(**given: Any) -> None:
     for option, value in given.items():
         if value:
             raise UserError("--{option} has no place in this task.", code=USAGE, option=option)
-
-
-def _write_pages(model: Path) -> None:
-    """Report and model card anew, in today's language; a model that is not ours keeps its own README."""
-    if (model / "bimo" / "manifest.json").exists():
-        write_card(model)
-        write_report(model)
 
 
 def _free_writing(
@@ -160,12 +148,12 @@ def _free_writing(
             seed = len(samples)
             samples += model.samples(count=SAMPLES_AT_ONCE, max_tokens=SAMPLE_TOKENS, sampling=FREE, seed=seed)
             update(len(samples), t("to look for copies of the training text"))
+    shown = model.samples(count=SHOWN_SAMPLES, max_tokens=SAMPLE_TOKENS, seed=1)
     if controls is not None:
-        samples = [controls.without_header(sample) for sample in samples]
+        samples, shown = ([controls.without_header(text) for text in texts] for texts in (samples, shown))
     learned = Stages(data).known("documents")["train"]["characters"]
     with console.progress("Searching", learned) as update:
         copying = copying_facts(samples, _searched(data, update), reference_texts=held_out)
-    shown = model.samples(count=SHOWN_SAMPLES, max_tokens=SAMPLE_TOKENS, seed=1)
     return {
         "copying": copying,
         "samples": [{"prompt": "", "text": text} for text in shown],
@@ -237,11 +225,13 @@ def text_lines(facts: dict[str, Any]) -> list[str]:
             )
         )
     if "copying" in facts:
-        copying = facts["copying"]
+        copying, share = facts["copying"], copied_share(facts["copying"])
         lines.append(
-            t(
+            t("Copied: what it wrote is too short to tell")
+            if share is None
+            else t(
                 "Copied: {share:.2%} of {windows:,} windows of {window} characters; longest run {longest} characters",
-                share=copying["share_of_windows_copied"],
+                share=share,
                 windows=copying["windows"],
                 window=copying["window"],
                 longest=copying["longest_run"],

@@ -12,7 +12,6 @@ from bimo.files import replacing
 from bimo.report.facts import (
     Facts,
     baseline_rows,
-    blank_rows,
     count,
     duration,
     is_encoder,
@@ -22,7 +21,9 @@ from bimo.report.facts import (
     model_shape,
     number,
     pair,
+    parameters,
     part,
+    passes,
     percent,
     read_facts,
     rounded,
@@ -35,6 +36,8 @@ from bimo.runtime import t
 __all__ = ["write_card"]
 
 Row = tuple[str, str] | list[str]
+
+LANGUAGE_CODE = "(?!und)[a-z]{2,3}"
 
 
 def write_card(model_folder: Path) -> Path:
@@ -84,12 +87,29 @@ def _translates(facts: Facts) -> bool:
 def _languages(facts: Facts) -> list[str]:
     """Codes of the languages that make up at least a hundredth of the text, most frequent first; of pairs in turn."""
     if isinstance(pair_of := part(facts, "tokens", "columns").get("languages"), list):
-        return [str(code) for code in pair_of]
+        both = dict.fromkeys(map(str, [*pair_of, *_targets(facts)]))
+        return [code for code in both if re.fullmatch(LANGUAGE_CODE, code)]
     found = part(facts, "documents", "languages")
     sizes = {code: number(inner, "characters") or 0 for code, inner in found.items()}
     total = sum(sizes.values())
-    codes = sorted((code for code in sizes if re.fullmatch("(?!und)[a-z]{2,3}", code)), key=lambda code: -sizes[code])
+    codes = sorted((code for code in sizes if re.fullmatch(LANGUAGE_CODE, code)), key=lambda code: -sizes[code])
     return [code for code in codes if sizes[code] >= total / 100]
+
+
+def _targets(facts: Facts) -> list[str]:
+    """What a translator of several directions can be asked for; empty where it goes one way."""
+    targets = part(facts, "tokens").get("languages") if _translates(facts) else None
+    return [str(target) for target in targets] if isinstance(targets, list) else []
+
+
+def _sides(facts: Facts) -> tuple[str, str]:
+    """What a translator of one direction goes from and to: languages or, where both are written alike, columns."""
+    columns = part(facts, "tokens", "columns")
+    codes = columns.get("languages")
+    if isinstance(codes, list) and len({*map(str, codes), "und"}) == 3:
+        source, target = (language_name(str(code)) for code in codes)
+        return source, target
+    return str(columns.get("source", "?")), str(columns.get("target", "?"))
 
 
 def _runs_in_bimo_alone(facts: Facts) -> bool:
@@ -114,38 +134,55 @@ def _front_matter(facts: Facts, languages: list[str]) -> str:
 
 
 def _what_it_is(facts: Facts, languages: list[str]) -> str:
-    parameters = number(facts, "plan", "parameters")
+    weights = parameters(facts)
     spoken = t(" and ").join(language_name(code) for code in languages)
-    if is_encoder(facts) and parameters is not None:
+    origin = _origin(facts)
+    if weights is None:
+        return t("A small language model, {origin}.", origin=origin)
+    size_and_origin = {"parameters": rounded(weights), "origin": origin}
+    if is_encoder(facts):
         return t(
-            "An encoder (BERT) with {parameters} parameters for {languages}, trained from scratch with Bimo.",
-            parameters=rounded(parameters),
+            "An encoder (BERT) with {parameters} parameters for {languages}, {origin}.",
             languages=spoken or language_name("und"),
+            **size_and_origin,
         )
-    if _translates(facts) and parameters is not None and len(languages) == 2:
+    if targets := _targets(facts):
         return t(
-            "A model with {parameters} parameters that translates ({source} → {target}), trained with Bimo.",
-            parameters=rounded(parameters),
-            source=language_name(languages[0]),
-            target=language_name(languages[1]),
+            "A model with {parameters} parameters that translates into {languages}, {origin}.",
+            languages=t(" and ").join(map(language_name, targets)),
+            **size_and_origin,
         )
-    if parameters is None:
-        return t("A small language model, trained from scratch with Bimo.")
+    if _translates(facts):
+        source, target = _sides(facts)
+        return t(
+            "A model with {parameters} parameters that translates ({source} → {target}), {origin}.",
+            source=source,
+            target=target,
+            **size_and_origin,
+        )
     if not spoken:
-        return t(
-            "A language model with {parameters} parameters, trained from scratch with Bimo.",
-            parameters=rounded(parameters),
-        )
+        return t("A language model with {parameters} parameters, {origin}.", **size_and_origin)
     return t(
-        "A language model with {parameters} parameters for {languages}, trained from scratch with Bimo.",
-        parameters=rounded(parameters),
+        "A language model with {parameters} parameters for {languages}, {origin}.",
         languages=spoken,
+        **size_and_origin,
     )
+
+
+def _start(facts: Facts) -> str:
+    """The name of the model whose training went on; of where it stood nothing is told."""
+    return Path(str(part(facts, "run", "train").get("start") or "")).name
+
+
+def _origin(facts: Facts) -> str:
+    if start := _start(facts):
+        return t("further trained with Bimo from {name}", name=start)
+    return t("trained from scratch with Bimo")
 
 
 def _use(facts: Facts) -> str:
     if _translates(facts):
-        return _use_for_translation(facts["name"])
+        return _use_for_translation(facts["name"], _targets(facts))
     name = facts["name"]
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
@@ -182,34 +219,35 @@ def _use_encoder(facts: Facts) -> str:
     return "\n\n".join([f"## {t('Use')}", fenced(python, "python")])
 
 
-def _use_for_translation(name: str) -> str:
-    quoted = json.dumps(name, ensure_ascii=False)
+def _use_for_translation(name: str, targets: list[str]) -> str:
+    tag, to = (f">>{targets[0]}<<", f" --to {shlex.quote(targets[0])}") if targets else ("", "")
+    quoted, text = (json.dumps(each, ensure_ascii=False) for each in (name, f"{tag}..."))
     python = "\n".join(
         [
             "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
             "",
             f"tokenizer = AutoTokenizer.from_pretrained({quoted})",
             f"model = AutoModelForSeq2SeqLM.from_pretrained({quoted})",
-            'ids = tokenizer(["..."], return_tensors="pt", padding=True)',
+            f'ids = tokenizer([{text}], return_tensors="pt", padding=True)',
             "print(tokenizer.batch_decode(model.generate(**ids), skip_special_tokens=True))",
         ]
     )
-    shell = f"bimo translate {shlex.quote(name)} < lines.txt"
+    shell = f"bimo translate {shlex.quote(name)}{to} < lines.txt"
     return "\n\n".join([f"## {t('Use')}", fenced(shell, "bash"), fenced(python, "python")])
 
 
 def _training(facts: Facts) -> list[Row | None]:
-    documents, done, planned = part(facts, "documents"), facts["training"], facts["plan"]
-    shape = [row for row in model_shape(part(planned, "model")) if row]
+    documents, done = part(facts, "documents"), facts["training"]
+    shape = [row for row in model_shape(part(facts, "run", "model")) if row]
     return [
         _row(t("Documents"), number(documents, "train", "documents"), count),
         _row(t("Pairs"), number(facts, "tokens", "pairs", "train"), count),
         _row(t("Characters"), number(documents, "train", "characters"), rounded),
         _row(t("Tokens learned from"), number(done, "tokens"), rounded),
-        _row(t("Passes over the text"), number(planned, "epochs"), "{:.2f}".format),
+        _row(t("Passes over the text"), passes(facts), "{:.2f}".format),
         _row(t("Steps"), number(done, "steps"), count),
         _row(t("Training time"), number(done, "seconds"), duration),
-        _text(t("Processor"), part(planned, "machine").get("processor")),
+        _text(t("Processor"), facts["machine"].get("processor")),
         _row(t("Memory"), number(done, "peak_memory_bytes"), size),
         *shape,
         _text(t("Seed"), facts["manifest"].get("seed")),
@@ -236,9 +274,6 @@ def _numbers(facts: Facts) -> list[Row | None]:
 
 
 def _samples(facts: Facts) -> list[str]:
-    if blanks := blank_rows(facts["evaluation"]):
-        lines = "\n".join(f"{text}  {guesses}" for text, guesses in blanks)
-        return [f"## {t('What it guesses')}", fenced(lines, "text")]
     samples = [sample for sample in part(facts, "evaluation").get("samples") or [] if isinstance(sample, dict)]
     if not samples:
         return []
@@ -250,8 +285,17 @@ def _samples(facts: Facts) -> list[str]:
 
 
 def _limits(facts: Facts) -> list[str]:
-    context = number(facts, "plan", "model", "context")
-    owner = t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    context = number(facts, "run", "model", "context")
+    start = _start(facts)
+    owner = (
+        t(
+            "Its licence and the right to share it depend on the licence of {name}, from which its training went on, "
+            "and on the training text.",
+            name=start,
+        )
+        if start
+        else t("Its licence and the right to share it depend on the training text; whoever publishes it decides them.")
+    )
     if _translates(facts):
         return [
             t("It translates in the manner of the pairs it learned from, one sentence at a time, and sees no other."),
@@ -268,8 +312,9 @@ def _limits(facts: Facts) -> list[str]:
                 "true, and it invents facts, names and numbers."
             ),
             habits,
-            t("It was not taught to answer questions, to follow instructions or to refuse."),
         ]
+        if not start:
+            limits.append(t("It was not taught to answer questions, to follow instructions or to refuse."))
     if context:
         limits.append(t("It sees at most {context} tokens at a time.", context=count(context)))
     if not is_encoder(facts):

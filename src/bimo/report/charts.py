@@ -122,7 +122,7 @@ def column_chart(
         shapes = _frame(width, height, x_label, y_label)
         # Every name on a desk; on a phone only as many as have room.
         every = max(1, math.ceil(max(len(name) for name, _ in columns) * 7.5 / step))
-        for value in ticks(0, largest, 4):
+        for value in filter(float.is_integer, ticks(0, largest, 4)):  # half a document is none
             y = TOP + (height - TOP - BOTTOM) * (1 - value / largest)
             shapes.append(element("line", class_="grid", x1=LEFT, x2=width - RIGHT, **_both("y", y)))
             shapes.append(_text(rounded(value), LEFT - 8, y + 4, "end"))
@@ -139,8 +139,11 @@ def column_chart(
     return _both_widths(draw)
 
 
-def matrix_chart(names: Sequence[str], counts: Sequence[Sequence[int]], *, alternative: str) -> list[Node]:
-    """Counts by row and column of the same names; the darker, the larger the share of its row."""
+def matrix_chart(
+    names: Sequence[str], counts: Sequence[Sequence[int]], *, totals: Sequence[int], alternative: str
+) -> list[Node]:
+    """Counts by row and column of the same names; the darker, the larger the share of its row's total, which may count
+    columns that are not shown."""
     if not names:
         return []
 
@@ -156,9 +159,8 @@ def matrix_chart(names: Sequence[str], counts: Sequence[Sequence[int]], *, alter
             turn = f"rotate(-75 {_short(x + side / 2)} {top - 6})"
             label = _text(shorten(name, max(3, top // 7)), x + side / 2, top - 6, "start")
             shapes.append(element("g", label, transform=turn))
-            total = sum(counts[row])
             for column, value in enumerate(counts[row]):
-                share = value / total if total else 0.0
+                share = value / totals[row] if totals[row] else 0.0
                 title = element("title", f"{name} → {names[column]}: {value:,}")
                 x = left + side * column
                 box = {"x": _short(x), "y": _short(y), "width": _short(side - 1), "height": _short(side - 1)}

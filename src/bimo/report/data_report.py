@@ -277,7 +277,8 @@ def repeated(facts: Facts) -> Section | None:
         for example in near.get("examples") or []:
             kept = {"source": example.get("kept"), "detail": t("kept"), "text": example.get("text")}
             other = {"source": example.get("other"), "detail": t("set aside"), "text": example.get("other_text")}
-            summary = t("{n} texts like {place}", n=count(example.get("documents") or 0), place=str(kept["source"]))
+            others = max(0, (number(example, "documents") or 0) - 1)
+            summary = t("Texts like {place}: {n}", n=count(others), place=str(kept["source"]))
             content.append(element("details", element("summary", summary), excerpts([kept, other])))
     if number(paragraphs, "removed"):
         removed = t(

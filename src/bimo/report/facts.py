@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from bimo.files import read_json
+from bimo.config import read_toml
+from bimo.files import read_json, read_metrics
 from bimo.runtime import language, t
 from bimo.text.controls import CONTROLS_FILE
 
@@ -17,16 +17,18 @@ __all__ = [
     "count",
     "duration",
     "is_encoder",
+    "is_run",
     "join_sentences",
     "language_name",
     "learning_curves",
     "model_shape",
     "number",
     "pair",
+    "parameters",
     "part",
+    "passes",
     "percent",
     "read_data_facts",
-    "read_events",
     "read_facts",
     "rounded",
     "size",
@@ -39,14 +41,21 @@ def read_facts(model_folder: Path) -> Facts:
     """All facts about a model folder, by subject; a file that is not there gives an empty subject."""
     inside = model_folder / "bimo"
     facts: Facts = {name: _read(inside / f"{name}.json") for name in ("manifest", "plan", "training", "evaluation")}
+    facts["run"] = read_toml(inside / "run.toml") if (inside / "run.toml").is_file() else facts["plan"]
+    facts["machine"] = _read(inside / "machine.json") or part(facts["plan"], "machine")
     facts["controls"] = _read(inside / CONTROLS_FILE)
     facts["config"] = _read(model_folder / "config.json")
-    facts["metrics"] = read_events(inside / "metrics.jsonl")
+    facts["metrics"] = [*read_metrics(inside / "metrics.jsonl")]
     facts["name"] = model_folder.resolve().name
     data = facts["manifest"].get("data")
     if isinstance(data, str):
         facts |= _stages(model_folder / data)
     return facts
+
+
+def is_run(model_folder: Path) -> bool:
+    """Whether a training of ours made the folder; other things may have a `bimo/manifest.json`, a tuning does."""
+    return "created" in _read(model_folder / "bimo" / "manifest.json")
 
 
 def read_data_facts(data_folder: Path) -> Facts:
@@ -64,19 +73,6 @@ def _read(path: Path) -> Facts:
     return value if isinstance(value, dict) else {}
 
 
-def read_events(path: Path) -> list[Facts]:
-    """The JSON objects of a log; a line that an interruption cut short is passed over."""
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events
-
-
 def part(facts: Any, *keys: str) -> Facts:
     """The dict at the end of a path of keys; empty when it is not there."""
     for key in keys:
@@ -89,6 +85,18 @@ def number(facts: Any, *keys: str) -> float | None:
     value = part(facts, *keys[:-1]).get(keys[-1])
     real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if real else None
+
+
+def parameters(facts: Facts) -> float | None:
+    """How many the model has, or is planned to have."""
+    return number(facts, "training", "parameters") or number(facts, "plan", "parameters")
+
+
+def passes(facts: Facts) -> float | None:
+    """How often the training text was read, or is planned to be."""
+    read = number(facts, "training", "tokens")
+    text = number(facts, "tokens", "train", "tokens") or number(facts, "tokens", "tokens", "train", "target_tokens")
+    return read / text if read and text else number(facts, "plan", "epochs")
 
 
 def count(value: float) -> str:
@@ -194,11 +202,12 @@ def blank_rows(evaluation: Facts) -> list[tuple[str, str]]:
 
 def learning_curves(facts: Facts) -> dict[str, list[Facts]]:
     """Events by kind: `step` and `validation` have finite bits_per_byte; what a resumed run did again counts once."""
-    curves: dict[str, list[Facts]] = {"step": [], "validation": [], "sample": [], "resumed": [], "skipped": []}
+    undone = ("step", "validation", "sample", "skipped", "rolled back", "stopped")
+    curves: dict[str, list[Facts]] = {name: [] for name in (*undone, "resumed")}
     for event in facts.get("metrics") or []:
         kind, step = event.get("event"), number(event, "step")
         if kind == "resumed" and step is not None:
-            for name in ("step", "validation", "sample", "skipped"):
+            for name in undone:
                 curves[name] = [old for old in curves[name] if (number(old, "step") or 0) <= step]
         if kind in ("step", "validation") and number(event, "bits_per_byte") is None:
             continue

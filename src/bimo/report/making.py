@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bimo.report.facts import Facts, count, duration, model_shape, number, pair, part, percent, rounded, size
+from bimo.report.facts import (
+    Facts,
+    count,
+    duration,
+    model_shape,
+    number,
+    pair,
+    parameters,
+    part,
+    passes,
+    percent,
+    rounded,
+    size,
+)
 from bimo.report.page import Node, Section, element, fact, table
+from bimo.report.planned import plan_reasons
 from bimo.runtime import t
 
 __all__ = ["glossary", "making", "plan"]
@@ -51,18 +65,21 @@ def plan(facts: Facts) -> Section | None:
             else t("as planned")
         )
         rows.append([t("Bits per byte"), f"{low:.2f}–{high:.2f}", missing if bits is None else f"{bits:.2f}", word])
+    weights, tokens = parameters(facts), number(done, "tokens") or number(planned, "tokens")
     extra = table(
         [],
         [
-            fact(t("Parameters"), number(planned, "parameters"), count),
-            fact(t("Passes over the text"), number(planned, "epochs"), "{:.2f}".format),
-            fact(t("Tokens for each parameter"), number(planned, "tokens_per_parameter"), "{:.2f}".format),
+            fact(t("Parameters"), weights, count),
+            fact(t("Passes over the text"), passes(facts), "{:.2f}".format),
+            fact(t("Tokens for each parameter"), tokens / weights if tokens and weights else None, "{:.2f}".format),
             fact(t("Room on disk"), number(planned, "disk_bytes"), size),
             fact(t("Share of what the processor can do"), number(done, "share_of_peak"), percent),
         ],
         class_="facts",
     )
-    reasons = [element("li", str(reason)) for reason in planned.get("reasons") or []]
+    # Those that stand there were said in the language of that day.
+    said = plan_reasons(planned) if "candidates" in planned else planned.get("reasons") or []
+    reasons = [element("li", str(reason)) for reason in said]
     content = [
         table(["", t("Planned"), t("Happened"), t("Difference")], rows),
         extra,
@@ -77,8 +94,9 @@ def _difference(share: float) -> str:
 
 def making(facts: Facts) -> Section | None:
     """Machine, shape, settings, versions and digests: what it takes to make the same model again."""
-    planned, manifest = facts["plan"], facts["manifest"]
-    machine, versions = part(planned, "machine"), part(manifest, "versions")
+    machine, settings, manifest = facts["machine"], part(facts, "run", "train"), facts["manifest"]
+    versions = part(manifest, "versions")
+    computed = settings.get("dtype", "auto")
     speeds = {dtype: number(machine, "matrix_flops", dtype) for dtype in part(machine, "matrix_flops")}
     groups: dict[str, Sequence[Sequence[Node] | None]] = {
         t("Machine"): [
@@ -87,9 +105,9 @@ def making(facts: Facts) -> Section | None:
             fact(t("Threads"), number(machine, "threads"), count),
             fact(t("Memory"), number(machine, "memory_bytes"), size),
             *(fact(t("Products in {dtype}", dtype=dtype), flops, _speed) for dtype, flops in speeds.items()),
-            _named(t("Number format"), machine.get("dtype")),
+            _named(t("Number format"), machine.get("dtype") if computed == "auto" else computed),
         ],
-        t("Shape of the model"): model_shape(part(planned, "model")),
+        t("Shape of the model"): model_shape(part(facts, "run", "model")),
         t("Origin"): [
             _named(t("Made on"), str(manifest["created"]).replace("T", " ") if "created" in manifest else None),
             _named(t("Seed"), manifest.get("seed")),
@@ -100,9 +118,9 @@ def making(facts: Facts) -> Section | None:
     tables = [(title, table([], rows, class_="facts")) for title, rows in groups.items()]
     shown = [element("div", element("h3", title), facts_table) for title, facts_table in tables if facts_table]
     content = [element("div", shown, class_="groups")] if shown else []
-    settings = [[element("code", key), element("code", str(value))] for key, value in part(planned, "train").items()]
-    if settings:
-        content.append(_folded(t("Settings of the training"), table([t("Setting"), t("Value")], settings)))
+    chosen = [[element("code", key), element("code", str(value))] for key, value in settings.items()]
+    if chosen:
+        content.append(_folded(t("Settings of the training"), table([t("Setting"), t("Value")], chosen)))
     outputs = [
         [element("code", name), element("span", str(value), class_="digest")]
         for name, value in part(manifest, "outputs").items()

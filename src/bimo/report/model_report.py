@@ -19,6 +19,7 @@ from bimo.report.facts import (
     learning_curves,
     number,
     pair,
+    parameters,
     part,
     percent,
     read_facts,
@@ -50,7 +51,7 @@ def write_report(model_folder: Path) -> Path:
             (t("Bits per byte on unseen text"), number(evaluation, "bits_per_byte"), "{:.2f}".format),
             (t("Hidden tokens guessed"), number(evaluation, "masked_accuracy"), percent),
             (t("Copied word for word"), copied_share(part(evaluation, "copying")), percent),
-            (t("Parameters"), number(facts, "plan", "parameters"), rounded),
+            (t("Parameters"), parameters(facts), rounded),
             (t("Tokens learned from"), number(training, "tokens"), rounded),
             (t("Training time"), number(training, "seconds"), duration),
         ]
@@ -171,18 +172,24 @@ def learning(facts: Facts, curves: dict[str, list[Facts]]) -> Section | None:
         legend += [("ring", t("best check"))] if mark else []
         legend += [("stroke level", t("simple methods"))] if levels else []
         charts.append(figure(drawing, legend=legend))
-    if not charts:
-        return None
-    reading = element("p", join_sentences(learning_reading(curves)))
-    return "learning", t("How it learned"), [reading, *charts, *_incidents(facts, curves)]
+    reading = element("p", join_sentences(learning_reading(curves))) if charts else None
+    incidents = _incidents(facts, curves)
+    return ("learning", t("How it learned"), [reading, *charts, *incidents]) if charts or incidents else None
 
 
 def _incidents(facts: Facts, curves: dict[str, list[Facts]]) -> list[Node]:
     resumed = number(facts, "training", "resumed") or len(curves["resumed"])
     skipped = number(facts, "training", "skipped_steps") or len(curves["skipped"])
+    rolled_back = number(facts, "training", "roll_backs") or len(curves["rolled back"])
+    steps, kept = (number(facts, "training", name) for name in ("steps", "weights_of_step"))
     sentences = [
         t("Interruptions after which the run went on: {n}.", n=count(resumed)) if resumed else None,
         t("Steps that the health check skipped: {n}.", n=count(skipped)) if skipped else None,
+        t("Times that training went back to a checkpoint: {n}.", n=count(rolled_back)) if rolled_back else None,
+        *(str(event.get("reason") or "") for event in curves["stopped"]),
+        t("The weights are those of step {step}, which did best on unseen text.", step=count(kept))
+        if kept is not None and kept != steps
+        else None,
     ]
     return [element("p", sentence, class_="note") for sentence in sentences if sentence]
 

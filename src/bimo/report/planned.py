@@ -6,7 +6,7 @@ from typing import Any
 
 from bimo.runtime import t
 
-__all__ = ["plan_lines", "plan_reasons", "plan_summary"]
+__all__ = ["plan_lines", "plan_reasons", "plan_summary", "text_reasons"]
 
 MOST_READINGS = 20
 """Beyond so many a text gives little more."""
@@ -14,7 +14,11 @@ MOST_READINGS = 20
 
 def plan_reasons(facts: dict[str, Any]) -> list[str]:
     """Why this plan, in sentences."""
-    rates, epochs, minutes = facts["machine"]["matrix_flops"], facts["epochs"], facts["seconds"] / 60
+    return [*_size_reasons(facts), *text_reasons(facts)]
+
+
+def _size_reasons(facts: dict[str, Any]) -> list[str]:
+    rates = facts["machine"]["matrix_flops"]
     reasons = [
         t(
             "This machine multiplies matrices at {bf16:,.0f} GFLOP/s in bfloat16 and {fp32:,.0f} in float32, so "
@@ -37,25 +41,31 @@ def plan_reasons(facts: dict[str, Any]) -> list[str]:
     if len(others) > 1:
         sizes = "; ".join(others)
         reasons.append(t("Bits per byte expected of the sizes that were timed: {sizes}.", sizes=sizes))
+    return reasons
+
+
+def text_reasons(facts: dict[str, Any]) -> list[str]:
+    """Whether the text is too small or too large for the time."""
+    epochs, minutes = facts["epochs"], facts["seconds"] / 60
     if epochs > MOST_READINGS:
-        reasons.append(
+        return [
             t(
                 "The text is small for this much time: it would be read {epochs:.0f} times. More text will help more "
                 "than more minutes; {enough:.1f} minutes are enough for this one.",
                 epochs=epochs,
                 enough=minutes * MOST_READINGS / epochs,
             )
-        )
-    elif epochs < 1:
-        reasons.append(
+        ]
+    if epochs < 1:
+        return [
             t(
                 "The text is large for this much time: {share:.0%} of it will be read. With {minutes:.0f} minutes all "
                 "of it would be.",
                 share=epochs,
                 minutes=minutes / epochs,
             )
-        )
-    return reasons
+        ]
+    return []
 
 
 def plan_summary(facts: dict[str, Any]) -> str:
@@ -111,7 +121,7 @@ def plan_lines(facts: dict[str, Any]) -> list[str]:
             disk=facts["disk_bytes"] / 1e9,
         ),
         *_expectation(facts),
-        *facts["reasons"],
+        *plan_reasons(facts),
     ]
 
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bimo.files import read_json
+from bimo.files import read_json, read_metrics
 from bimo.report.charts import Point, line_chart
-from bimo.report.facts import Facts, count, duration, number, pair, part, percent, read_events, size
+from bimo.report.facts import Facts, count, duration, number, pair, part, percent, size
 from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t
 
 __all__ = ["write_tuning_report"]
+
+LEAST_ANSWERS = 5
+"""Fewer can all become likelier by chance."""
 
 SAMPLE_LIMIT = 1200
 """Characters shown of a text."""
@@ -21,7 +24,7 @@ SAMPLE_LIMIT = 1200
 def write_tuning_report(folder: Path) -> Path:
     """Write `bimo/report.html` from the facts in the folder of a tuning."""
     facts: Facts = read_json(folder / "bimo" / "tune.json")
-    events = read_events(folder / "bimo" / "metrics.jsonl")
+    events = [*read_metrics(folder / "bimo" / "metrics.jsonl")]
     prefers = facts["task"] == "prefer"
     general = part(facts, "general")
     change = general["after"] / general["before"] - 1 if general else None
@@ -59,7 +62,15 @@ def _headline(facts: Facts) -> str:
             high=high,
         )
     if loss["after"] < loss["before"]:
-        return t("It predicts answers that it never saw better: loss {after:.3f}, before {before:.3f}.", **loss)
+        gained = part(facts, "answers")
+        low, _ = pair(gained, "gain_interval") or (0.0, 0.0)
+        if low > 0 and (number(gained, "answers") or 0) >= LEAST_ANSWERS:
+            return t("It predicts answers that it never saw better: loss {after:.3f}, before {before:.3f}.", **loss)
+        return t(
+            "It predicts answers that it never saw a little better, which may be chance: loss {after:.3f}, before "
+            "{before:.3f}.",
+            **loss,
+        )
     return t(
         "It has learned nothing that holds for answers it never saw: loss {after:.3f}, before {before:.3f}.", **loss
     )
@@ -85,6 +96,7 @@ def _before_and_after(facts: Facts) -> Section:
     notes = [
         t("Held out: {held_out:,}; trained on: {train:,}.", **(facts.get("conversations") or facts["pairs"])),
         *(_wins(name, found) for name, found in _answers(facts)),
+        t("The rows held out also chose the step that was kept, which flatters what is measured on them a little."),
         t("General text: {name}.", name=general["name"])
         if general
         else t("What was forgotten was not measured: there is no general text. Give some with --general FILE."),

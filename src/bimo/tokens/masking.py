@@ -82,9 +82,9 @@ class Masking:
         self._spellings = spellings(tokenizer)
         self._lengths = np.array([len(spelling) for spelling in self._spellings])
         special = [number for number, token in tokenizer.inner.get_added_tokens_decoder().items() if token.special]
-        self._is_special = np.zeros(tokenizer.vocabulary, dtype=bool)
-        self._is_special[special] = True
-        self._ordinary = np.flatnonzero(~self._is_special)
+        self.is_special = np.zeros(tokenizer.vocabulary, dtype=bool)
+        self.is_special[special] = True
+        self._ordinary = np.flatnonzero(~self.is_special)
 
     def framed(self, windows: np.ndarray) -> np.ndarray:
         """[B, T - FRAME] -> [B, T], as the tokenizer frames a text."""
@@ -103,7 +103,7 @@ class Masking:
         begins_word[0] = True
         begins_word[np.cumsum(lengths)] = True
         numbers = np.cumsum(begins_word[ends - self._lengths[flat]]) - 1
-        return np.where(self._is_special[flat], -1, numbers).reshape(ids.shape)
+        return np.where(self.is_special[flat], -1, numbers).reshape(ids.shape)
 
     def mask(self, ids: np.ndarray, *, seed: tuple[int, ...]) -> Masked:
         """Choose words of ids [B, T] until they hold the share CHOSEN of all tokens that are not special."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bimo.files import replacing
+from bimo.files import read_metrics, replacing
 
 __all__ = ["Metrics", "read_metrics"]
 
@@ -30,15 +29,3 @@ class Metrics:
             kept = [event for event in read_metrics(self.path) if event["step"] <= step]
             with replacing(self.path) as part:
                 part.write_text("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept), "utf-8")
-
-
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a run. A last line that a dying process left unfinished is passed over."""
-    if not path.exists():
-        return
-    # Not splitlines: the text of a sample may hold U+2028 and other characters that it takes for the end of a line.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue

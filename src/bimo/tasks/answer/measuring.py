@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bimo.intervals import bootstrap
+from bimo.intervals import mean_interval, share_interval
 from bimo.runtime import t
 from bimo.tasks.answer.lessons import others
 from bimo.tasks.answer.reading import Calibration, Reader, Reading
@@ -137,9 +137,9 @@ def score(trials: Sequence[Trial], calibration: Calibration) -> dict[str, Any]:
     wrong = [trial.wrong for trial in trials if np.isfinite(trial.wrong.margin)]
     facts: dict[str, Any] = {"questions": len(own), "unanswerable": len(wrong)}
     if own:
-        for name in ("exact", "f1"):
+        for name, interval in (("exact", share_interval), ("f1", mean_interval)):
             values = np.array([getattr(one, name) for one in own], dtype=float)
-            facts[name], facts[f"{name}_interval"] = float(values.mean()), _interval(values)
+            facts[name], facts[f"{name}_interval"] = float(values.mean()), interval(values)
         given = [one for one in found if one.margin >= calibration.threshold]
         facts["answered"] = len(given) / len(found)
         facts["f1_of_answers"] = float(np.mean([one.f1 for one in given])) if given else 0.0
@@ -183,10 +183,6 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
             )
         )
     return lines
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    return list(bootstrap(lambda drawn: values[drawn].mean(axis=1), len(values)))
 
 
 def baseline_answer(question: str, text: str) -> str:

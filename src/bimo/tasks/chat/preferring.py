@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bimo.console import Console
-from bimo.intervals import mean_interval
+from bimo.intervals import share_interval
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.chat.before_after import (
     General,
@@ -204,7 +204,7 @@ def _accuracy(gains: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     right = told_right(gains)
     return {
         "share": float(right.mean()),
-        "interval": mean_interval(right),
+        "interval": share_interval(right),
         "pairs": len(right),
         "longer": float(told_right(lengths).mean()),
     }
@@ -216,7 +216,7 @@ def tune_lines(facts: dict[str, Any]) -> list[str]:
     low, high = accuracy["interval"]
     return [
         t(
-            "Held-out pairs told right: {share:.1%} of {pairs:,} ({low:.1%}-{high:.1%} in 95 % of resamples); 50 % is "
+            "Held-out pairs told right: {share:.1%} of {pairs:,} (95 % interval {low:.1%}-{high:.1%}); 50 % is "
             "chance, and {longer:.1%} have the longer answer chosen",
             **accuracy,
             low=low,

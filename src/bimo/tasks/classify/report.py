@@ -45,7 +45,7 @@ def mistakes_in(
 def figures_line(figures: Mapping[str, Any]) -> str:
     """The figures for people."""
     return t(
-        "Accuracy {accuracy:.1%} ({low:.1%}-{high:.1%} in 95 % of resamples), macro-F1 {macro:.3f} "
+        "Accuracy {accuracy:.1%} (95 % interval {low:.1%}-{high:.1%}), macro-F1 {macro:.3f} "
         "({macro_low:.3f}-{macro_high:.3f}), calibration error {error:.3f}, on {texts:,} texts",
         accuracy=figures["accuracy"],
         low=figures["accuracy_interval"][0],
@@ -111,6 +111,7 @@ def _matrix(figures: Mapping[str, Any]) -> Section | None:
     drawing = matrix_chart(
         [labels[k] for k in shown],
         counts[np.ix_(shown, shown)].tolist(),
+        totals=counts[shown].sum(axis=1).tolist(),
         alternative=t("Confusion matrix: {right:,} of {all:,} on its diagonal", right=counts.trace(), all=counts.sum()),
     )
     return "confusion", t("What is taken for what"), [figure(drawing, caption)]
