@@ -129,7 +129,7 @@ def _documents(
     key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)
     if facts is None:
-        with console.progress("Read", 1.0) as update:
+        with stages.anew("documents", key), console.progress("Read", 1.0) as update:
             facts = collect_documents(paths, out, settings.text, key=key, executor=executor, progress=update)
         (out / CONTROLS_FILE).unlink(missing_ok=True)
         if settings.text.controls:
@@ -203,8 +203,9 @@ def _tokenizer(
     if facts is None:
         every = max(1, math.ceil(documents["train"]["characters"] / TOKENIZER_CHARACTERS))
         texts = _texts(out, "train", every=every)
-        tokenizer = brought or train_tokenizer(texts, vocabulary=vocabulary)
-        tokenizer.save(out)
+        with stages.anew("tokenizer", key):
+            tokenizer = brought or train_tokenizer(texts, vocabulary=vocabulary)
+            tokenizer.save(out)
         facts = {**_tokenizer_facts(tokenizer, out), "source": settings.tokenizer or "trained"}
         stages.record("tokenizer", key, facts, [out / "tokenizer.json", out / "tokenizer_config.json"])
     per_token = ", ".join(
@@ -254,7 +255,7 @@ def _tokens(out: Path, stages: Stages, console: Console) -> dict[str, Any]:
     facts = stages.facts("tokens", key)
     if facts is None:
         tokenizer = load_tokenizer(out)
-        with replacing_folder(out / "tokens") as part:
+        with stages.anew("tokens", key), replacing_folder(out / "tokens") as part:
             facts = {split: _pack(tokenizer, out, part, split) for split in ("train", "validation")}
         stages.record("tokens", key, facts, sorted((out / "tokens").glob("*.bin")))
     text = t(

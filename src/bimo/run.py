@@ -18,6 +18,7 @@ from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.planned import plan_summary
 from bimo.runtime import USAGE, UserError, t
+from bimo.stages import Stages
 from bimo.text.sources import file_digests, find_sources, source_digest
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
@@ -186,6 +187,7 @@ def train_settings(
 ) -> RunConfig:
     """Settings from a run file or else from a plan kept in `out`, with `changes` such as `train.batch=8` on top."""
     if config is not None:
+        Stages(data).key("tokens")  # without a plan nothing else asks whether the data is complete
         settings = read_toml(config)
         if isinstance(model := settings.setdefault("model", {}), dict):
             model.setdefault("vocabulary", tokenizer_of(data, str(model.get("family", "decoder"))).vocabulary)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import Update
+from bimo.files import replacing_folder
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, return_freed_memory, t
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
@@ -77,7 +78,8 @@ def collect_documents(
 
     Returns facts for JSON: sizes, encodings, languages, rejections with examples, kinds of characters. `progress`
     gets the share done, from 0 to 1, and what to show beside it. Raises UserError when no document is left, when a
-    source is missing or closed, and with `strict` at the first file or row that cannot be read.
+    source is missing or closed, and with `strict` at the first file or row that cannot be read; what an earlier run
+    wrote then stays as it is.
     """
     options = options or TextOptions()
     if options.validation_share is not None and not 0 < options.validation_share < 1:
@@ -129,23 +131,27 @@ def collect_documents(
         repeats = find_repeats(batches, count, options.allow)
         unlike = _unlike_reference(batches, count, repeats, options)
         progress(_COMPARED, t("comparing"))
-        with DocumentWriter(out / "rejected", "rejected", kind=Rejected) as writer:
+        with (
+            replacing_folder(out / "rejected") as aside,
+            replacing_folder(out / "documents") as kept,
+            DocumentWriter(aside, "rejected", kind=Rejected) as writer,
+            SplitWriter(kept, share, options.seed) as split,
+        ):
             rejections, measures, paragraphs = Rejections(writer), Measures(), Counter[str]()
             kept_sample, rejected_sample = Sample(_SAMPLE, options.seed), Sample(_SAMPLE, options.seed)
             for rejected in closed:
                 rejections.add(rejected)
-            with SplitWriter(out / "documents", share, options.seed) as split:
-                for piece in _kept(batches, count, repeats, unlike, paragraphs, progress):
-                    if isinstance(piece, Rejected):
-                        rejections.add(piece)
-                        rejected_sample.add(piece)
-                    else:
-                        kept_sample.add(piece)
-                        measures.add(piece)
-                        split.add(piece)
-                split.finish()
-                if split.kept == 0:
-                    raise rejections.nothing_left(len(files))
+            for piece in _kept(batches, count, repeats, unlike, paragraphs, progress):
+                if isinstance(piece, Rejected):
+                    rejections.add(piece)
+                    rejected_sample.add(piece)
+                else:
+                    kept_sample.add(piece)
+                    measures.add(piece)
+                    split.add(piece)
+            split.finish()
+            if split.kept == 0:
+                raise rejections.nothing_left(len(files))
     every = max(1, math.ceil(split.sizes[False].characters / SAMPLE_CHARACTERS))
     train = itertools.islice(read_stored(out / "documents", "train"), 0, None, every)
     progress(1.0, "")
