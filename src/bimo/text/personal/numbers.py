@@ -84,11 +84,17 @@ def find_credit_codes(text: str) -> Spans:
 
 _CARD = re.compile(rf"{_FREE}[2-9]\d{{2}}(?:{_GAP}\d){{9,16}}{_CLOSED}")
 _CARD_CUE = re.compile(r"卡|账号|帐号|户|转账|汇款|支付|\bcard|visa|mastercard|amex|credit|debit|pay", re.IGNORECASE)
-_NO_CARD = re.compile(
-    r"订单|单号|流水|编号|序列|条码|条形码|批次|专利|ISBN|EAN|GTIN|UPC|IMEI|order|invoice|tracking|serial|barcode|batch"
-    r"|timestamp|unix",
-    re.IGNORECASE,
-)
+_THINGS = "订单|单号|流水|编号|序列|条码|条形码|批次|专利"
+_THINGS_IN_ENGLISH = "ISBN|EAN|GTIN|UPC|IMEI|order|invoice|tracking|serial|barcode|batch|timestamp|unix"
+
+
+def _announced(chinese: str, english: str) -> re.Pattern[str]:
+    """One of these words in the same clause as what follows; the Latin ones whole, since Jean is no EAN."""
+    latin = rf"(?<![A-Za-z])(?:{english})s?(?-i:(?![a-z]))"
+    return re.compile(rf"(?:{chinese}|{latin})[^,;。!?\n]*$", re.IGNORECASE)
+
+
+_NO_CARD = _announced(_THINGS, _THINGS_IN_ENGLISH)
 
 
 def find_bank_cards(text: str) -> Spans:
@@ -128,7 +134,7 @@ _CALL_NOW = re.compile(
 _CALL = re.compile(
     r"电话|座机|固话|固定|手机|致电|拨打|联系|打|传真|号码|phone|call|tel|fax|mobile|cell|ring|number", re.IGNORECASE
 )
-_NO_CALL = re.compile(_NO_CARD.pattern + r"|型号|版本|doi|part", re.IGNORECASE)
+_NO_CALL = _announced(f"{_THINGS}|型号|版本", f"{_THINGS_IN_ENGLISH}|doi|part")
 _FREE_OF_CHARGE = ("400", "800", "888", "877", "866", "855", "844", "833")
 
 
@@ -193,9 +199,11 @@ def find_ibans(text: str) -> Spans:
 
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_QUAD = rf"{_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}"
 _IPV4 = re.compile(
-    rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/){_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
+    rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/)(?P<first>{_QUAD})(?:-(?P<last>{_QUAD}))?(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
 )
+_NETWORK = re.compile(r"/(?:[12]?\d|3[01])(?!\d)")
 _IPV6 = re.compile(
     r"(?:(?<![0-9A-Za-z:.])|(?<=IP:)|(?<=ip:)|(?<=ess:)|(?<=址:))(?=[0-9A-Fa-f]|::)"
     r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])"
@@ -212,9 +220,12 @@ def find_ips(text: str) -> Spans:
     """Addresses of both versions; not version numbers, and not those that every machine has."""
     for found in _IPV4.finditer(text):
         versioned = _VERSION.search(_before(text, found.start())) or _VERSION_AFTER.match(text, found.end())
-        network = text[found.end() : found.end() + 1] == "/" or found[0].startswith("255.255.")
-        if not versioned and not network and found[0] not in _NOBODY:
-            yield found.span()
+        network = _NETWORK.match(text, found.end()) and not text.endswith("://", 0, found.start())
+        if versioned or network:
+            continue
+        for part in ("first", "last"):
+            if found[part] and not found[part].startswith("255.255.") and found[part] not in _NOBODY:
+                yield found.span(part)
     for found in _IPV6.finditer(text):
         try:
             ipaddress.IPv6Address(found[0])
