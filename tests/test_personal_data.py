@@ -20,6 +20,7 @@ from bimo.runtime import USAGE, UserError
 from bimo.text import TextOptions, collect_documents, read_rejected, read_stored
 from bimo.text.personal import KINDS, Finding, Redactor, find_personal, mask, pseudonymise
 from bimo.text.personal.checks import credit_digit, iban_digits, id_digit, is_bank_card, is_iban, luhn_digit
+from bimo.text.personal.shadow import _DIGITS
 
 FOLDER = Path(__file__).parent / "personal_data"
 
@@ -123,6 +124,8 @@ def test_cards_have_an_issuer(number, valid):
         ("编号：003，姓名：王芳，13812345678", [("name", "王芳"), ("phone", "13812345678")]),
         ("GET http://8.8.8.8/index.html", [("ip", "8.8.8.8")]),
         ("http://10.1.2.3/24 and ftp://10.1.2.3/", [("ip", "10.1.2.3"), ("ip", "10.1.2.3")]),
+        ("IBAN DE٨٩370400440532013000", [("iban", "DE٨٩370400440532013000")]),  # in any digits
+        ("电话：१३८००१३८०००", [("phone", "१३८००१३८०००")]),
         ("allow 10.0.0.5/32", [("ip", "10.0.0.5")]),
         ("allow 10.1.2.3-10.1.2.40", [("ip", "10.1.2.3"), ("ip", "10.1.2.40")]),
         ("at 742 Elm Terrace, Springfield, IL 62704", [("address", "742 Elm Terrace, Springfield, IL 62704")]),
@@ -204,6 +207,16 @@ def test_findings_are_in_order_and_inside_the_text(text):
     assert all(one.end <= other.start for one, other in itertools.pairwise(findings))
     marks = re.sub(r"\[[A-Z ]+\]", "", mask(text, findings))
     assert marks == "".join(c for i, c in enumerate(text) if not any(f.start <= i < f.end for f in findings))
+
+
+@pytest.mark.parametrize("text", ["91٣٣٤٤٥٥MA12345678", "1٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠5", "电话：13800138０0²", "٤١١١-١١١١"])
+def test_digits_of_all_scripts_are_read(text):
+    find_personal(text)
+
+
+def test_digits_beyond_ascii_lie_where_they_are_looked_for():
+    beyond = [point for point in range(128, 0x110000) if chr(point).isdecimal()]
+    assert (beyond[0], beyond[-1]) == (_DIGITS[0], _DIGITS[-1])
 
 
 def test_long_text_takes_time_in_proportion():
