@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
 import random
@@ -18,7 +19,8 @@ from stdnum.cn import ric, uscc
 
 from bimo.runtime import USAGE, UserError
 from bimo.text import TextOptions, collect_documents, read_rejected, read_stored
-from bimo.text.personal import KINDS, Finding, Redactor, find_personal, mask, pseudonymise
+from bimo.text.passages import split_passages
+from bimo.text.personal import KINDS, Finding, Redactor, excerpt, find_personal, mask, pseudonymise
 from bimo.text.personal.checks import credit_digit, iban_digits, id_digit, is_bank_card, is_iban, luhn_digit
 from bimo.text.personal.shadow import _DIGITS
 
@@ -221,8 +223,52 @@ def test_digits_beyond_ascii_lie_where_they_are_looked_for():
 
 def test_long_text_takes_time_in_proportion():
     """A rule that goes back and forth would take minutes for these."""
-    for piece in ("1", "1 ", "a.", "a@", "一", "路", "A1 ", "12-", ":", "1.", "Aa ", "号1"):
+    for piece in (
+        "1",
+        "1 ",
+        "a.",
+        "a@",
+        "一",
+        "路",
+        "A1 ",
+        "12-",
+        ":",
+        "1.",
+        "Aa ",
+        "号1",
+        "aA1\n",
+        "aA1+" * 16 + "\n",
+    ):
         find_personal(piece * 20_000)
+
+
+def key_of(characters: int) -> str:
+    draw = random.Random(characters)
+    body = "".join(draw.choices(string.ascii_letters + string.digits + "+/", k=1600))
+    lines = "\n".join(body[start : start + characters] for start in range(0, 1600, characters))
+    return f"-----BEGIN RSA PRIVATE KEY-----\n{lines}==\n-----END RSA PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("characters", [64, 70, 76])
+def test_a_private_key_is_masked_in_all_passages_that_it_is_cut_into(characters):
+    key = key_of(characters)
+    lines = list(enumerate(f"Copy this key to the server:\n{key}and restart it.".split("\n"), 1))
+    passages = [passage for _, passage in split_passages(lines, 300)]
+    assert len(passages) > 3
+    masked = "\n".join(mask(passage, find_personal(passage)) for passage in passages)
+    assert not [line for line in key.split("\n")[1:-2] if line in masked]
+    assert masked.startswith("Copy this key to the server:\n[SECRET]")
+    assert masked.endswith("and restart it.")
+
+
+def test_an_excerpt_that_ends_inside_a_private_key_shows_none_of_it():
+    assert excerpt("The key:\n" + key_of(64), 160) == "The key:\n[SECRET]"
+
+
+def test_lines_of_digests_and_words_are_no_private_key():
+    digests = "\n".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(9))
+    assert find_personal(digests + "\nend\n-----END CERTIFICATE-----\n" + digests.upper()) == []
+    assert find_personal("-----BEGIN RSA PRIVATE KEY----- is how such a file begins.") == []
 
 
 # What becomes of it
