@@ -20,9 +20,10 @@ from bimo.stages import Stages
 from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
 from bimo.text.controls import CONTROLS_FILE, Controls, read_controls
+from bimo.text.inventory import estimate_bytes, file_digests, source_digest
 from bimo.text.options import TextOptions
 from bimo.text.personal import describe_kind, excerpt, redaction_key
-from bimo.text.sources import SourceFile, estimate_bytes, file_digests, find_sources, source_digest
+from bimo.text.sources import SourceFile, find_sources
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
 from bimo.tokens.tokenizer import (
@@ -83,6 +84,9 @@ def prepare(
     Raises UserError when nothing readable is found, or, with settings.text.strict, at the first bad file or row.
     """
     settings = settings or PrepareConfig()
+    if settings.vocabulary < 0:
+        sentence = "--{option} must be at least {least}, but is {value}."
+        raise UserError(sentence, code=USAGE, option="vocabulary", least=0, value=settings.vocabulary)
     out = Path(out)
     if out.exists() and not _is_ours_or_empty(out):
         raise UserError(
@@ -99,7 +103,7 @@ def prepare(
         stages = Stages(out)
         stages.begin()
         digests = file_digests(files)
-        documents = _documents(paths, source_digest(digests), out, settings, cleaners, stages, console)
+        documents = _documents(paths, source_digest(files, digests), out, settings, cleaners, stages, console)
         tokenizer = _tokenizer(out, documents, settings, brought, stages, console)
         tokens = _tokens(out, stages, console)
         _data_sheet(out, files, digests, licence, settings, stages)
@@ -123,8 +127,8 @@ def _documents(
     """Read, clean and split, unless that was done for the same content and options."""
     inputs = {"version": VERSION, "sources": digest, "text": asdict(settings.text)}
     if settings.text.reference:
-        reference = find_sources([Path(path) for path in settings.text.reference])
-        inputs["reference"] = source_digest(file_digests(reference))
+        reference = find_sources(list(map(Path, settings.text.reference)), cannot_open=lambda name, error: None)
+        inputs["reference"] = source_digest(reference, file_digests(reference))
     secret = redaction_key(settings.text.redact)
     key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)

@@ -19,7 +19,8 @@ from bimo.prepare import PrepareConfig, prepare
 from bimo.report.planned import plan_summary
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
-from bimo.text.sources import file_digests, find_sources, source_digest
+from bimo.text.inventory import file_digests, source_digest
+from bimo.text.sources import find_sources
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.objectives import tokenizer_of
@@ -73,7 +74,7 @@ def run(
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
-        claim(home, digest_json({"sources": source_digest(file_digests(files)), **choices}))
+        claim(home, digest_json({"sources": source_digest(files, file_digests(files)), **choices}))
         data = home / "data"
         prepare(sources, out=data, settings=settings, console=console)
         chosen = stored_plan(

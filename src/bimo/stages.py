@@ -11,7 +11,16 @@ import bimo
 from bimo.files import read_json, write_json
 from bimo.runtime import INTERRUPTED, USAGE, UserError
 
-__all__ = ["Stages"]
+__all__ = ["Stages", "is_prepared"]
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether it is data that was prepared, or begun to be: of other things there are manifests, too."""
+    try:
+        _read(folder / "manifest.json")
+    except (OSError, UserError):
+        return False
+    return True
 
 
 class Stages:

@@ -17,7 +17,7 @@ from bimo.generate.sample import require_numbers
 from bimo.models.encoder import Encoder
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, t
-from bimo.stages import Stages
+from bimo.stages import Stages, is_prepared
 from bimo.tokens.masking import Masking
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -42,7 +42,7 @@ def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> di
 
     Everything is kept as `bimo/evaluation.json`, and the report and the card of a model of ours are written anew.
     """
-    if not (data / "manifest.json").exists():
+    if not is_prepared(data):
         raise UserError(
             "An encoder is evaluated on prepared data, which {source} is not. Make it with: bimo prepare SOURCE --out "
             "DATA.",

@@ -21,6 +21,7 @@ from bimo.text.clean import normalize
 from bimo.text.cluster import Executor, clean_on_executor
 from bimo.text.controls import check_names
 from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
+from bimo.text.inventory import estimate_bytes
 from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
@@ -31,7 +32,7 @@ from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
 from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
 from bimo.text.sampling import Sample
-from bimo.text.sources import SourceFile, estimate_bytes, find_sources
+from bimo.text.sources import SourceFile, find_sources
 from bimo.text.split import SplitWriter, validation_share
 from bimo.text.store import DocumentWriter, read_stored
 from bimo.text.vocabulary import SAMPLE_CHARACTERS, measure_words
@@ -53,9 +54,13 @@ def _no_progress(done: float, text: str) -> None:
 
 def read_texts(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> Iterator[str]:
     """Whatever text stands in files and folders, as it is, in passages; `unread` gets what cannot be read."""
-    files = find_sources(sources)
+    files = find_sources(sources, cannot_open=lambda name, error: unread(_unopened(name, error)))
     reading = Reading(unread, passage_characters(estimate_bytes(files)), None)
     return (document.text for file in files for document in read_file(file, reading) if document.text.strip())
+
+
+def _unopened(name: str, error: OSError) -> Rejected:
+    return Rejected(name, 0, "unreadable", error.strerror or str(error), "")
 
 
 def collect_documents(
@@ -106,7 +111,7 @@ def collect_documents(
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:
-        closed.append(Rejected(name, 0, "unreadable", error.strerror or str(error), ""))
+        closed.append(_unopened(name, error))
         if options.strict:
             raise unread_error(name, 0, closed[-1].reason, closed[-1].detail)
 
