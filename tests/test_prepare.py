@@ -318,7 +318,28 @@ def test_too_small_a_disk_is_noticed_before_the_work(source, out, monkeypatch):
     with pytest.raises(UserError, match="MB free") as caught:
         prepare([source], out=out)
     assert caught.value.code == NO_ROOM
-    assert not out.exists()
+    assert not (out / "documents").exists()
+
+
+def test_a_full_disk_does_not_stop_what_needs_no_more_room(prepared, monkeypatch):
+    from bimo import files
+
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 1000}))
+    source, out = prepared
+    assert redone(out, lambda: prepare([source], out=out)) == set()
+
+
+def test_a_vocabulary_that_is_none_is_refused_before_the_work(prepared, tmp_path):
+    with pytest.raises(UserError, match="--vocabulary must be at least 0"):
+        prepare([prepared[0]], out=tmp_path / "out", settings=PrepareConfig(vocabulary=-1))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_may_lie_in_a_folder_whose_name_is_no_text(prepared, tmp_path):
+    source, _ = prepared
+    reference = write_stories(tmp_path / os.fsdecode(b"\xc4\xe3") / "a.txt", 20).parent
+    settings = PrepareConfig(text=TextOptions(reference=(str(reference),)))
+    assert prepare([source], out=tmp_path / "out", settings=settings)["tokens"]["train"]["tokens"] > 1000
 
 
 def test_a_folder_in_use_is_refused(source, out):

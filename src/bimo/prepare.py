@@ -98,12 +98,11 @@ def prepare(
     brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
     paths = [Path(source) for source in sources]
     files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
-    require_room(out, 3 * estimate_bytes(files))
     with locked(out):
         stages = Stages(out)
         stages.begin()
         digests = file_digests(files)
-        documents = _documents(paths, source_digest(files, digests), out, settings, cleaners, stages, console)
+        documents = _documents(paths, files, digests, out, settings, cleaners, stages, console)
         tokenizer = _tokenizer(out, documents, settings, brought, stages, console)
         tokens = _tokens(out, stages, console)
         _data_sheet(out, files, digests, licence, settings, stages)
@@ -117,7 +116,8 @@ def _is_ours_or_empty(out: Path) -> bool:
 
 def _documents(
     paths: list[Path],
-    digest: str,
+    files: list[SourceFile],
+    digests: dict[str, str],
     out: Path,
     settings: PrepareConfig,
     executor: Executor | None,
@@ -125,7 +125,7 @@ def _documents(
     console: Console,
 ) -> dict[str, Any]:
     """Read, clean and split, unless that was done for the same content and options."""
-    inputs = {"version": VERSION, "sources": digest, "text": asdict(settings.text)}
+    inputs = {"version": VERSION, "sources": source_digest(files, digests), "text": asdict(settings.text)}
     if settings.text.reference:
         reference = find_sources(list(map(Path, settings.text.reference)), cannot_open=lambda name, error: None)
         inputs["reference"] = source_digest(reference, file_digests(reference))
@@ -133,6 +133,7 @@ def _documents(
     key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)
     if facts is None:
+        require_room(out, 3 * estimate_bytes(files))
         with stages.anew("documents", key), console.progress("Read", 1.0) as update:
             facts = collect_documents(paths, out, settings.text, key=key, executor=executor, progress=update)
         (out / CONTROLS_FILE).unlink(missing_ok=True)
@@ -140,10 +141,10 @@ def _documents(
             controls = Controls.of_documents(read_stored(out / "documents", "train"), settings.text.controls)
             controls.write(out)
             facts["controls"] = {name: len(values) for name, values in controls.values.items()}
-        files = sorted(
+        written = sorted(
             [*out.glob(CONTROLS_FILE), *(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")]
         )
-        stages.record("documents", key, facts, files)
+        stages.record("documents", key, facts, written)
     _say_documents(facts, out, console)
     return facts
 
