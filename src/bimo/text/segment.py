@@ -41,8 +41,10 @@ _NUMBER = (
     rf"(?:[%％‰℃°]|{_LETTER_OR_DIGIT}+)?"
 )
 _WORD = rf"{_LETTER}[\u0300-\u036f]*{_LETTER_OR_DIGIT}*(?:(?:['’\-]|(?<=\d)\.(?=\d)){_LETTER_OR_DIGIT}+)*"
-_OTHERS = rf"\s+|{_URL}|{_ADDRESS}|{_EMOJI}|{_NUMBER}|{_WORD}|(?P<again>[…—.·!！?？~～\-=*_])(?P=again)+|."
-"""Blanks; what is whole although there are marks in it; the same mark again and again; any other character."""
+_AGAIN = r"(?P<again>[…—.·!！?？~～\-=*_])(?P=again)+"
+_OTHERS = rf"\s+|{_URL}|{_ADDRESS}|{_EMOJI}|{_NUMBER}|{_WORD}|{_AGAIN}|[\ud800-\udfff]+|."
+"""Blanks; what is whole although there are marks in it; the same mark again and again; bytes that are no text; any
+other character."""
 
 _TOKEN = re.compile(rf"(?P<han>[{_HAN}]+)|{_OTHERS}", re.DOTALL)
 # A sentence ends with its marks and what closes behind them. In letters blanks must follow, then no small letter; and
