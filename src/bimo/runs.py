@@ -32,7 +32,13 @@ def _models_below(place: Path) -> list[Path]:
 
 def _is_run(manifest: Path) -> bool:
     """Whether a manifest is one of ours: folders of other things may be called bimo as well."""
-    return manifest.is_file() and "created" in read_json(manifest)
+    try:
+        found = read_json(manifest) if manifest.is_file() else None
+    except UserError:
+        if any((manifest.parent / name).is_file() for name in ("run.toml", "training.json")):
+            raise  # it is one of ours, and damaged
+        return False
+    return isinstance(found, dict) and "created" in found
 
 
 def run_facts(model: str | Path) -> dict[str, Any]:

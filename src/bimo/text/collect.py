@@ -30,7 +30,7 @@ from bimo.text.personal import PersonalCounts, excerpt, redaction_key
 from bimo.text.quality import Reference, worst_allowed
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
-from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
+from bimo.text.repeats import NEW, SAME, Repeats, find_repeats, keep_elsewhere
 from bimo.text.sampling import Sample
 from bimo.text.sources import SourceFile, find_sources
 from bimo.text.split import SplitWriter, validation_share
@@ -135,6 +135,7 @@ def collect_documents(
         progress(_CLEANED, t("comparing"))
         repeats = find_repeats(batches, count, options.allow)
         unlike = _unlike_reference(batches, count, repeats, options)
+        keep_elsewhere(batches, count, repeats, unlike)
         progress(_COMPARED, t("comparing"))
         with (
             replacing_folder(out / "rejected") as aside,

@@ -11,6 +11,7 @@ from bimo.text.encodings import read_word_list
 
 __all__ = [
     "WordList",
+    "is_word",
     "iter_words",
     "mark_words",
     "segment",
@@ -142,7 +143,12 @@ def _cut_runs(
 
 def iter_words(text: str, words: WordList | None = None) -> Iterator[str]:
     """The words and numbers of a text, without punctuation, pictures and blanks."""
-    return (word for word in segment(text, words) if word[0].isalnum())
+    return filter(is_word, segment(text, words))
+
+
+def is_word(piece: str) -> bool:
+    """Whether a piece that `segment` cut is no mark and no blank; .NET from a word list is a word."""
+    return any(map(str.isalnum, piece))
 
 
 def mark_words(text: str, mark: str, *, longest: int = 4) -> str:
