@@ -27,6 +27,10 @@ from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 GENRES = ("诗", "news")
 
 
+def test_half_characters_are_no_part_of_a_tag():
+    assert tags_of({"genre": "诗\ud83d", "year": "\ud83d"}, ["genre", "year"]) == {"genre": "诗"}
+
+
 def rows(count: int = 120) -> list[dict[str, Any]]:
     """Texts of two genres and all lengths, no two alike."""
     draw = random.Random(0)

@@ -172,6 +172,30 @@ def test_write_json_reads_back_and_is_readable(tmp_path):
     assert "笔" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
+def test_half_characters_are_kept_as_json_has_them(tmp_path):
+    value = {"path": "notes/\udcc4\udce3"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert digest_json(value) != digest_json({"path": "notes/\udcc4"})
+
+
+def test_where_no_folder_can_be_opened_files_are_written_all_the_same(tmp_path, monkeypatch):
+    real = os.open
+
+    def windows_open(path, flags, *rest, **options):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied")
+        assert flags & (os.O_WRONLY | os.O_RDWR)  # or it cannot be synced
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr("bimo.files._WINDOWS", True)
+    monkeypatch.setattr("bimo.files.os.open", windows_open)
+    with replacing_folder(tmp_path / "folder") as part:
+        (part / "inner").mkdir()
+        write_json(part / "inner" / "a.json", 1)
+    assert read_json(tmp_path / "folder" / "inner" / "a.json") == 1
+
+
 def test_write_json_that_fails_keeps_the_old_value(tmp_path):
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(TypeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
 import random
@@ -18,8 +19,10 @@ from stdnum.cn import ric, uscc
 
 from bimo.runtime import USAGE, UserError
 from bimo.text import TextOptions, collect_documents, read_rejected, read_stored
-from bimo.text.personal import KINDS, Finding, Redactor, find_personal, mask, pseudonymise
+from bimo.text.passages import split_passages
+from bimo.text.personal import KINDS, Finding, Redactor, excerpt, find_personal, mask, pseudonymise
 from bimo.text.personal.checks import credit_digit, iban_digits, id_digit, is_bank_card, is_iban, luhn_digit
+from bimo.text.personal.shadow import _DIGITS
 
 FOLDER = Path(__file__).parent / "personal_data"
 
@@ -113,6 +116,39 @@ def test_cards_have_an_issuer(number, valid):
         ("地址：臺北市中山區中山路27號3樓。", [("address", "臺北市中山區中山路27號3樓")]),
         ("Name: Mary J. Watson", [("name", "Mary J. Watson")]),
         ("地址：北京市海淀区中关村大街27号1203室。", [("address", "北京市海淀区中关村大街27号1203室")]),
+        ("Sean 415-555-2671", [("phone", "415-555-2671")]),  # and no EAN
+        ("Jean Dupont, 415-555-2671", [("name", "Jean Dupont"), ("phone", "415-555-2671")]),
+        ("Sales Department (415) 555-2671", [("phone", "(415) 555-2671")]),
+        ("How are you doing? 415-555-2671", [("phone", "415-555-2671")]),
+        ("my partner is at 415-555-2671", [("phone", "415-555-2671")]),
+        ("Sean 4111 1111 1111 1111", [("bank_card", "4111 1111 1111 1111")]),
+        ("Department 13812345678", [("phone", "13812345678")]),
+        ("编号：003，姓名：王芳，13812345678", [("name", "王芳"), ("phone", "13812345678")]),
+        ("GET http://8.8.8.8/index.html", [("ip", "8.8.8.8")]),
+        ("http://10.1.2.3/24 and ftp://10.1.2.3/", [("ip", "10.1.2.3"), ("ip", "10.1.2.3")]),
+        ("IBAN DE٨٩370400440532013000", [("iban", "DE٨٩370400440532013000")]),  # in any digits
+        ("电话：१३८००१३८०००", [("phone", "१३८००१३८०००")]),
+        ("mail _bob@mail.com_ or -bob@mail.com", [("email", "bob@mail.com"), ("email", "bob@mail.com")]),
+        ("联系_bob@mail.com", [("email", "bob@mail.com")]),
+        ("an müller@mail.de", [("email", "müller@mail.de")]),
+        ("写信到：张三@qq.com", [("email", "张三@qq.com")]),
+        ("bob@mail.com给我们看.ok", [("email", "bob@mail.com")]),
+        ("邮箱zhang@公司.cn", [("email", "zhang@公司.cn")]),
+        ("联系电话：62345678", [("phone", "62345678")]),
+        ("传真：8765432转12", [("phone", "8765432转12")]),
+        ("办公室 010-6234-5678", [("phone", "010-6234-5678")]),
+        ("联系方式：010 6234 5678", [("phone", "010 6234 5678")]),
+        ("客服热线021-5888-6666", [("phone", "021-5888-6666")]),
+        ("电话8613812345678", [("phone", "8613812345678")]),
+        ("请打138（1234）5678", [("phone", "138（1234）5678")]),
+        ("我的手机是13812 345678", [("phone", "13812 345678")]),
+        ("Tel13812345678", [("phone", "13812345678")]),
+        ("身份证号:110105491231002", [("id_number", "110105491231002")]),
+        ("出生日期:19900101", [("birth_date", "19900101")]),
+        ("IBAN DE 89 3704 0044 0532 0130 00", [("iban", "DE 89 3704 0044 0532 0130 00")]),
+        ("IBAN: DE89  3704  0044  0532  0130  00", [("iban", "DE89  3704  0044  0532  0130  00")]),
+        ("allow 10.0.0.5/32", [("ip", "10.0.0.5")]),
+        ("allow 10.1.2.3-10.1.2.40", [("ip", "10.1.2.3"), ("ip", "10.1.2.40")]),
         ("at 742 Elm Terrace, Springfield, IL 62704", [("address", "742 Elm Terrace, Springfield, IL 62704")]),
     ],
 )
@@ -128,6 +164,16 @@ def test_rules(text, expected):
         "请升级到 16147.10740.7.0 版本",
         "固件 1.2.3.4 版修复了问题",
         "客服热线 400-810-8888",
+        "电话费共 62345678 元",
+        "第 13812 345678 行",
+        "at 20 minutes past nine in",
+        "版本号 110105491231002",
+        "日志 19900101 号",
+        "@张三 你好. cn 是域名",
+        "EAN 4006381333931 in the shop",
+        "orderNo: 4111111111111111",
+        "产品编号 13812345678",
+        "part 415-555-2671 is out of stock",
         "鲁迅生于1881年9月25日",
         "林黛玉和贾宝玉在大观园里读书",
         "Tom Sawyer said that Becky Thatcher was ill.",
@@ -190,10 +236,64 @@ def test_findings_are_in_order_and_inside_the_text(text):
     assert marks == "".join(c for i, c in enumerate(text) if not any(f.start <= i < f.end for f in findings))
 
 
+@pytest.mark.parametrize("text", ["91٣٣٤٤٥٥MA12345678", "1٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠5", "电话：13800138０0²", "٤١١١-١١١١"])
+def test_digits_of_all_scripts_are_read(text):
+    find_personal(text)
+
+
+def test_digits_beyond_ascii_lie_where_they_are_looked_for():
+    beyond = [point for point in range(128, 0x110000) if chr(point).isdecimal()]
+    assert (beyond[0], beyond[-1]) == (_DIGITS[0], _DIGITS[-1])
+
+
 def test_long_text_takes_time_in_proportion():
     """A rule that goes back and forth would take minutes for these."""
-    for piece in ("1", "1 ", "a.", "a@", "一", "路", "A1 ", "12-", ":", "1.", "Aa ", "号1"):
+    for piece in (
+        "1",
+        "1 ",
+        "a.",
+        "a@",
+        "一",
+        "路",
+        "A1 ",
+        "12-",
+        ":",
+        "1.",
+        "Aa ",
+        "号1",
+        "aA1\n",
+        "aA1+" * 16 + "\n",
+    ):
         find_personal(piece * 20_000)
+
+
+def key_of(characters: int) -> str:
+    draw = random.Random(characters)
+    body = "".join(draw.choices(string.ascii_letters + string.digits + "+/", k=1600))
+    lines = "\n".join(body[start : start + characters] for start in range(0, 1600, characters))
+    return f"-----BEGIN RSA PRIVATE KEY-----\n{lines}==\n-----END RSA PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("characters", [64, 70, 76])
+def test_a_private_key_is_masked_in_all_passages_that_it_is_cut_into(characters):
+    key = key_of(characters)
+    lines = list(enumerate(f"Copy this key to the server:\n{key}and restart it.".split("\n"), 1))
+    passages = [passage for _, passage in split_passages(lines, 300)]
+    assert len(passages) > 3
+    masked = "\n".join(mask(passage, find_personal(passage)) for passage in passages)
+    assert not [line for line in key.split("\n")[1:-2] if line in masked]
+    assert masked.startswith("Copy this key to the server:\n[SECRET]")
+    assert masked.endswith("and restart it.")
+
+
+def test_an_excerpt_that_ends_inside_a_private_key_shows_none_of_it():
+    assert excerpt("The key:\n" + key_of(64), 160) == "The key:\n[SECRET]"
+
+
+def test_lines_of_digests_and_words_are_no_private_key():
+    digests = "\n".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(9))
+    assert find_personal(digests + "\nend\n-----END CERTIFICATE-----\n" + digests.upper()) == []
+    assert find_personal("-----BEGIN RSA PRIVATE KEY----- is how such a file begins.") == []
 
 
 # What becomes of it

@@ -20,6 +20,7 @@ import bimo
 from bimo.files import locked, read_json
 from bimo.prepare import PrepareConfig, prepare
 from bimo.runtime import DATA_REFUSED, NO_ROOM, UserError
+from bimo.stages import Stages
 from bimo.text.options import TextOptions
 from bimo.text.store import read_rejected, read_stored
 from bimo.tokens.shards import TokenShards
@@ -239,17 +240,31 @@ def test_a_refused_corpus_can_be_mended_and_prepared_in_the_same_folder(tmp_path
     assert prepare([source], out=out)["documents"]["train"]["documents"] > 30
 
 
-def test_a_refused_change_leaves_the_earlier_data_usable_again(source, out):
+def test_a_refused_change_leaves_the_earlier_data_as_it_was(source, out):
     prepare([source], out=out)
-    texts = {path.name: path.read_text() for path in source.iterdir()}
-    for path in source.iterdir():
-        path.write_text("!!!!\n")
-    with pytest.raises(UserError):
+    before = stamps(out)
+    with pytest.raises(UserError, match="No text is left"):
+        prepare([source], out=out, settings=PrepareConfig(text=TextOptions(languages=("fr",))))
+    after = stamps(out)
+    assert {name for name in after if before.get(name) != after[name]} == {"manifest.json"}
+    assert redone(out, lambda: prepare([source], out=out)) == set()
+
+
+@pytest.mark.parametrize("stopped_in", ["collect_documents", "train_tokenizer", "_pack"])
+def test_a_stopped_change_leaves_no_tokens_to_train_on(source, out, monkeypatch, stopped_in):
+    prepare([source], out=out)
+    write_stories(source / "more.txt", 3, seed=9)
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["bimo.prepare"], stopped_in, stop)
+    with pytest.raises(KeyboardInterrupt):
         prepare([source], out=out)
-    for name, text in texts.items():
-        (source / name).write_text(text)
-    prepare([source], out=out)
-    assert len(list(read_stored(out / "documents", "train"))) > 60
+    with pytest.raises(UserError, match="not completely"):
+        Stages(out).key("tokens")
+    monkeypatch.undo()
+    assert "tokens" in redone(out, lambda: prepare([source], out=out))
 
 
 def test_what_is_set_aside_stands_in_rejected(tmp_path, out):
@@ -304,7 +319,28 @@ def test_too_small_a_disk_is_noticed_before_the_work(source, out, monkeypatch):
     with pytest.raises(UserError, match="MB free") as caught:
         prepare([source], out=out)
     assert caught.value.code == NO_ROOM
-    assert not out.exists()
+    assert not (out / "documents").exists()
+
+
+def test_a_full_disk_does_not_stop_what_needs_no_more_room(prepared, monkeypatch):
+    from bimo import files
+
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 1000}))
+    source, out = prepared
+    assert redone(out, lambda: prepare([source], out=out)) == set()
+
+
+def test_a_vocabulary_that_is_none_is_refused_before_the_work(prepared, tmp_path):
+    with pytest.raises(UserError, match="--vocabulary must be at least 0"):
+        prepare([prepared[0]], out=tmp_path / "out", settings=PrepareConfig(vocabulary=-1))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_may_lie_in_a_folder_whose_name_is_no_text(prepared, tmp_path):
+    source, _ = prepared
+    reference = write_stories(tmp_path / os.fsdecode(b"\xc4\xe3") / "a.txt", 20).parent
+    settings = PrepareConfig(text=TextOptions(reference=(str(reference),)))
+    assert prepare([source], out=tmp_path / "out", settings=settings)["tokens"]["train"]["tokens"] > 1000
 
 
 def test_a_folder_in_use_is_refused(source, out):
@@ -349,7 +385,7 @@ def test_the_number_of_threads_changes_no_byte(source, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seen", ["documents/train-00000.parquet.part", "tokenizer.json", "tokens.part"])
+@pytest.mark.parametrize("seen", ["documents.part/train-00000.parquet.part", "tokenizer.json", "tokens.part"])
 def test_a_killed_preparation_is_taken_up_again(tmp_path, out, seen):
     source = write_stories(tmp_path / "notes" / "a.txt", 40_000)
     process = start(source, out)

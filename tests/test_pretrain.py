@@ -26,6 +26,7 @@ from bimo.prepare import PrepareConfig, prepare
 from bimo.run import run as run_all
 from bimo.run import run_from_mapping, train_settings
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
+from bimo.stages import Stages
 from bimo.train import loop, objectives, pretrain
 from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
 from bimo.train.metrics import read_metrics
@@ -174,6 +175,24 @@ def test_any_language_model_is_gone_on_with(data, tmp_path):
     ]
     assert found[0] == found[1]
     assert found[0].model == lstm
+
+
+def test_a_run_file_does_not_train_on_half_prepared_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    Stages(tmp_path / "data").begin()
+    with pytest.raises(UserError, match="not completely"):
+        train_settings(
+            tmp_path / "data",
+            tmp_path / "model",
+            minutes=1,
+            family="decoder",
+            preset="",
+            start="",
+            seed=0,
+            device="cpu",
+            config=tmp_path / "run.toml",
+            changes=[],
+        )
 
 
 def test_a_model_that_goes_on_need_not_leave_its_loss_behind(whole, data, tmp_path, monkeypatch):

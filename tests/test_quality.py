@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -75,6 +76,20 @@ def test_the_best_of_each_language_are_kept(tmp_path: Path, workers: int):
     assert facts["rejected"]["unlike"] == 20
     kept = [row for part in ("train", "validation") for row in read_stored(tmp_path / "out" / "documents", part)]
     assert Counter(row.language for row in kept) == {"zh": 40, "en": 40}
+
+
+def test_a_repeated_paragraph_stays_where_its_first_text_does_not(tmp_path: Path):
+    header = "This letter comes from the archive of the old school near the green river."
+    texts = [stories(1, seed=seed) for seed in range(20)]
+    texts[0] = "".join(random.Random(0).sample(texts[0], len(texts[0]))).replace("\n", " ")
+    rows = (json.dumps({"text": f"{header}\n{text}"}) for text in texts)
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    (tmp_path / "good.txt").write_text(stories(300, seed=99))
+    options = TextOptions(reference=(str(tmp_path / "good.txt"),), keep_best=0.95)
+    collect_documents([tmp_path / "in.jsonl"], tmp_path / "out", options)
+    assert [row.line for row in read_rejected(tmp_path / "out" / "rejected") if row.reason == "unlike"] == [1]
+    kept = [row for part in ("train", "validation") for row in read_stored(tmp_path / "out" / "documents", part)]
+    assert [row.line for row in kept if header in row.text] == [2]
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,10 @@ def test_a_place_that_is_not_there_is_named(tmp_path):
         run_facts(tmp_path)
 
 
-def test_a_manifest_of_something_else_is_not_a_run(tmp_path):
+@pytest.mark.parametrize("manifest", ['{"name": "a web page"}', "{", "5", '["created"]'])
+def test_a_manifest_of_something_else_is_not_a_run(tmp_path, manifest):
     (tmp_path / "site" / "bimo").mkdir(parents=True)
-    (tmp_path / "site" / "bimo" / "manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "site" / "bimo" / "manifest.json").write_text(manifest)
     make_run(tmp_path / "m", training=training(1.9))
     assert [Path(run["model"]).name for run in list_runs([tmp_path])] == ["m"]
 

@@ -54,6 +54,26 @@ def test_recording_a_stage_again_replaces_it_and_leaves_the_others(folder):
     assert again.facts("write", "w") == {"n": 1}
 
 
+def test_what_is_done_anew_for_another_key_and_what_followed_from_it_is_not_done_meanwhile(folder):
+    Stages(folder).record("write", "w", {"n": 1}, [])
+    with Stages(folder).anew("read", "k"):  # the same again, since a file was damaged
+        assert Stages(folder).known("write") == {"n": 1}
+    with Stages(folder).anew("write", "w2"):
+        assert Stages(folder).known("read") == {"files": 3}
+        with pytest.raises(UserError, match="not completely"):
+            Stages(folder).key("write")
+
+
+def test_what_was_refused_leaves_all_stages_done(folder):
+    def refuse() -> None:
+        with Stages(folder).anew("read", "k2"):
+            raise UserError("no")
+
+    with pytest.raises(UserError):
+        refuse()
+    assert Stages(folder).facts("read", "k") == {"files": 3}
+
+
 def test_a_folder_may_be_moved(folder, tmp_path_factory):
     moved = tmp_path_factory.mktemp("elsewhere") / "data"
     folder.rename(moved)

@@ -122,6 +122,7 @@ def test_joined_sentences_are_the_text(text):
 
 def test_lines_of_words():
     assert list(segment_lines(["我们学习。真的 \n", "\n"])) == [["我们", "学习", "。", "真的"], []]
+    assert list(segment_lines(["我们\udcc4\udce3\udcba\n"])) == [["我们", "\udcc4\udce3\udcba"]]
     assert list(segment_lines(["我们学习。真的\n"], sentences=True)) == [["我们", "学习", "。"], ["真的"]]
 
 

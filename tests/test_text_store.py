@@ -72,14 +72,6 @@ def test_shards_follow_the_number_of_rows(tmp_path):
     assert list(read_stored(tmp_path, "train")) == documents(10)
 
 
-def test_a_shorter_run_leaves_no_old_shards(tmp_path):
-    for count in (10, 3):
-        with DocumentWriter(tmp_path, "train", rows_per_file=4) as writer:
-            for document in documents(count):
-                writer.write(document)
-    assert list(read_stored(tmp_path, "train")) == documents(3)
-
-
 def test_row_groups_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("bimo.text.store._GROUP_CHARACTERS", 1000)
     with DocumentWriter(tmp_path, "train") as writer:

@@ -333,6 +333,10 @@ def test_train_words_never_overwrites_what_is_not_vectors(tmp_path: Path):
     for _ in range(2):
         train_words([tmp_path / "text"], out=tmp_path / "out", settings=VectorSettings(width=4))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out", "text"]
+    (tmp_path / "out" / "map.svg").write_text("drawn by hand")
+    with pytest.raises(UserError, match="something else"):
+        train_words([tmp_path / "text"], out=tmp_path / "out", settings=VectorSettings(width=4))
+    assert (tmp_path / "out" / "map.svg").read_text() == "drawn by hand"
     with pytest.raises(UserError, match="No two words occur at least 5000 times"):
         train_words([tmp_path / "text"], out=tmp_path / "new", settings=VectorSettings(least_count=5000))
 

@@ -62,6 +62,17 @@ def test_it_counts_what_is_cut(texts):
     assert all(facts.evenness >= 0 and 0 < facts.documents <= 1 for facts in counts.most_common(1000))
 
 
+def test_words_of_a_list_count_whatever_they_begin_with():
+    assert list(iter_words("We use .NET, and C++.", WordList([".NET", "C++"]))) == ["We", "use", ".NET", "and", "C++"]
+
+
+def test_a_manifest_of_something_else_is_no_prepared_data(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text('{"text": "tea and milk"}')
+    (tmp_path / "site" / "a.txt").write_text("tea and milk")
+    assert count_words([tmp_path / "site"])["words"] == 6
+
+
 def test_in_a_single_document_every_word_is_as_even_as_the_text():
     counts = WordCounts()
     counts.add("a习a们a们习a习a习a们a们习a习a a们们a")

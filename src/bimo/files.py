@@ -39,6 +39,8 @@ MOST_JSON_VALUES = 1 << 22
 FOREIGN_CODE = ("auto_map", "custom_pipelines")
 """Entries of settings that ask for a program which came with the model."""
 
+_WINDOWS = os.name == "nt"
+
 
 def digest_file(path: Path) -> str:
     """SHA-256 of the bytes of a file, in hex."""
@@ -48,7 +50,8 @@ def digest_file(path: Path) -> str:
 
 def digest_json(value: Any) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 @contextmanager
@@ -100,7 +103,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if _WINDOWS and path.is_dir():
+        return  # no folder can be opened there
+    handle = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -110,7 +115,9 @@ def _sync(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON value, readable by people, all or nothing."""
     with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        # A half character, as in paths of other encodings, becomes its escape, which is JSON as well.
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:

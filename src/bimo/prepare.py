@@ -20,9 +20,10 @@ from bimo.stages import Stages
 from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
 from bimo.text.controls import CONTROLS_FILE, Controls, read_controls
+from bimo.text.inventory import estimate_bytes, file_digests, source_digest
 from bimo.text.options import TextOptions
 from bimo.text.personal import describe_kind, excerpt, redaction_key
-from bimo.text.sources import SourceFile, estimate_bytes, file_digests, find_sources, source_digest
+from bimo.text.sources import SourceFile, find_sources
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenWriter
 from bimo.tokens.tokenizer import (
@@ -37,7 +38,7 @@ from bimo.tokens.tokenizer import (
 
 __all__ = ["PrepareConfig", "prepare"]
 
-VERSION = 4
+VERSION = 5
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENIZER_CHARACTERS = 20_000_000
@@ -83,6 +84,9 @@ def prepare(
     Raises UserError when nothing readable is found, or, with settings.text.strict, at the first bad file or row.
     """
     settings = settings or PrepareConfig()
+    if settings.vocabulary < 0:
+        sentence = "--{option} must be at least {least}, but is {value}."
+        raise UserError(sentence, code=USAGE, option="vocabulary", least=0, value=settings.vocabulary)
     out = Path(out)
     if out.exists() and not _is_ours_or_empty(out):
         raise UserError(
@@ -94,12 +98,11 @@ def prepare(
     brought = load_tokenizer(Path(settings.tokenizer)) if settings.tokenizer else None
     paths = [Path(source) for source in sources]
     files = find_sources(paths, out=out, cannot_open=lambda name, error: None)
-    require_room(out, 3 * estimate_bytes(files))
     with locked(out):
         stages = Stages(out)
         stages.begin()
         digests = file_digests(files)
-        documents = _documents(paths, source_digest(digests), out, settings, cleaners, stages, console)
+        documents = _documents(paths, files, digests, out, settings, cleaners, stages, console)
         tokenizer = _tokenizer(out, documents, settings, brought, stages, console)
         tokens = _tokens(out, stages, console)
         _data_sheet(out, files, digests, licence, settings, stages)
@@ -113,7 +116,8 @@ def _is_ours_or_empty(out: Path) -> bool:
 
 def _documents(
     paths: list[Path],
-    digest: str,
+    files: list[SourceFile],
+    digests: dict[str, str],
     out: Path,
     settings: PrepareConfig,
     executor: Executor | None,
@@ -121,25 +125,26 @@ def _documents(
     console: Console,
 ) -> dict[str, Any]:
     """Read, clean and split, unless that was done for the same content and options."""
-    inputs = {"version": VERSION, "sources": digest, "text": asdict(settings.text)}
+    inputs = {"version": VERSION, "sources": source_digest(files, digests), "text": asdict(settings.text)}
     if settings.text.reference:
-        reference = find_sources([Path(path) for path in settings.text.reference])
-        inputs["reference"] = source_digest(file_digests(reference))
+        reference = find_sources(list(map(Path, settings.text.reference)), cannot_open=lambda name, error: None)
+        inputs["reference"] = source_digest(reference, file_digests(reference))
     secret = redaction_key(settings.text.redact)
     key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)
     if facts is None:
-        with console.progress("Read", 1.0) as update:
+        require_room(out, 3 * estimate_bytes(files))
+        with stages.anew("documents", key), console.progress("Read", 1.0) as update:
             facts = collect_documents(paths, out, settings.text, key=key, executor=executor, progress=update)
         (out / CONTROLS_FILE).unlink(missing_ok=True)
         if settings.text.controls:
             controls = Controls.of_documents(read_stored(out / "documents", "train"), settings.text.controls)
             controls.write(out)
             facts["controls"] = {name: len(values) for name, values in controls.values.items()}
-        files = sorted(
+        written = sorted(
             [*out.glob(CONTROLS_FILE), *(out / "documents").glob("*.parquet"), *(out / "rejected").glob("*.parquet")]
         )
-        stages.record("documents", key, facts, files)
+        stages.record("documents", key, facts, written)
     _say_documents(facts, out, console)
     return facts
 
@@ -203,8 +208,9 @@ def _tokenizer(
     if facts is None:
         every = max(1, math.ceil(documents["train"]["characters"] / TOKENIZER_CHARACTERS))
         texts = _texts(out, "train", every=every)
-        tokenizer = brought or train_tokenizer(texts, vocabulary=vocabulary)
-        tokenizer.save(out)
+        with stages.anew("tokenizer", key):
+            tokenizer = brought or train_tokenizer(texts, vocabulary=vocabulary)
+            tokenizer.save(out)
         facts = {**_tokenizer_facts(tokenizer, out), "source": settings.tokenizer or "trained"}
         stages.record("tokenizer", key, facts, [out / "tokenizer.json", out / "tokenizer_config.json"])
     per_token = ", ".join(
@@ -254,7 +260,7 @@ def _tokens(out: Path, stages: Stages, console: Console) -> dict[str, Any]:
     facts = stages.facts("tokens", key)
     if facts is None:
         tokenizer = load_tokenizer(out)
-        with replacing_folder(out / "tokens") as part:
+        with stages.anew("tokens", key), replacing_folder(out / "tokens") as part:
             facts = {split: _pack(tokenizer, out, part, split) for split in ("train", "validation")}
         stages.record("tokens", key, facts, sorted((out / "tokens").glob("*.bin")))
     text = t(

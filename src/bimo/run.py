@@ -20,7 +20,9 @@ from bimo.prepare import PrepareConfig, prepare
 from bimo.report.judgement import copied_share
 from bimo.report.planned import plan_summary, text_reasons
 from bimo.runtime import USAGE, UserError, t
-from bimo.text.sources import file_digests, find_sources, source_digest
+from bimo.stages import Stages
+from bimo.text.inventory import file_digests, source_digest
+from bimo.text.sources import find_sources
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.objectives import tokenizer_of
@@ -74,7 +76,7 @@ def run(
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
-        claim(home, digest_json({"sources": source_digest(file_digests(files)), **choices}))
+        claim(home, digest_json({"sources": source_digest(files, file_digests(files)), **choices}))
         data = home / "data"
         prepare(sources, out=data, settings=settings, console=console)
         chosen = stored_plan(
@@ -190,6 +192,7 @@ def train_settings(
 ) -> RunConfig:
     """Settings from a run file or else from a plan kept in `out`, with `changes` such as `train.batch=8` on top."""
     if config is not None:
+        Stages(data).key("tokens")  # without a plan nothing else asks whether the data is complete
         settings = read_toml(config)
         if isinstance(model := settings.setdefault("model", {}), dict):
             model.setdefault("vocabulary", tokenizer_of(data, str(model.get("family", "decoder"))).vocabulary)

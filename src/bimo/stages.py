@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bimo
 from bimo.files import read_json, write_json
-from bimo.runtime import USAGE, UserError
+from bimo.runtime import INTERRUPTED, USAGE, UserError
 
-__all__ = ["Stages"]
+__all__ = ["Stages", "is_prepared"]
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether it is data that was prepared, or begun to be: of other things there are manifests, too."""
+    try:
+        _read(folder / "manifest.json")
+    except (OSError, UserError):
+        return False
+    return True
 
 
 class Stages:
@@ -36,9 +47,29 @@ class Stages:
         sizes = {name: _size(self.folder / name) for name in record["outputs"]}
         return record["facts"] if sizes == record["outputs"] else None
 
+    @contextmanager
+    def anew(self, stage: str, key: str) -> Iterator[None]:
+        """While a stage is done for another key than before, neither it nor what followed from it counts as done.
+
+        Whoever stops the work half-way then finds no old tokens beside a new tokenizer. What was refused (UserError)
+        has changed nothing, so all counts as it did.
+        """
+        before = self._stages
+        if stage in before and before[stage]["key"] != key:
+            names = [*before]
+            self._stages = {name: before[name] for name in names[: names.index(stage)]}
+            self._write()
+        try:
+            yield
+        except UserError as error:
+            if self._stages is not before and error.code != INTERRUPTED:
+                self._stages = before
+                self._write()
+            raise
+
     def record(self, stage: str, key: str, facts: dict[str, Any], outputs: list[Path]) -> None:
         """Write down that a stage is done, and what it wrote."""
-        sizes = {str(path.relative_to(self.folder)): _size(path) for path in outputs}
+        sizes = {path.relative_to(self.folder).as_posix(): _size(path) for path in outputs}
         self._stages[stage] = {"key": key, "facts": facts, "outputs": sizes}
         self._write()
 

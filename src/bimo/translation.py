@@ -158,8 +158,9 @@ def prepare_pairs(
     key = digest_json({"version": VERSION, "file": digest_file(pairs), **choices})
     facts = stages.facts("tokens", key)
     if facts is None:
-        found = read_pairs(pairs, **columns, chinese=chinese)
-        facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names if both else ())}
+        with stages.anew("tokens", key):
+            found = read_pairs(pairs, **columns, chinese=chinese)
+            facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names if both else ())}
         files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json", out / WORDS]
         stages.record("tokens", key, facts, sorted(files))
     _say_pairs(facts, console)

@@ -306,6 +306,13 @@ def test_words_are_cut_line_by_line_from_anywhere(tmp_path):
     assert [json.loads(line) for line in lines[:2]] == [["去", "卡拉OK", "唱歌", "。"], ["好", "！"]]
     piped = ends_well(bimo("words", "segment", "text.txt", "--separator", "/", cwd=tmp_path)).out
     assert piped.startswith("去/卡拉/OK/唱歌/。/好/！\n\n")
+    for encoding in ("gb18030", "utf-8-sig", "utf-16"):
+        (tmp_path / "text.txt").write_text("我们学习语言。\n" * 9, encoding=encoding)
+        assert ends_well(bimo("words", "segment", "text.txt", cwd=tmp_path)).out == "我们 学习 语言 。\n" * 9
+    (tmp_path / "picture.png").write_bytes(bytes(range(256)) * 9)
+    refused = bimo("words", "segment", "picture.png", cwd=tmp_path)
+    assert refused.code == 3
+    assert "picture.png is not a text file" in refused.err
     missing = bimo("words", "segment", "nowhere.txt", cwd=tmp_path)
     assert missing.code == 1
     assert "nowhere.txt cannot be used" in missing.err

@@ -174,12 +174,13 @@ def plan(
     from bimo.plan import plan as make_plan
     from bimo.prepare import prepare as prepare_data
     from bimo.report.planned import plan_lines
+    from bimo.stages import is_prepared
 
     console = Console(quiet=quiet)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed)
     with tempfile.TemporaryDirectory() as temporary:
         data = source
-        if not (source / "manifest.json").exists():
+        if not is_prepared(source):
             data = Path(temporary) / "data"
             prepare_data([source], out=data, console=console)
         chosen = make_plan(

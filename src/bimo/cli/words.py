@@ -37,6 +37,7 @@ def segment(
     sentences: Annotated[bool, typer.Option("--sentences", help=t("A line for each sentence."))] = False,
     json: Annotated[bool, typer.Option("--json", help=t("Print each line as a JSON list of words."))] = False,
 ) -> None:
+    from bimo.text.encodings import SAMPLE_BYTES, open_text
     from bimo.text.segment import WordList, segment_lines
 
     kept = WordList.read(word_list) if word_list else None
@@ -44,7 +45,8 @@ def segment(
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         inputs: list[Path] | list[int] = files or [sys.stdin.fileno()]
         for file in inputs:
-            with open(file, encoding="utf-8", errors="surrogateescape", newline="", closefd=bool(files)) as lines:
+            with open(file, "rb", buffering=SAMPLE_BYTES, closefd=bool(files)) as raw:
+                lines = open_text(raw, file if files else "stdin")
                 for found in segment_lines(lines, words=kept, sentences=sentences):
                     out.write(_one_line(found, separator, as_json=json))
 

@@ -16,8 +16,9 @@ from bimo.tasks.classify.classifier import Classifier, open_classifier
 from bimo.tasks.classify.measures import accuracies, chosen_labels, macro_f1s, measure, truth_matrix
 from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
 from bimo.tasks.folder import learned_from
+from bimo.text.inventory import file_digests
 from bimo.text.labelled import Labelled, read_labelled
-from bimo.text.sources import file_digests, find_sources
+from bimo.text.sources import find_sources
 
 __all__ = ["classified_lines", "evaluate_classifier"]
 

@@ -17,7 +17,7 @@ from bimo.generate.blanks import Blank, blanks_in
 from bimo.generate.sample import require_numbers
 from bimo.models.encoder import Encoder
 from bimo.runtime import USAGE, UserError, t
-from bimo.stages import Stages
+from bimo.stages import Stages, is_prepared
 from bimo.tokens.masking import Masking
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -39,7 +39,7 @@ WINDOW = 64
 
 def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> dict[str, Any]:
     """Measure an encoder on the held-out part of prepared data, once, see `measure_once`. Returns facts as JSON."""
-    if not (data / "manifest.json").exists():
+    if not is_prepared(data):
         raise UserError(
             "An encoder is evaluated on prepared data, which {source} is not. Make it with: bimo prepare SOURCE --out "
             "DATA.",

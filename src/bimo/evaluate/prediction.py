@@ -15,15 +15,11 @@ from bimo.generate.sample import require_numbers
 from bimo.intervals import Statistic, bootstrap, paired_bootstrap
 from bimo.models.scoring import Score
 from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.stages import is_prepared
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 
-__all__ = ["bits_statistic", "compare_models", "comparison_line", "is_prepared", "predict_texts", "texts_to_predict"]
-
-
-def is_prepared(source: Path) -> bool:
-    """Whether it is a folder that `bimo prepare` made."""
-    return (source / "manifest.json").exists()
+__all__ = ["bits_statistic", "compare_models", "comparison_line", "predict_texts", "texts_to_predict"]
 
 
 def texts_to_predict(source: Path, console: Console) -> list[str]:

@@ -15,7 +15,7 @@ from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.dialogue import conversation_lines, preference_lines, talk_in
 from bimo.evaluate.keeping import measure_once
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
-from bimo.evaluate.prediction import compare_models, comparison_line, is_prepared, predict_texts, texts_to_predict
+from bimo.evaluate.prediction import compare_models, comparison_line, predict_texts, texts_to_predict
 from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
 from bimo.evaluate.steering import steering_facts
 from bimo.evaluate.translations import evaluate_translations, translation_lines
@@ -25,7 +25,7 @@ from bimo.generate.sample import Sampling
 from bimo.models.families import PAIRED
 from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
-from bimo.stages import Stages
+from bimo.stages import Stages, is_prepared
 from bimo.tasks.classify.classifier import holds_classifier
 from bimo.tasks.folder import learned_from
 from bimo.text.controls import Controls, read_controls

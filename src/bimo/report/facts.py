@@ -8,7 +8,7 @@ from typing import Any
 
 from bimo.config import read_toml
 from bimo.files import read_json, read_metrics
-from bimo.runtime import language, t
+from bimo.runtime import UserError, language, t
 from bimo.text.controls import CONTROLS_FILE
 
 __all__ = [
@@ -54,8 +54,18 @@ def read_facts(model_folder: Path) -> Facts:
 
 
 def is_run(model_folder: Path) -> bool:
-    """Whether a training of ours made the folder; other things may have a `bimo/manifest.json`, a tuning does."""
-    return "created" in _read(model_folder / "bimo" / "manifest.json")
+    """Whether a training of ours made the folder; other things may have a `bimo/manifest.json`, a tuning does.
+
+    Raises UserError where the manifest is damaged and what stands beside it is ours.
+    """
+    manifest = model_folder / "bimo" / "manifest.json"
+    try:
+        found = read_json(manifest) if manifest.is_file() else None
+    except UserError:
+        if any(manifest.with_name(name).is_file() for name in ("run.toml", "training.json")):
+            raise
+        return False
+    return isinstance(found, dict) and "created" in found
 
 
 def read_data_facts(data_folder: Path) -> Facts:

@@ -2,9 +2,10 @@
 
 from bimo.text.collect import collect_documents
 from bimo.text.documents import Document, Rejected, describe_reason
+from bimo.text.inventory import file_digests, source_digest
 from bimo.text.options import TextOptions
 from bimo.text.segment import WordList, iter_words, mark_words, segment, split_sentences, word_offsets
-from bimo.text.sources import file_digests, find_sources, source_digest
+from bimo.text.sources import find_sources
 from bimo.text.store import DocumentWriter, read_rejected, read_stored
 
 __all__ = [

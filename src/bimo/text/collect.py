@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import Update
+from bimo.files import replacing_folder
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, return_freed_memory, t
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import BATCH_CHARACTERS, Batch, make_batches
@@ -20,6 +21,7 @@ from bimo.text.clean import normalize
 from bimo.text.cluster import Executor, clean_on_executor
 from bimo.text.controls import check_names
 from bimo.text.documents import ALLOWABLE, Document, Piece, Rejected
+from bimo.text.inventory import estimate_bytes
 from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
@@ -28,9 +30,9 @@ from bimo.text.personal import PersonalCounts, excerpt, redaction_key
 from bimo.text.quality import Reference, worst_allowed
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
-from bimo.text.repeats import NEW, SAME, Repeats, find_repeats
+from bimo.text.repeats import NEW, SAME, Repeats, find_repeats, keep_elsewhere
 from bimo.text.sampling import Sample
-from bimo.text.sources import SourceFile, estimate_bytes, find_sources
+from bimo.text.sources import SourceFile, find_sources
 from bimo.text.split import SplitWriter, validation_share
 from bimo.text.store import DocumentWriter, read_stored
 from bimo.text.vocabulary import SAMPLE_CHARACTERS, measure_words
@@ -52,9 +54,13 @@ def _no_progress(done: float, text: str) -> None:
 
 def read_texts(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> Iterator[str]:
     """Whatever text stands in files and folders, as it is, in passages; `unread` gets what cannot be read."""
-    files = find_sources(sources)
+    files = find_sources(sources, cannot_open=lambda name, error: unread(_unopened(name, error)))
     reading = Reading(unread, passage_characters(estimate_bytes(files)), None)
     return (document.text for file in files for document in read_file(file, reading) if document.text.strip())
+
+
+def _unopened(name: str, error: OSError) -> Rejected:
+    return Rejected(name, 0, "unreadable", error.strerror or str(error), "")
 
 
 def collect_documents(
@@ -77,7 +83,8 @@ def collect_documents(
 
     Returns facts for JSON: sizes, encodings, languages, rejections with examples, kinds of characters. `progress`
     gets the share done, from 0 to 1, and what to show beside it. Raises UserError when no document is left, when a
-    source is missing or closed, and with `strict` at the first file or row that cannot be read.
+    source is missing or closed, and with `strict` at the first file or row that cannot be read; what an earlier run
+    wrote then stays as it is.
     """
     options = options or TextOptions()
     if options.validation_share is not None and not 0 < options.validation_share < 1:
@@ -104,7 +111,7 @@ def collect_documents(
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:
-        closed.append(Rejected(name, 0, "unreadable", error.strerror or str(error), ""))
+        closed.append(_unopened(name, error))
         if options.strict:
             raise unread_error(name, 0, closed[-1].reason, closed[-1].detail)
 
@@ -128,24 +135,29 @@ def collect_documents(
         progress(_CLEANED, t("comparing"))
         repeats = find_repeats(batches, count, options.allow)
         unlike = _unlike_reference(batches, count, repeats, options)
+        keep_elsewhere(batches, count, repeats, unlike)
         progress(_COMPARED, t("comparing"))
-        with DocumentWriter(out / "rejected", "rejected", kind=Rejected) as writer:
+        with (
+            replacing_folder(out / "rejected") as aside,
+            replacing_folder(out / "documents") as kept,
+            DocumentWriter(aside, "rejected", kind=Rejected) as writer,
+            SplitWriter(kept, share, options.seed) as split,
+        ):
             rejections, measures, paragraphs = Rejections(writer), Measures(), Counter[str]()
             kept_sample, rejected_sample = Sample(_SAMPLE, options.seed), Sample(_SAMPLE, options.seed)
             for rejected in closed:
                 rejections.add(rejected)
-            with SplitWriter(out / "documents", share, options.seed) as split:
-                for piece in _kept(batches, count, repeats, unlike, paragraphs, progress):
-                    if isinstance(piece, Rejected):
-                        rejections.add(piece)
-                        rejected_sample.add(piece)
-                    else:
-                        kept_sample.add(piece)
-                        measures.add(piece)
-                        split.add(piece)
-                split.finish()
-                if split.kept == 0:
-                    raise rejections.nothing_left(len(files))
+            for piece in _kept(batches, count, repeats, unlike, paragraphs, progress):
+                if isinstance(piece, Rejected):
+                    rejections.add(piece)
+                    rejected_sample.add(piece)
+                else:
+                    kept_sample.add(piece)
+                    measures.add(piece)
+                    split.add(piece)
+            split.finish()
+            if split.kept == 0:
+                raise rejections.nothing_left(len(files))
     every = max(1, math.ceil(split.sizes[False].characters / SAMPLE_CHARACTERS))
     train = itertools.islice(read_stored(out / "documents", "train"), 0, None, every)
     progress(1.0, "")

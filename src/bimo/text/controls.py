@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bimo.files import read_json, write_json
-from bimo.runtime import DATA_REFUSED, USAGE, UserError
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, whole_text
 from bimo.text.documents import Document
 
 __all__ = ["CONTROLS_FILE", "LENGTH", "LENGTHS", "Controls", "check_names", "pack_tags", "read_controls", "tags_of"]
@@ -56,7 +56,7 @@ def tags_of(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
         value = row.get(name)
-        text = " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
+        text = " ".join(whole_text(str(value)).split()) if isinstance(value, str | int | float) else ""
         if text and len(text) <= LONGEST_VALUE:
             found[name] = text
     return found

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 
 __all__ = [
     "LONGEST_LINE",
@@ -18,6 +18,7 @@ __all__ = [
     "decode_blocks",
     "decode_lines",
     "find_encoding",
+    "open_text",
     "read_word_list",
 ]
 
@@ -144,6 +145,18 @@ def decode_blocks(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
     for block in blocks:
         yield decoder.decode(block).replace(_BAD, "\ufffd")
     yield decoder.decode(b"", final=True).replace(_BAD, "\ufffd")
+
+
+def open_text(raw: io.BufferedReader, name: str | Path) -> io.TextIOWrapper:
+    """The text of an open file in whichever encoding it is, its line ends as they are. Raises UserError for no text.
+
+    Bytes that are not valid UTF-8 come through as half characters ("surrogateescape"), so that they can be given back.
+    """
+    encoding = find_encoding(raw.peek(SAMPLE_BYTES)[:SAMPLE_BYTES])
+    if encoding is None:
+        raise UserError("{path} is not a text file.", code=DATA_REFUSED, path=name)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    return io.TextIOWrapper(raw, encoding=_CODECS.get(encoding, encoding), errors=errors, newline="")
 
 
 def read_word_list(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from bimo.text.paragraphs import REPEATED_IN, drop_paragraphs
 from bimo.text.personal import excerpt
 from bimo.text.rejections import place_in
 
-__all__ = ["NEW", "SAME", "Repeats", "find_repeats"]
+__all__ = ["NEW", "SAME", "Repeats", "find_repeats", "keep_elsewhere"]
 
 NEW, SAME, LIKE, NONE = range(4)
 """What a row of a batch is: a text that is kept, one that was there before, a near-duplicate, or no text at all."""
@@ -181,6 +181,17 @@ def _find_paragraphs(batches: CleanedBatches, count: int, found: Repeats) -> Non
         for value, row in zip(hashes[known].tolist(), rows[known].tolist(), strict=True):
             if found.keepers[value] != _place(number, row):
                 found.losing.add(_place(number, row))
+
+
+def keep_elsewhere(batches: CleanedBatches, count: int, found: Repeats, gone: Collection[tuple[int, int]]) -> None:
+    """Give repeated paragraphs whose keeper is among the `gone` texts, (batch, row), to the next text that has them."""
+    places = {_place(number, row) for number, row in gone}
+    orphans = {value for value, place in found.keepers.items() if place in places}
+    for number, rows, hashes in _paragraphs(batches, count, found) if orphans else ():
+        for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
+            if value in orphans and _place(number, row) not in places:
+                found.keepers[value] = _place(number, row)
+                orphans.remove(value)
 
 
 def _paragraphs(batches: CleanedBatches, count: int, found: Repeats) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ from bimo.text.encodings import read_word_list
 
 __all__ = [
     "WordList",
+    "is_word",
     "iter_words",
     "mark_words",
     "segment",
@@ -41,8 +42,10 @@ _NUMBER = (
     rf"(?:[%％‰℃°]|{_LETTER_OR_DIGIT}+)?"
 )
 _WORD = rf"{_LETTER}[\u0300-\u036f]*{_LETTER_OR_DIGIT}*(?:(?:['’\-]|(?<=\d)\.(?=\d)){_LETTER_OR_DIGIT}+)*"
-_OTHERS = rf"\s+|{_URL}|{_ADDRESS}|{_EMOJI}|{_NUMBER}|{_WORD}|(?P<again>[…—.·!！?？~～\-=*_])(?P=again)+|."
-"""Blanks; what is whole although there are marks in it; the same mark again and again; any other character."""
+_AGAIN = r"(?P<again>[…—.·!！?？~～\-=*_])(?P=again)+"
+_OTHERS = rf"\s+|{_URL}|{_ADDRESS}|{_EMOJI}|{_NUMBER}|{_WORD}|{_AGAIN}|[\ud800-\udfff]+|."
+"""Blanks; what is whole although there are marks in it; the same mark again and again; bytes that are no text; any
+other character."""
 
 _TOKEN = re.compile(rf"(?P<han>[{_HAN}]+)|{_OTHERS}", re.DOTALL)
 # A sentence ends with its marks and what closes behind them. In letters blanks must follow, then no small letter; and
@@ -140,7 +143,12 @@ def _cut_runs(
 
 def iter_words(text: str, words: WordList | None = None) -> Iterator[str]:
     """The words and numbers of a text, without punctuation, pictures and blanks."""
-    return (word for word in segment(text, words) if word[0].isalnum())
+    return filter(is_word, segment(text, words))
+
+
+def is_word(piece: str) -> bool:
+    """Whether a piece that `segment` cut is no mark and no blank; .NET from a word list is a word."""
+    return any(map(str.isalnum, piece))
 
 
 def mark_words(text: str, mark: str, *, longest: int = 4) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimo.files import digest_file
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
+from bimo.stages import is_prepared
 
-__all__ = ["PACKED", "SourceFile", "estimate_bytes", "file_digests", "find_sources", "source_digest"]
+__all__ = ["PACKED", "SourceFile", "find_sources"]
 
 PACKED = (".gz", ".zst")
-_TIMES_PACKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +42,24 @@ def find_sources(
     """All files of the files and folders in `sources`, sorted by name, each once.
 
     Names are relative to the folder given, or to the one that holds all sources. Not read, since they are not
-    the user's text: hidden files and folders, `out`, model folders, prepared data. Folders inside a source that
-    may not be opened go to `cannot_open`. Raises UserError for a source that is missing, closed or has no file.
+    the user's text: hidden files and folders, `out`, model folders, prepared data. What may not be opened inside a
+    source goes to `cannot_open`. Raises UserError for a source that is missing, closed or has no file.
     """
-    given = [Path(os.path.abspath(source.expanduser())) for source in sources]
+    # Not Path.expanduser, which raises for names that begin like a user's home: Office's locks, such as ~$a.docx.
+    given = [Path(os.path.abspath(os.path.expanduser(source))) for source in sources]
     _check(given)
-    root = Path(os.path.commonpath(given))
-    root = root if root.is_dir() else root.parent
+    root = _root(given)
     avoid = Path(os.path.abspath(out)) if out is not None else None
     found: dict[Path, SourceFile] = {}
-    for source in given:
+
+    def report(path: Path, error: OSError) -> None:
+        if cannot_open is None:
+            raise error
+        cannot_open(_name(path, root), error)
+
+    for source in sorted(given, key=Path.is_dir):  # files first: what is named beside its folder is named
         chosen = source.is_file()
-        for path in [source] if chosen else _walk(source, avoid, set(), root, cannot_open):
+        for path in [source] if chosen else _walk(source, avoid, set(), report):
             if path not in found:
                 found[path] = SourceFile(path, _name(path, root), path.stat().st_size, chosen)
     if not found:
@@ -67,9 +71,18 @@ def find_sources(
     return sorted(found.values(), key=lambda file: file.name)
 
 
+def _root(given: Sequence[Path]) -> Path:
+    try:
+        root = Path(os.path.commonpath(given))
+    except ValueError:  # they lie on several drives
+        root = given[0]
+    return root if root.is_dir() else root.parent
+
+
 def _name(path: Path, root: Path) -> str:
-    """The name in reports; file names may hold bytes that are no text."""
-    return path.relative_to(root).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """The name in reports; file names may hold bytes that are no text, by which alone they may differ."""
+    name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _check(given: list[Path]) -> None:
@@ -92,13 +105,7 @@ def _check(given: list[Path]) -> None:
             ) from None
 
 
-def _walk(
-    folder: Path,
-    avoid: Path | None,
-    seen: set[Path],
-    root: Path,
-    cannot_open: Callable[[str, OSError], None] | None,
-) -> Iterator[Path]:
+def _walk(folder: Path, avoid: Path | None, seen: set[Path], report: Callable[[Path, OSError], None]) -> Iterator[Path]:
     """Files below `folder`; links are followed, once."""
     real = folder.resolve()
     if folder == avoid or real in seen:
@@ -108,17 +115,20 @@ def _walk(
         with os.scandir(folder) as listing:
             entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        if cannot_open is None:
-            raise
-        cannot_open(_name(folder, root), error)
+        report(folder, error)
         return
     if len(seen) > 1 and _is_ours({entry.name for entry in entries}, folder):
         return
     for entry in entries:
         path = folder / entry.name
-        if entry.is_dir():
-            yield from _walk(path, avoid, seen, root, cannot_open)
-        elif entry.is_file():
+        try:
+            inner, file = entry.is_dir(), entry.is_file()
+        except OSError as error:  # a link to itself, or into a closed folder
+            report(path, error)
+            continue
+        if inner:
+            yield from _walk(path, avoid, seen, report)
+        elif file:
             yield path
 
 
@@ -126,30 +136,4 @@ def _is_ours(names: set[str], folder: Path) -> bool:
     """Whether a folder holds a model, or data that an earlier run prepared."""
     begun = "bimo" in names and any((folder / "bimo" / name).is_file() for name in ("manifest.json", "request.json"))
     model = "config.json" in names and bool(names & {"model.safetensors", "tokenizer.json", "pytorch_model.bin"})
-    prepared = {"documents", "rejected"} <= names
-    return model or prepared or begun
-
-
-def estimate_bytes(files: Sequence[SourceFile]) -> int:
-    """How many bytes of text the files hold, roughly: packed ones count three times."""
-    return sum(file.size * (_TIMES_PACKED if file.packed else 1) for file in files)
-
-
-def file_digests(files: Iterable[SourceFile]) -> dict[str, str]:
-    """SHA-256 of each file by its name; `closed` for one that cannot be read now."""
-    digests = {}
-    for file in files:
-        try:
-            digests[file.name] = digest_file(file.path)
-        except OSError:
-            # Reading sets it aside with the reason; once it opens, the content is another.
-            digests[file.name] = "closed"
-    return digests
-
-
-def source_digest(digests: Mapping[str, str]) -> str:
-    """A digest of the names and contents of `file_digests`: the same folder gives the same one wherever it lies."""
-    digest = hashlib.sha256()
-    for name, content in sorted(digests.items()):
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
+    return model or begun or ("manifest.json" in names and is_prepared(folder))

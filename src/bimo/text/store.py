@@ -33,7 +33,7 @@ def _schema(kind: type) -> Any:
 class DocumentWriter:
     """Writes rows of the dataclass `kind` to `folder/name-00000.parquet` and on; at least one file, maybe empty.
 
-    Earlier files of that name are removed. When the block ends with an error, the file in work is not left behind.
+    When the block ends with an error, the file in work is not left behind.
     """
 
     def __init__(self, folder: Path, name: str, *, kind: type = Document, rows_per_file: int = 1_000_000) -> None:
@@ -44,8 +44,6 @@ class DocumentWriter:
         self._characters = self._files = self._in_file = 0
         self._open: ExitStack | None = None
         self._file: Any = None
-        for old in _shards(folder, name):
-            old.unlink()
 
     def __enter__(self) -> DocumentWriter:
         return self

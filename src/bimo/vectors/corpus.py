@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bimo.text.segment import WordList, segment
+from bimo.text.segment import WordList, is_word, segment
 
 __all__ = ["END", "Corpus", "index_texts"]
 
@@ -73,7 +73,7 @@ def _number_all(
 
         for text in texts:
             for word in segment(text, words):
-                if word[0].isalnum():
+                if is_word(word):
                     if (small := word.lower()) not in without:
                         found.append(numbers.setdefault(small, len(numbers)))
                 elif "\n" in word:

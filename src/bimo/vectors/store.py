@@ -17,6 +17,7 @@ __all__ = ["read_vectors", "vectors_digest", "write_vectors"]
 
 FORMAT = 1
 TENSORS, NAMES, TEXT, MANIFEST = "vectors.safetensors", "vocabulary.json", "vectors.txt", "manifest.json"
+FILES = (TENSORS, NAMES, TEXT, MANIFEST)
 
 
 def write_vectors(vectors: WordVectors, folder: Path, *, facts: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bimo.console import Console
+from bimo.stages import is_prepared
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 
@@ -15,7 +16,7 @@ __all__ = ["texts_of"]
 def texts_of(sources: Sequence[str | Path], console: Console) -> Iterable[str]:
     """Of prepared data all documents; of anything else whatever text stands in it."""
     for source in map(Path, sources):
-        if (source / "manifest.json").exists():
+        if is_prepared(source):
             for part in ("train", "validation"):
                 yield from (document.text for document in read_stored(source / "documents", part))
         else:

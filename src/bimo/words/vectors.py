@@ -16,7 +16,7 @@ from bimo.text.segment import WordList
 from bimo.text.stop_words import stop_words
 from bimo.text.workers import cores
 from bimo.vectors.corpus import index_texts
-from bimo.vectors.store import MANIFEST, write_vectors
+from bimo.vectors.store import FILES, MANIFEST, write_vectors
 from bimo.vectors.training import VectorSettings, train_vectors
 from bimo.words.sources import texts_of
 
@@ -83,7 +83,9 @@ def train_words(
 
 
 def _is_ours(out: Path) -> bool:
+    """Whether a folder holds word vectors and nothing else, for all that is in it will be replaced."""
     try:
-        return read_json(out / MANIFEST).get("kind") == "word vectors"
+        names = {path.name for path in out.iterdir()}
+        return names <= {*FILES} and read_json(out / MANIFEST).get("kind") == "word vectors"
     except (OSError, ValueError, AttributeError):
         return False

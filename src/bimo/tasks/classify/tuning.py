@@ -18,8 +18,9 @@ from bimo.tasks.classify.measures import measure, truth_matrix
 from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
 from bimo.tasks.folder import claimed, write_refused
 from bimo.tasks.tune import Wish
+from bimo.text.inventory import file_digests
 from bimo.text.labelled import Labelled, LabelledFile, read_labelled, split_labelled
-from bimo.text.sources import file_digests, find_sources
+from bimo.text.sources import find_sources
 from bimo.train.pretrain import check_output
 from bimo.weights.huggingface import family_in, save_encoder, shape_in
 from bimo.weights.safetensors_files import weight_digests

@@ -57,6 +57,8 @@ def _bare(piece: str) -> str:
 
 
 _ID = re.compile(rf"{_FREE}[1-8](?:{_GAP}\d){{16}}{_GAP}[\dXx]{_CLOSED}")
+_ID_SHORT = re.compile(rf"{_FREE}[1-8]\d{{7}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{{3}}{_CLOSED}")
+"""As they were given out until 1999."""
 _ID_SPOKEN = re.compile(rf"(?<!{_SPOKEN}){_SPOKEN}{{17}}(?:{_SPOKEN}|[Xx])(?!{_SPOKEN})")
 _ID_CUE = re.compile(r"身份证|身份号码|证件号|identity|\bID\b", re.IGNORECASE)
 
@@ -66,6 +68,9 @@ def find_id_numbers(text: str) -> Spans:
     for found in _ID.finditer(text):
         number = _bare(found[0])
         if is_id_number(number) or (_ID_CUE.search(_before(text, found.start())) and number[6:8] in ("19", "20")):
+            yield found.span()
+    for found in _ID_SHORT.finditer(text):
+        if _ID_CUE.search(_before(text, found.start())):
             yield found.span()
     for found in _ID_SPOKEN.finditer(text):
         if is_id_number(found[0].translate(_NUMERALS)):
@@ -84,11 +89,17 @@ def find_credit_codes(text: str) -> Spans:
 
 _CARD = re.compile(rf"{_FREE}[2-9]\d{{2}}(?:{_GAP}\d){{9,16}}{_CLOSED}")
 _CARD_CUE = re.compile(r"卡|账号|帐号|户|转账|汇款|支付|\bcard|visa|mastercard|amex|credit|debit|pay", re.IGNORECASE)
-_NO_CARD = re.compile(
-    r"订单|单号|流水|编号|序列|条码|条形码|批次|专利|ISBN|EAN|GTIN|UPC|IMEI|order|invoice|tracking|serial|barcode|batch"
-    r"|timestamp|unix",
-    re.IGNORECASE,
-)
+_THINGS = "订单|单号|流水|编号|序列|条码|条形码|批次|专利"
+_THINGS_IN_ENGLISH = "ISBN|EAN|GTIN|UPC|IMEI|order|invoice|tracking|serial|barcode|batch|timestamp|unix"
+
+
+def _announced(chinese: str, english: str) -> re.Pattern[str]:
+    """One of these words in the same clause as what follows; the Latin ones whole, since Jean is no EAN."""
+    latin = rf"(?<![A-Za-z])(?:{english})s?(?-i:(?![a-z]))"
+    return re.compile(rf"(?:{chinese}|{latin})[^,;。!?\n]*$", re.IGNORECASE)
+
+
+_NO_CARD = _announced(_THINGS, _THINGS_IN_ENGLISH)
 
 
 def find_bank_cards(text: str) -> Spans:
@@ -103,12 +114,13 @@ def find_bank_cards(text: str) -> Spans:
 
 
 _MOBILE = re.compile(
-    rf"(?<![0-9A-Za-z.])(?:(?:\+|00)86{_GAP}|\(?(?:\+|00)?86\){_GAP})?1{_GAP}[3-9](?:{_GAP}\d){{9}}(?![0-9A-Za-z])"
+    rf"(?:(?<![0-9A-Za-z.])|(?<=[Tt]el)|(?<=TEL)|(?<=hone)|(?<=obile))"
+    rf"(?:(?:\+|00)86{_GAP}|\(?(?:\+|00)?86\){_GAP})?1{_GAP}[3-9](?:[ .()\-]{{0,2}}\d){{9}}(?![0-9A-Za-z])"
 )
 _MOBILE_GROUPS = ((3, 4, 4), (3, 8), (7, 4), (3, 3, 5), (4, 4, 3), (1,) * 11)
 _MOBILE_SPOKEN = re.compile(rf"(?<!{_SPOKEN})[一幺][三四五六七八九]{_SPOKEN}{{9}}(?!{_SPOKEN})")
 _LANDLINE = re.compile(
-    r"(?<![0-9A-Za-z.-])(?:(?:\+|00)86[ -]?)?\(?0(?:10|2\d|[3-9]\d{2})(\)[ -]?|[ -]{1,2}|)[2-8]\d{6,7}"
+    r"(?<![0-9A-Za-z.-])(?:(?:\+|00)86[ -]?)?\(?0(?:10|2\d|[3-9]\d{2})(\)[ -]?|[ -]{1,2}|)[2-8]\d{2,3}[ -]?\d{4}"
     r"(?:(?:-|转| ext\.? ?)\d{1,5})?(?![0-9A-Za-z])"
 )
 _AMERICAN = re.compile(
@@ -117,7 +129,12 @@ _AMERICAN = re.compile(
     r"(?: ?(?:x|ext\.?) ?\d{1,5})?(?![0-9A-Za-z]|[.-]\d)"
 )
 _INTERNATIONAL = re.compile(r"(?<![0-9A-Za-z])\+[1-9]\d{0,2}(?:[ .()-]{0,2}\d){7,12}(?![0-9A-Za-z])")
-_PLAIN = re.compile(r"(?<![0-9A-Za-z.-])[2-9]\d{9}(?![0-9A-Za-z])")
+_PLAIN = re.compile(r"(?<![0-9A-Za-z.-])(?:[2-9]\d{9}|861[3-9]\d{9})(?![0-9A-Za-z])")
+_LOCAL = re.compile(
+    r"(?:电话|座机|固话|传真|tel|phone|fax)(?:号码?)?(?:是|为)?[ :.]{0,3}"
+    r"(?P<number>[2-8]\d{2,3}[ -]?\d{4}(?:(?:-|转| ext\.? ?)\d{1,5})?)(?![0-9A-Za-z]|[.,-]\d)",
+    re.IGNORECASE,
+)
 _ANY_SHAPE = re.compile(
     r"(?<![0-9A-Za-z.,$-])(?:\+|00)?\(?\d{2,5}\)?(?:[ ./-]{1,2}\d{2,5}){1,4}(?: ?x\d{1,5})?(?![0-9A-Za-z]|[.,]\d)"
 )
@@ -128,7 +145,7 @@ _CALL_NOW = re.compile(
 _CALL = re.compile(
     r"电话|座机|固话|固定|手机|致电|拨打|联系|打|传真|号码|phone|call|tel|fax|mobile|cell|ring|number", re.IGNORECASE
 )
-_NO_CALL = re.compile(_NO_CARD.pattern + r"|型号|版本|doi|part", re.IGNORECASE)
+_NO_CALL = _announced(f"{_THINGS}|型号|版本", f"{_THINGS_IN_ENGLISH}|doi|part")
 _FREE_OF_CHARGE = ("400", "800", "888", "877", "866", "855", "844", "833")
 
 
@@ -137,7 +154,7 @@ def find_phones(text: str) -> Spans:
     for found in _MOBILE.finditer(text):
         before = _before(text, found.start())
         groups = tuple(len(group) for group in re.findall(r"\d+", re.sub(r"^\W*(?:00)?86\D", "", found[0])))
-        if max(groups) < 11 and groups not in _MOBILE_GROUPS:
+        if max(groups) < 11 and groups not in _MOBILE_GROUPS and not (len(groups) == 2 and _CALL_NOW.search(before)):
             continue  # a version, or a row of numbers
         if _CALL.search(before) or not _NO_CALL.search(before):
             yield found.span()
@@ -158,6 +175,8 @@ def find_phones(text: str) -> Spans:
     for found in _PLAIN.finditer(text):
         if _CALL.search(_before(text, found.start(), 12)) and not _NO_CALL.search(_before(text, found.start())):
             yield found.span()
+    for found in _LOCAL.finditer(text):
+        yield found.span("number")
 
 
 _SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}[ -]?(?!00)\d{2}[ -]?(?!0000)\d{4}(?![0-9A-Za-z-])")
@@ -172,16 +191,18 @@ def find_ssns(text: str) -> Spans:
             yield found.span()
 
 
-_IBAN = re.compile(rf"{_FREE}[A-Za-z]{{2}}\d{{2}}(?=[ -]?[0-9A-Za-z]{{4}})")
+_IBAN = re.compile(rf"{_FREE}[A-Za-z]{{2}} ?\d{{2}}(?=[ -]{{0,2}}[0-9A-Za-z]{{4}})")
+_SEPARATED = re.compile("(?:[ -]{1,2}(?=[0-9A-Za-z]))?")
 
 
 def find_ibans(text: str) -> Spans:
     """ISO 13616, in one or in groups."""
     for found in _IBAN.finditer(text):
-        number, place = found[0], found.end()
+        number, place = _bare(found[0]), found.end()
+        if " " in found[0] and "iban" not in _before(text, found.start()).lower():
+            continue  # at 20 minutes past ...
         while place < len(text) and len(number) < 34:
-            if text[place] in " -" and text[place + 1 : place + 2].isascii() and text[place + 1 : place + 2].isalnum():
-                place += 1
+            place = _SEPARATED.match(text, place).end()
             if not (text[place].isascii() and text[place].isalnum()):
                 break
             number += text[place]
@@ -193,9 +214,11 @@ def find_ibans(text: str) -> Spans:
 
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_QUAD = rf"{_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}"
 _IPV4 = re.compile(
-    rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/){_OCTET}(?:(?:\.|\[\.\]){_OCTET}){{3}}(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
+    rf"(?<![0-9A-Za-z._-])(?<![A-Za-z]/)(?P<first>{_QUAD})(?:-(?P<last>{_QUAD}))?(?![0-9A-Za-z]|[.-]\d|\.[a-z])"
 )
+_NETWORK = re.compile(r"/(?:[12]?\d|3[01])(?!\d)")
 _IPV6 = re.compile(
     r"(?:(?<![0-9A-Za-z:.])|(?<=IP:)|(?<=ip:)|(?<=ess:)|(?<=址:))(?=[0-9A-Fa-f]|::)"
     r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])"
@@ -212,9 +235,12 @@ def find_ips(text: str) -> Spans:
     """Addresses of both versions; not version numbers, and not those that every machine has."""
     for found in _IPV4.finditer(text):
         versioned = _VERSION.search(_before(text, found.start())) or _VERSION_AFTER.match(text, found.end())
-        network = text[found.end() : found.end() + 1] == "/" or found[0].startswith("255.255.")
-        if not versioned and not network and found[0] not in _NOBODY:
-            yield found.span()
+        network = _NETWORK.match(text, found.end()) and not text.endswith("://", 0, found.start())
+        if versioned or network:
+            continue
+        for part in ("first", "last"):
+            if found[part] and not found[part].startswith("255.255.") and found[part] not in _NOBODY:
+                yield found.span(part)
     for found in _IPV6.finditer(text):
         try:
             ipaddress.IPv6Address(found[0])
@@ -238,9 +264,11 @@ def find_macs(text: str) -> Spans:
             yield found.span()
 
 
+_LETTER = "A-Za-z0-9\u00c0-\u024f"
 _EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+'-]{0,63}(?: ?@ ?| ?[\[(]at[\])] ?)"
-    r"(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9])"
+    rf"(?:(?<![{_LETTER}])[{_LETTER}][{_LETTER}._%+'-]{{0,63}}|(?<![{_LETTER}._-])[\u4e00-\u9fff]{{2,3}})"
+    rf"(?: ?@ ?| ?[\[(]at[\])] ?)(?:(?:[{_LETTER}-]{{1,63}}|[\u4e00-\u9fff]{{1,63}})\.){{1,5}}"
+    r"(?:[A-Za-z]{2,24}|中国)(?![A-Za-z0-9])"
 )
 
 _EXAMPLE = re.compile(r"(?:@ ?|\.)example\.(?:com|net|org)$", re.IGNORECASE)
@@ -302,7 +330,8 @@ _DATE = re.compile(
     rf"|\d{{1,2}}[-/.]\d{{1,2}}[-/.](?P<y2>(?:1[89]|20)\d\d)"
     rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?P<y3>(?:1[89]|20)\d\d)"
     rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?P<y4>(?:1[89]|20)\d\d)"
-    rf"|(?P<y5>[一二]{_SPOKEN}{{3}})年{_SPOKEN_DAY}月{_SPOKEN_DAY}[日号])(?!\d)",
+    rf"|(?P<y5>[一二]{_SPOKEN}{{3}})年{_SPOKEN_DAY}月{_SPOKEN_DAY}[日号]"
+    r"|(?P<y6>(?:19|20)\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?!\d)",
     re.IGNORECASE,
 )
 _BORN_BEFORE = re.compile(r"出生|生日|生于|\bDOB\b|birth|\bborn\b", re.IGNORECASE)

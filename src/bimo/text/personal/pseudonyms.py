@@ -152,11 +152,13 @@ def _iban(value: str, stream: _Stream) -> str:
 
 
 def _birth_date(value: str, stream: _Stream) -> str:
-    """Another day: numbers of four places are years, others are at most 12, so that they can be months."""
+    """Another day: four places are a year, eight a whole date, others at most 12, so that they can be months."""
 
     def other(found: re.Match[str]) -> str:
         if len(found[0]) == 4:
             return str(1950 + stream.below(60))
+        if len(found[0]) == 8:
+            return f"{1950 + stream.below(60)}{1 + stream.below(12):02}{1 + stream.below(28):02}"
         return f"{1 + stream.below(12 if len(found[0]) == 2 else 9):0{len(found[0])}}"
 
     spoken = re.sub(

@@ -28,9 +28,23 @@ _BEGINNINGS = (
     *("sk-", "sk_", "rk_", "AKI", "ASIA", "LTAI", "AIza", "eyJ", "hf_", "npm_", "pypi-", "SG.", "xox"),
     *("gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat", "glpat-"),
 )
-_PEM = re.compile(
-    r"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY(?: BLOCK)?)-----[\sA-Za-z0-9+/=:,.-]*?-----END (?P=kind)-----"
+_KIND = "[A-Z ]*PRIVATE KEY(?: BLOCK)?"
+_PEM = re.compile(rf"-----BEGIN (?P<kind>{_KIND})-----[\sA-Za-z0-9+/=:,.\\-]*?-----END (?P=kind)-----")
+_LINE = "[ \t]*[A-Za-z0-9+/]{1,76}={0,2}[ \t]*"
+_FULL_LINE = (
+    r"[ \t]*(?=[^\n]*[a-z])(?=[^\n]*[A-Z])(?=[^\n]*[0-9+/])"  # a digest has letters of one size
+    r"(?:[A-Za-z0-9+/]{64}|[A-Za-z0-9+/]{70}|[A-Za-z0-9+/]{76})[ \t]*"
 )
+_PEM_ENDS = re.compile(
+    rf"-----BEGIN {_KIND}-----\s*\n(?:[A-Za-z-]+: [^\n]*\n|\n)*(?:{_LINE}$\n?)+"
+    rf"|^(?:{_LINE}\n){{1,100}}-----END {_KIND}-----",
+    re.MULTILINE,
+)
+"""What is left of a private key where its text was cut into passages."""
+_PEM_MIDDLE = re.compile(
+    rf"^[ \t]*(?=[A-Za-z0-9+/]{{64}})(?:{_FULL_LINE}\n){{1,100}}{_FULL_LINE}$(?:\n{_LINE}$)?", re.MULTILINE
+)
+"""RFC 7468 has 64 characters a line, OpenSSH 70, RFC 2045 76."""
 _PASSWORD = re.compile(r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,64}:(?P<secret>[^\s/@]{6,128})@", re.IGNORECASE)
 _ASSIGNED = re.compile(r"[:=]\s?[\"']?(?P<secret>[A-Za-z0-9+/_.-]{16,128}={0,2})")
 _LABEL = re.compile(
@@ -45,8 +59,10 @@ def find_secrets(text: str) -> Iterator[tuple[int, int]]:
         for found in _TOKEN.finditer(text):
             yield found.span()
     if "PRIVATE KEY" in text:
-        for found in _PEM.finditer(text):
+        for found in (*_PEM.finditer(text), *_PEM_ENDS.finditer(text)):
             yield found.span()
+    for found in _PEM_MIDDLE.finditer(text):
+        yield found.span()
     if "://" in text:
         for found in _PASSWORD.finditer(text):
             yield found.span("secret")

@@ -1,4 +1,4 @@
-"""A text as rules read it: full-width forms as ASCII, simplified characters, nothing invisible; with the way back."""
+"""A text as rules read it: full-width forms and all digits as ASCII, simplified Han, nothing invisible; and back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ __all__ = ["Shadow"]
 
 _INVISIBLE = (0xAD, *range(0x200B, 0x2010), *range(0x2060, 0x2065), 0xFEFF)
 _HAN = range(0x3400, 0xA000)
+_DIGITS = range(0x0660, 0x1FBFA)
+"""All that are not ASCII lie here."""
 _POINTS = 0x110000
 
 
@@ -20,6 +22,8 @@ def _forms() -> np.ndarray:
     """[0x110000] uint32: what every code point is read as; 0 is what nobody sees."""
     forms = np.arange(_POINTS, dtype=np.uint32)
     forms[0xFF01:0xFF5F] = np.arange(0x21, 0x7F)
+    for point in filter(str.isdecimal, map(chr, _DIGITS)):
+        forms[ord(point)] = ord("0") + int(point)
     for point in "\u3000\u00a0\u2002\u2003\u2009\u202f":
         forms[ord(point)] = ord(" ")
     for point in "—–‐‑‒−":
