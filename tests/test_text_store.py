@@ -12,6 +12,7 @@ import pytest
 
 from bimo.config import from_mapping, to_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
+from bimo.stages import Stages
 from bimo.text import (
     Document,
     DocumentWriter,
@@ -263,6 +264,7 @@ def test_impossible_shares_are_refused(tmp_path):
 
 def test_out_below_the_source_is_not_read_again(tmp_path):
     folder = folder_of(tmp_path, a__jsonl=rows(20))
+    Stages(folder / "data").begin()
     first = collect_documents([folder], folder / "data")
     assert collect_documents([folder], folder / "data") == first
     assert collect_documents([folder], folder / "other") == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -45,8 +46,8 @@ def segment(
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         inputs: list[Path] | list[int] = files or [sys.stdin.fileno()]
         for file in inputs:
-            with open(file, "rb", buffering=SAMPLE_BYTES, closefd=bool(files)) as raw:
-                lines = open_text(raw, file if files else "stdin")
+            with io.BufferedReader(io.FileIO(file, closefd=bool(files)), SAMPLE_BYTES) as raw:
+                lines = open_text(raw, "stdin" if isinstance(file, int) else file)
                 for found in segment_lines(lines, words=kept, sentences=sentences):
                     out.write(_one_line(found, separator, as_json=json))
 

@@ -147,7 +147,7 @@ def decode_blocks(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
     yield decoder.decode(b"", final=True).replace(_BAD, "\ufffd")
 
 
-def open_text(raw: io.BufferedReader, name: str | Path) -> io.TextIOWrapper:
+def open_text(raw: io.BufferedReader[io.FileIO], name: str | Path) -> io.TextIOWrapper:
     """The text of an open file in whichever encoding it is, its line ends as they are. Raises UserError for no text.
 
     Bytes that are not valid UTF-8 come through as half characters ("surrogateescape"), so that they can be given back.

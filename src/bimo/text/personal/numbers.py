@@ -192,7 +192,7 @@ def find_ssns(text: str) -> Spans:
 
 
 _IBAN = re.compile(rf"{_FREE}[A-Za-z]{{2}} ?\d{{2}}(?=[ -]{{0,2}}[0-9A-Za-z]{{4}})")
-_SEPARATED = re.compile("(?:[ -]{1,2}(?=[0-9A-Za-z]))?")
+_SEPARATED = re.compile("[ -]{1,2}(?=[0-9A-Za-z])")
 
 
 def find_ibans(text: str) -> Spans:
@@ -202,7 +202,8 @@ def find_ibans(text: str) -> Spans:
         if " " in found[0] and "iban" not in _before(text, found.start()).lower():
             continue  # at 20 minutes past ...
         while place < len(text) and len(number) < 34:
-            place = _SEPARATED.match(text, place).end()
+            if separated := _SEPARATED.match(text, place):
+                place = separated.end()
             if not (text[place].isascii() and text[place].isalnum()):
                 break
             number += text[place]
