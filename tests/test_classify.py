@@ -267,13 +267,13 @@ def test_json_lines_come_out_as_json_lines(model, tmp_path):
 
 
 def test_the_matrix_is_drawn_with_every_count():
-    broad, narrow = matrix_chart(["a", "b<c"], [[3, 1], [0, 2]], alternative="4 of 6")
+    broad, narrow = matrix_chart(["a", "b<c"], [[3, 1], [0, 2]], totals=[4, 2], alternative="4 of 6")
     for drawing in map(render, (broad, narrow)):
         assert drawing.count("<rect") == 4
         assert "a → b&lt;c: 1" in drawing
         assert 'fill-opacity="0.750"' in drawing
         assert 'class="cell wrong"' in drawing
-    assert matrix_chart([], [], alternative="") == []
+    assert matrix_chart([], [], totals=[], alternative="") == []
 
 
 def run(*arguments, stdin=None):
