@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from turns import Turns, contestants
 
-from bimo.files import read_json, write_json
+from bimo.files import read_json, read_metrics, write_json
 from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
 
 __all__ = ["GPT2_RATES", "NANOGPT_SETTINGS", "measure_passages"]
@@ -84,8 +84,6 @@ def measure_passages(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def run_ours(turns: Turns, source: Path, work: Path, minutes: float) -> None:
     """A worker: `bimo run`. The task, as for all, is the folder of prepared data, whose split must be the same."""
-    from bimo.train.metrics import read_metrics
-
     for data in turns:
         out = work / "bimo"
         # A process of its own: those that clean text may not be children of a contestant.

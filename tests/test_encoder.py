@@ -23,7 +23,7 @@ from bimo.doctor.lines import model_lines
 from bimo.doctor.model import examine_model
 from bimo.evaluate.masked import evaluate_masked, unigram_measures
 from bimo.evaluate.suite import evaluate, evaluation_lines
-from bimo.files import digest_file, read_json
+from bimo.files import digest_file, read_json, read_metrics
 from bimo.generate.blanks import blanks_in
 from bimo.models.config import load_presets
 from bimo.models.encoder import Encoder, EncoderConfig
@@ -41,7 +41,6 @@ from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train import losses, masked_words, objectives
 from bimo.train.losses import masked_loss
 from bimo.train.masked_words import held_out_windows, masked_measures
-from bimo.train.metrics import read_metrics
 from bimo.train.objectives import tokenizer_of
 from bimo.train.pretrain import train
 from bimo.train.settings import TrainConfig

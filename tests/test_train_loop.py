@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from bimo.files import digest_file
+from bimo.files import digest_file, read_metrics
 from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import INTERRUPTED, UserError, set_language
@@ -23,7 +23,7 @@ from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
 from bimo.train.health import FIRST_LOOK_STEPS, LEAST_PROGRESS, Health
 from bimo.train.loop import Hook, Trainer, momentum_at, rate_at
 from bimo.train.losses import next_token_loss
-from bimo.train.metrics import Metrics, read_metrics
+from bimo.train.metrics import Metrics
 from bimo.train.optim import build_optimizers
 
 SHAPE = ModelConfig(vocabulary=31, layers=2, width=16, heads=2, kv_heads=1, head_width=8, hidden=24, context=8)

@@ -20,7 +20,7 @@ from bimo import machine as machine_file
 from bimo import translation
 from bimo.cli import app
 from bimo.evaluate.suite import evaluate, evaluation_lines
-from bimo.files import digest_file, read_json
+from bimo.files import digest_file, read_json, read_metrics
 from bimo.generate.beam import Beams
 from bimo.generate.translator import load
 from bimo.machine import Machine
@@ -28,7 +28,6 @@ from bimo.runtime import UserError
 from bimo.text.untranslated import untranslated
 from bimo.tokens.pairs import PairTokens
 from bimo.train import objectives
-from bimo.train.metrics import read_metrics
 from bimo.translation import read_split, train_translator
 
 ROWS = stories.pairs()

@@ -20,9 +20,8 @@ from conftest import RUN
 from stories import write_stories
 
 from bimo.config import read_toml
-from bimo.files import digest_file, read_json
+from bimo.files import digest_file, read_json, read_metrics
 from bimo.kernel import best_instructions
-from bimo.train.metrics import read_metrics
 
 VERBS = (
     *("run", "demo", "doctor", "plan", "prepare", "train", "evaluate", "generate", "export", "runs", "words"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from bimo.files import read_metrics, replacing
 
-__all__ = ["Metrics", "read_metrics"]
+__all__ = ["Metrics"]
 
 
 class Metrics:
