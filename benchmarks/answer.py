@@ -15,7 +15,6 @@ import argparse
 import json
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from answer_search import DATA, SETS, questions_of
+from peak import BIMO
 from record import Comparison, conclude
 
 from bimo.machine import measure_machine
@@ -39,8 +39,6 @@ CONTEXT = 512
 
 WINDOW, STRIDE, BATCH, N_BEST, LONGEST = 384, 128, 8, 20, 30
 """Of the peer, as transformers documents question answering; its answers in Chinese may be longer."""
-
-SORTED_BATCHES = 50
 
 
 def split(language: str, folder: Path) -> dict[str, Path]:
@@ -140,6 +138,7 @@ def theirs(start: Path, paths: dict[str, Path], part: str, minutes: float, rate:
     """
     import torch
     from transformers import AutoTokenizer, BertForQuestionAnswering, DataCollatorWithPadding
+    from transformers.trainer_pt_utils import LengthGroupedSampler
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(start)
@@ -171,10 +170,11 @@ def theirs(start: Path, paths: dict[str, Path], part: str, minutes: float, rate:
         last = min((p for p in of_text if offsets[p][1] >= answer.end), default=0) if inside else 0
         rows.append({**_inputs(encoded, row), "start_positions": first, "end_positions": last})
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    order, steps, epochs, begin = random.Random(0), 0, 0.0, time.perf_counter()
+    steps, epochs, begin = 0, 0.0, time.perf_counter()
     model.train()
     while (spent := (time.perf_counter() - begin) / 60) < minutes:
-        for batch in batches_of_like_length([len(row["input_ids"]) for row in rows], order):
+        numbers = list(LengthGroupedSampler(BATCH, lengths=[len(row["input_ids"]) for row in rows]))
+        for batch in (numbers[place : place + BATCH] for place in range(0, len(numbers), BATCH)):
             spent = (time.perf_counter() - begin) / 60
             if spent >= minutes:
                 break
@@ -205,16 +205,6 @@ def theirs(start: Path, paths: dict[str, Path], part: str, minutes: float, rate:
     return {**agreement([text for _, text in best], questions), "steps": steps, "epochs": epochs, "seconds": seconds}
 
 
-def batches_of_like_length(lengths: Sequence[int], order: random.Random) -> list[list[int]]:
-    """Numbers in random batches, sorted by length within every SORTED_BATCHES of them: Trainer's group_by_length."""
-    numbers = order.sample(range(len(lengths)), len(lengths))
-    many = SORTED_BATCHES * BATCH
-    parts = [sorted(numbers[i : i + many], key=lengths.__getitem__) for i in range(0, len(numbers), many)]
-    batches = [part[i : i + BATCH] for part in parts for i in range(0, len(part), BATCH)]
-    order.shuffle(batches)
-    return batches
-
-
 def _inputs(encoded: Any, row: int) -> dict[str, Any]:
     return {name: encoded[name][row] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
@@ -232,8 +222,7 @@ def pretrained(minutes: float, paths: dict[str, Path], folder: Path, preset: str
 
 
 def _bimo(*arguments: str) -> None:
-    entry = [sys.executable, "-c", "from bimo.cli import main; main()"]
-    subprocess.run([*entry, *arguments], check=True)
+    subprocess.run([*BIMO, *arguments], check=True)
 
 
 def extract(chosen: argparse.Namespace) -> None:

@@ -10,21 +10,19 @@ import math
 import pickle
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peak import BIMO
 from turns import Turns, contestants
 
 from bimo.files import read_json, read_metrics, write_json
 from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
 
 __all__ = ["GPT2_RATES", "NANOGPT_SETTINGS", "measure_passages"]
-
-BIMO = (sys.executable, "-c", "from bimo.cli import main; main()")
 
 NANOGPT_SETTINGS = {
     "README": "--block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --dropout=0.0",
@@ -185,7 +183,8 @@ def pack_for_peers(data: Path, folder: Path) -> None:
         documents = tokenizer.encode_batch(texts)
         ids = np.concatenate([[tokenizer.end], *([*document, tokenizer.end] for document in documents)])
         ids.astype(np.uint16).tofile(folder / name)
-    # What nanoGPT's train.py reads there; without it the vocabulary is GPT-2's, however small that of the text is.
+    # Without this file nanoGPT takes GPT-2's vocabulary, however small that of the text is, and it reads no other form.
+    # Nothing of ours reads it.
     padded = math.ceil(tokenizer.vocabulary / NANOGPT_MULTIPLE) * NANOGPT_MULTIPLE
     (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": padded}))
     bytes_ = sum(len(text.encode()) for text in texts)

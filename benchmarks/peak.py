@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 
-__all__ = ["measure_command"]
+__all__ = ["BIMO", "measure_command"]
+
+BIMO = (sys.executable, "-c", "from bimo.cli import main; main()")
+"""The command, of the very environment that measures."""
 
 _EVERY_SECONDS = 0.2
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import math
 import re
 import time
 from collections import Counter
@@ -21,10 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from record import Comparison, conclude
 from turns import Turns, contestants, interleave
 
+from bimo.intervals import share_interval
 from bimo.machine import measure_machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,13 +168,11 @@ def judge(sentences: list[dict[str, Any]], found: list[list[Span]]) -> dict[str,
 
 
 def wilson(hits: int, total: int) -> str:
-    """A share with its interval of 95 % (Wilson 1927)."""
+    """A share with its interval of 95 %."""
     if not total:
         return "-"
-    z, share = 1.96, hits / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return f"{share:.3f} ({max(0, middle - half):.3f}-{min(1, middle + half):.3f})"
+    low, high = share_interval(np.arange(total) < hits)
+    return f"{hits / total:.3f} ({low:.3f}-{high:.3f})"
 
 
 def facts_of(name: str, set_name: str, counts: dict[str, Counter[str]]) -> dict[str, str]:

@@ -15,20 +15,18 @@ text that it has not seen.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peak import measure_command
+from peak import BIMO, measure_command
 from record import Comparison, conclude, text_table
 
 from bimo.files import read_json, write_json
 from bimo.machine import measure_machine
 from bimo.models.scaling import order_gain, terms
 
-ENTRY = (sys.executable, "-c", "from bimo.cli import main; main()")
 MEASURES = {"seconds": "seconds", "memory": "MB", "bits": "bits per byte"}
 
 
@@ -72,7 +70,7 @@ def run(text: Path, minutes: float, work: Path) -> dict[str, Any]:
     kept = work / f"{stem}.json"
     if not kept.exists():
         out = work / stem
-        command = [*ENTRY, "run", str(text), "--out", str(out), "--minutes", f"{minutes:g}", "--quiet"]
+        command = [*BIMO, "run", str(text), "--out", str(out), "--minutes", f"{minutes:g}", "--quiet"]
         _, memory = measure_command(command)
         plan, training, evaluation = (read_json(out / "bimo" / f"{n}.json") for n in ("plan", "training", "evaluation"))
         kneser_ney = evaluation["baselines"]["kneser_ney"]

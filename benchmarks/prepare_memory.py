@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from peak import measure_command
+from peak import BIMO, measure_command
 from pipelines import write_source
 from prepare import TEXT, TRAINING_DOCUMENTS, mixed_documents, read_texts
 from record import Comparison, conclude
@@ -23,7 +22,6 @@ from bimo.machine import measure_machine
 from bimo.tokens.tokenizer import train_tokenizer
 
 TIMES = (1, 2, 4, 8)
-ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
 MACHINES, TERABYTE = 100, 1e12
 
 
@@ -43,7 +41,7 @@ def main() -> None:
         for times in TIMES:
             source = folder / f"source-{times}"
             megabytes = write_source(source, documents[: len(documents) * times // TIMES[-1]])
-            command = [*ENTRY, "prepare", str(source), "--out", str(folder / f"out-{times}"), "--quiet"]
+            command = [*BIMO, "prepare", str(source), "--out", str(folder / f"out-{times}"), "--quiet"]
             seconds, peak = measure_command([*command, "--tokenizer", str(folder)])
             name = f"{times} x, {megabytes:.0f} MB"
             memory[name], rates[name] = [peak], [megabytes / seconds]

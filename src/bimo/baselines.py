@@ -48,10 +48,11 @@ def measure_baselines(data: Path, *, key: str, console: Console = SILENT) -> dic
     train_bytes, valid_bytes = (sum(len(text.encode()) for text in texts) for texts in (train, valid))
     with console.progress("Baselines", 2) as update:
         update(0, t("counting character n-grams"))
-        by_order, after_a_megabyte = (
-            {order: bits / valid_bytes for order, bits in kneser_ney_bits(texts, valid).items()}
-            for texts in (train, spread_bytes(train, MEGABYTE))
-        )
+        by_order = {order: bits / valid_bytes for order, bits in kneser_ney_bits(train, valid).items()}
+        after_a_megabyte = by_order
+        if train_bytes > MEGABYTE:
+            bits_after = kneser_ney_bits(spread_bytes(train, MEGABYTE), valid)
+            after_a_megabyte = {order: bits / valid_bytes for order, bits in bits_after.items()}
         update(1, t("compressing with xz"))
         xz = xz_bits(train, valid) / valid_bytes
     best = min(by_order, key=by_order.__getitem__)
@@ -107,7 +108,10 @@ def sample_evenly(texts: Iterable[str], most_characters: int) -> list[str]:
 
 
 def spread_bytes(texts: list[str], most: int) -> list[str]:
-    """Every n-th text until there are `most` bytes of UTF-8; the last one is cut there."""
+    """Every n-th text until there are `most` bytes of UTF-8, where the last one is cut.
+
+    Not `sample_evenly`, which may keep half as much: counting would end at another figure.
+    """
     step = max(1, sum(len(text.encode()) for text in texts) // most)
     kept: list[str] = []
     for text in texts[::step]:

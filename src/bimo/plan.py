@@ -20,7 +20,7 @@ from bimo.models.encoder import EncoderConfig
 from bimo.models.families import PAIRED, LanguageShape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.report.planned import plan_reasons
-from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, t
+from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, require_least, t
 from bimo.stages import Stages
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.objectives import tokenizer_of, trial_loss
@@ -118,9 +118,7 @@ def check_choices(
     if not LEAST_MINUTES <= minutes < math.inf:
         sentence = "--minutes must be a number from {least} up, but is {minutes}."
         raise UserError(sentence, code=USAGE, least=LEAST_MINUTES, minutes=minutes)
-    if seed < 0:
-        sentence = "--{option} must be at least {least}, but is {value}."
-        raise UserError(sentence, code=USAGE, option="seed", least=0, value=seed)
+    require_least({"seed": (seed, 0)})
     choose_family(family, preset=preset)
     if start and (preset or family != "decoder"):
         raise UserError(

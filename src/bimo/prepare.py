@@ -15,7 +15,7 @@ from bimo.console import SILENT, Console
 from bimo.files import digest_file, digest_json, locked, read_json, replacing_folder, require_room
 from bimo.report.data_report import write_data_report
 from bimo.report.data_sheet import write_data_sheet
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import USAGE, UserError, require_least, t
 from bimo.stages import Stages
 from bimo.text.cluster import Executor
 from bimo.text.collect import collect_documents
@@ -84,9 +84,7 @@ def prepare(
     Raises UserError when nothing readable is found, or, with settings.text.strict, at the first bad file or row.
     """
     settings = settings or PrepareConfig()
-    if settings.vocabulary < 0:
-        sentence = "--{option} must be at least {least}, but is {value}."
-        raise UserError(sentence, code=USAGE, option="vocabulary", least=0, value=settings.vocabulary)
+    require_least({"vocabulary": (settings.vocabulary, 0)})
     out = Path(out)
     if out.exists() and not _is_ours_or_empty(out):
         raise UserError(

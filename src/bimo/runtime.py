@@ -28,6 +28,7 @@ __all__ = [
     "keep_freed_memory",
     "language",
     "pick_device",
+    "require_least",
     "return_freed_memory",
     "seed_everything",
     "set_language",
@@ -92,6 +93,14 @@ class UserError(Exception):
     def __init__(self, template: str, /, *, code: int = FAILED, **values: Any) -> None:
         super().__init__(t(template, **values))
         self.code = code
+
+
+def require_least(options: dict[str, tuple[int, int]]) -> None:
+    """Raises UserError when an option's number is below its least value: {"seed": (seed, 0)}."""
+    for option, (value, least) in options.items():
+        if value < least:
+            sentence = "--{option} must be at least {least}, but is {value}."
+            raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
 
 
 def choose_waiting(*, seconds: float = 0.1) -> None:

@@ -17,7 +17,7 @@ import typer
 
 from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, is_text, t
 
-__all__ = ["app", "asked_lines", "piped_lines", "require_least", "show", "verb"]
+__all__ = ["app", "asked_lines", "piped_lines", "show", "verb"]
 
 app = typer.Typer(
     name="bimo",
@@ -104,14 +104,6 @@ def show(facts: Any, *, as_json: bool, lines: Callable[[], list[str]] = list) ->
     else:
         for line in lines():
             print(line)
-
-
-def require_least(options: dict[str, tuple[int, int]]) -> None:
-    """Raises UserError when an option's number is below its least value: {"seed": (seed, 0)}."""
-    for option, (value, least) in options.items():
-        if value < least:
-            sentence = "--{option} must be at least {least}, but is {value}."
-            raise UserError(sentence, code=USAGE, option=option, least=least, value=value)
 
 
 def piped_lines() -> Iterator[str]:

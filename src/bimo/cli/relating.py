@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import piped_lines, require_least, show, verb
+from bimo.cli.app import piped_lines, show, verb
 from bimo.cli.options import Device, Json, ModelPath, Quiet, Seed
 from bimo.console import Console
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, require_least, t
 
 Lines = Annotated[Path | None, typer.Option("--in", readable=False, help=t("A file of texts, one a line."))]
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import asked_lines, require_least, show, verb
+from bimo.cli.app import asked_lines, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import USAGE, UserError, require_least, t
 
 
 @verb(t("Answer questions from documents, each with the passage that says so, or that it is not in them."))

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import asked_lines, require_least, show, verb
+from bimo.cli.app import asked_lines, show, verb
 from bimo.cli.options import (
     AdapterFolder,
     Device,
@@ -30,7 +30,7 @@ from bimo.cli.options import (
     TopP,
 )
 from bimo.console import Console
-from bimo.runtime import t
+from bimo.runtime import require_least, t
 
 
 @verb(t("Talk with a model: each line of the input is a message, until it ends."))

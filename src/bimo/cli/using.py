@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bimo.cli.app import require_least, show, verb
+from bimo.cli.app import show, verb
 from bimo.cli.options import (
     AdapterFolder,
     Choices,
@@ -28,7 +28,7 @@ from bimo.cli.options import (
     TopP,
 )
 from bimo.console import Console
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import USAGE, UserError, require_least, t
 
 if TYPE_CHECKING:
     from bimo.generate.constraints import Automaton

@@ -14,7 +14,7 @@ import typer
 from bimo.cli.app import app, show, verb
 from bimo.cli.options import Json, Out, Quiet, Seed, Sources, Words
 from bimo.console import Console
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import require_least, t
 
 StopWords = Annotated[
     Path | None, typer.Option("--stop-words", readable=False, help=t("A file of more stop words, one a line."))
@@ -182,9 +182,7 @@ def plot(
 
 
 def _at_least_one(most: int) -> int:
-    if most < 1:
-        sentence = "--{option} must be at least {least}, but is {value}."
-        raise UserError(sentence, code=USAGE, option="most", least=1, value=most)
+    require_least({"most": (most, 1)})
     return most
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bimo.console import Update
 from bimo.kernel import INSTRUCTIONS, VectorsInTraining, best_instructions, load_library
-from bimo.runtime import NO_ROOM, USAGE, UserError
+from bimo.runtime import NO_ROOM, USAGE, UserError, require_least
 from bimo.vectors.corpus import END, Corpus
 from bimo.vectors.parts import Parts, find_parts
 from bimo.vectors.reference import walk
@@ -64,9 +64,7 @@ class VectorSettings:
             ("least_count", 1),
             ("seed", 0),
         ):
-            if (value := getattr(self, name)) < least:
-                sentence = "--{option} must be at least {least}, but is {value}."
-                raise UserError(sentence, code=USAGE, option=name.replace("_", "-"), least=least, value=value)
+            require_least({name.replace("_", "-"): (getattr(self, name), least)})
 
 
 def train_vectors(corpus: Corpus, settings: VectorSettings, *, threads: int, progress: Update) -> WordVectors:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import SILENT, Console, cells, pad
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, UserError, require_least, t
 from bimo.text.counting import WordCounts, WordFacts
 from bimo.text.segment import WordList
 from bimo.text.stop_words import stop_words
@@ -34,9 +34,7 @@ def count_words(
     `without` are stop words on top of the lists, `keep` are no stop words; `every` leaves none out. Facts as JSON.
     Raises UserError when there is no text.
     """
-    if most < 1:
-        sentence = "--{option} must be at least {least}, but is {value}."
-        raise UserError(sentence, code=USAGE, option="most", least=1, value=most)
+    require_least({"most": (most, 1)})
     counts = WordCounts(words)
     for text in texts_of(sources, console):
         counts.add(text)

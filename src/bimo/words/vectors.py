@@ -11,7 +11,7 @@ from typing import Any
 
 from bimo.console import SILENT, Console
 from bimo.files import read_json
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, require_least, t
 from bimo.text.segment import WordList
 from bimo.text.stop_words import stop_words
 from bimo.text.workers import cores
@@ -40,9 +40,7 @@ def train_words(
     Returns facts for JSON. Raises UserError when there are not two words, or `out` holds something else.
     """
     out, settings = Path(out), settings or VectorSettings()
-    if threads < 0:
-        sentence = "--{option} must be at least {least}, but is {value}."
-        raise UserError(sentence, code=USAGE, option="threads", least=0, value=threads)
+    require_least({"threads": (threads, 0)})
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not _is_ours(out):
         raise UserError("{out} holds something else than word vectors. Choose another folder.", code=USAGE, out=out)
     known = frozenset() if every else stop_words(add=without)

@@ -113,6 +113,7 @@ def find_bank_cards(text: str) -> Spans:
             yield found.span()  # of an issuer that is not known here
 
 
+# Cues may stand right before a number: Tel13812345678.
 _MOBILE = re.compile(
     rf"(?:(?<![0-9A-Za-z.])|(?<=[Tt]el)|(?<=TEL)|(?<=hone)|(?<=obile))"
     rf"(?:(?:\+|00)86{_GAP}|\(?(?:\+|00)?86\){_GAP})?1{_GAP}[3-9](?:[ .()\-]{{0,2}}\d){{9}}(?![0-9A-Za-z])"
