@@ -76,16 +76,18 @@ Functions functions_for(int instructions) {
     return {plain::forward, plain::read, plain::training, plain::vectors};
 }
 
-// A few rows of one slot in a row; not too many, so that the work can be shared out.
-std::vector<Segment> segments_of(const Chunk &chunk) {
+// The rows for which `chosen` holds. Their segments are not too long, so that the work can be shared out.
+template <class Chosen> Rows rows_of(const Chunk &chunk, Chosen chosen) {
     constexpr int LONGEST = 8;
-    std::vector<Segment> segments;
+    Rows rows;
     for (int row = 0; row < chunk.rows; row++) {
-        const bool goes_on = row && chunk.slots[row] == chunk.slots[row - 1];
-        if (goes_on && segments.back().rows < LONGEST) segments.back().rows++;
-        else segments.push_back({row, 1});
+        if (!chosen(row)) continue;
+        const bool goes_on = rows.count() && chunk.slots[row] == chunk.slots[rows.numbers.back()];
+        if (goes_on && rows.segments.back().rows < LONGEST) rows.segments.back().rows++;
+        else rows.segments.push_back({rows.count(), 1});
+        rows.numbers.push_back(row);
     }
-    return segments;
+    return rows;
 }
 
 bool fits(int value, int limit) { return value >= 0 && value < limit; }
@@ -186,15 +188,18 @@ int bimo_step(bimo_decoder *decoder, int rows, const int32_t *tokens, const int3
     try {
         const auto forward = functions_for(d.instructions).forward;
         for (int first = 0; first < rows; first += CHUNK) {
-            Chunk chunk{std::min(CHUNK, rows - first), tokens + first, slots + first, positions + first, {}, {}, {}};
-            chunk.segments = segments_of(chunk);
+            Chunk chunk{std::min(CHUNK, rows - first), tokens + first, slots + first, positions + first, {}, {}, {}, {}};
+            bool asked[CHUNK] = {};
             for (int i = 0; i < wanted; i++)
                 if (fits(wanted_rows[i] - first, chunk.rows)) {
+                    asked[wanted_rows[i] - first] = true;
                     chunk.wanted.push_back(wanted_rows[i] - first);
                     chunk.logits.push_back(logits + std::size_t(i) * d.shape.vocabulary);
                 }
             // Rows that are wanted twice could be more than there is room for.
             if (int(chunk.wanted.size()) > chunk.rows) return BIMO_WRONG_ARGUMENT;
+            chunk.every = rows_of(chunk, [](int) { return true; });
+            chunk.asked = rows_of(chunk, [&](int row) { return asked[row]; });
             d.team.run([&](int member) { forward(d, chunk, member); });
         }
         return BIMO_OK;

@@ -40,11 +40,20 @@ struct Input {
 // Rows of one slot that follow each other: one piece of work for attention, together with a key/value head.
 struct Segment { int first, rows; };
 
+// Some rows of a chunk in ascending order, and the segments that they fall into, which count places in `numbers`.
+struct Rows {
+    std::vector<std::int32_t> numbers;
+    std::vector<Segment> segments;
+
+    int count() const { return int(numbers.size()); }
+    int operator[](int place) const { return numbers[place]; }
+};
+
 // Consecutive rows of a step that are computed together.
 struct Chunk {
     int rows;
     const std::int32_t *tokens, *slots, *positions;
-    std::vector<Segment> segments;
+    Rows every, asked;                   // asked: those in `wanted`, each once; the last layer needs no others
     std::vector<std::int32_t> wanted;    // rows of the chunk whose logits are asked for
     std::vector<float *> logits;         // where they go
 };

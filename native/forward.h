@@ -47,8 +47,9 @@ class Forward {
             unpack_row(d.embedding, chunk.tokens[row], residual(row));
         d.team.barrier();
         for (int layer = 0; layer < shape.layers; layer++) {
-            attention(layer);
-            feed_forward(layer);
+            const Rows &going_on = layer == shape.layers - 1 ? chunk.asked : chunk.every;
+            attention(layer, going_on);
+            feed_forward(layer, going_on);
         }
         logits();
     }
@@ -111,15 +112,16 @@ class Forward {
         }
     }
 
-    void add_to_residual(const Matrix &matrix, const Input &input) const {
-        multiply({&matrix}, input, chunk.rows, [&](int, int band, int row, Lanes result) {
-            float *x = residual(row) + band * BAND;
+    void add_to_residual(const Matrix &matrix, const Input &input, const Rows &rows) const {
+        multiply({&matrix}, input, rows.count(), [&](int, int band, int place, Lanes result) {
+            float *x = residual(rows[place]) + band * BAND;
             (Lanes::load(x) + result).store(x);
         });
         d.team.barrier();
     }
 
-    void attention(int layer) const {
+    // Every row leaves its key and its value; those that go on take what they attend to.
+    void attention(int layer, const Rows &going_on) const {
         const Layer &weights = d.layers[layer];
         const Matrix &q = weights.matrices[BIMO_QUERY], &k = weights.matrices[BIMO_KEY], &v = weights.matrices[BIMO_VALUE];
         const float *norm = weights.vectors[BIMO_ATTENTION_NORM].get();
@@ -133,20 +135,23 @@ class Forward {
         });
         if (member == 0) d.next_item.store(0, std::memory_order_relaxed);
         d.team.barrier();
-        const Share rows = share(chunk.rows * (shape.heads + shape.kv_heads));
         const int heads = shape.heads + shape.kv_heads;
-        for (int item = rows.first; item < rows.end; item++)
+        const Share placed = share(chunk.rows * heads);
+        for (int item = placed.first; item < placed.end; item++)
             if (d.cache_bytes == 2) place<std::uint16_t>(weights, layer, item / heads, item % heads);
             else place<float>(weights, layer, item / heads, item % heads);
         d.team.barrier();
-        const int items = int(chunk.segments.size()) * shape.kv_heads;
-        for (int item; (item = d.next_item.fetch_add(1, std::memory_order_relaxed)) < items;)
-            if (d.cache_bytes == 2) attend_segment<std::uint16_t>(layer, chunk.segments[item / shape.kv_heads], item % shape.kv_heads);
-            else attend_segment<float>(layer, chunk.segments[item / shape.kv_heads], item % shape.kv_heads);
+        const int items = int(going_on.segments.size()) * shape.kv_heads;
+        for (int item; (item = d.next_item.fetch_add(1, std::memory_order_relaxed)) < items;) {
+            const Segment segment = going_on.segments[item / shape.kv_heads];
+            if (d.cache_bytes == 2) attend_segment<std::uint16_t>(layer, going_on, segment, item % shape.kv_heads);
+            else attend_segment<float>(layer, going_on, segment, item % shape.kv_heads);
+        }
         d.team.barrier();
         const Matrix &out = weights.matrices[BIMO_OUT];
         const int columns = shape.heads * shape.head_width;
-        add_to_residual(out, input(chunk.rows, columns, needs_bytes(out), [&](int row, float *) { return attended(row); }));
+        const auto attention_of = [&](int place, float *) { return attended(going_on[place]); };
+        add_to_residual(out, input(going_on.count(), columns, needs_bytes(out), attention_of), going_on);
     }
 
     // Normalises and turns one head of a row; a query is scaled, a key and its value go to where they are remembered.
@@ -187,16 +192,16 @@ class Forward {
         }
     }
 
-    template <class Kept> void attend_segment(int layer, Segment segment, int kv_head) const {
+    template <class Kept> void attend_segment(int layer, const Rows &rows, Segment segment, int kv_head) const {
         const int heads = shape.heads / shape.kv_heads, K = shape.head_width, count = segment.rows * heads;
-        const std::size_t kept = d.kept(layer, chunk.slots[segment.first], kv_head);
+        const std::size_t kept = d.kept(layer, chunk.slots[rows[segment.first]], kv_head);
         const auto with = [&](auto number, int first) {
             constexpr int N = decltype(number)::value;
             const float *queries[N];
             float *outs[N];
             int lengths[N];
             for (int i = 0; i < N; i++) {
-                const int row = segment.first + (first + i) / heads, head = kv_head * heads + (first + i) % heads;
+                const int row = rows[segment.first + (first + i) / heads], head = kv_head * heads + (first + i) % heads;
                 queries[i] = mixed(row) + head * K;
                 outs[i] = attended(row) + head * K;
                 lengths[i] = chunk.positions[row] + 1;
@@ -218,17 +223,19 @@ class Forward {
         }
     }
 
-    void feed_forward(int layer) const {
+    void feed_forward(int layer, const Rows &going_on) const {
         const Layer &weights = d.layers[layer];
         const Matrix &gate = weights.matrices[BIMO_GATE], &up = weights.matrices[BIMO_UP], &down = weights.matrices[BIMO_DOWN];
         const float *norm = weights.vectors[BIMO_FEED_FORWARD_NORM].get();
-        const Input &normed = input(chunk.rows, shape.width, needs_bytes(gate) || needs_bytes(up),
-            [&](int row, float *room) { return normalise(residual(row), norm, shape.width, shape.norm_epsilon, room); });
+        const int rows = going_on.count();
+        const Input &normed = input(rows, shape.width, needs_bytes(gate) || needs_bytes(up), [&](int place, float *room) {
+            return normalise(residual(going_on[place]), norm, shape.width, shape.norm_epsilon, room);
+        });
         const Share bands = share(gate.bands());
         for (int band = bands.first; band < bands.end; band++) {
             Lanes results[2][MOST_INPUTS];
-            for (int row = 0, done; row < chunk.rows; row += done) {
-                done = multiply_pair(gate, band, up, band, normed, row, chunk.rows, results);
+            for (int row = 0, done; row < rows; row += done) {
+                done = multiply_pair(gate, band, up, band, normed, row, rows, results);
                 for (int i = 0; i < done; i++) {
                     const Lanes x = results[0][i], opened = x / (Lanes::all(1) + exponential(Lanes::all(0) - x));
                     (opened * results[1][i]).store(inner(row + i) + band * BAND);
@@ -236,7 +243,8 @@ class Forward {
             }
         }
         d.team.barrier();
-        add_to_residual(down, input(chunk.rows, shape.hidden, needs_bytes(down), [&](int row, float *) { return inner(row); }));
+        const auto inner_of = [&](int row, float *) { return inner(row); };
+        add_to_residual(down, input(rows, shape.hidden, needs_bytes(down), inner_of), going_on);
     }
 
     void logits() const {

@@ -161,7 +161,9 @@ def random_steps(random: np.random.Generator, config: ModelConfig, slots: int, p
             places += range(lengths[slot], lengths[slot] + count)
             lengths[slot] += count
         if tokens:
-            wanted = np.flatnonzero(random.random(len(tokens)) < 0.5)
+            wanted = random.permutation(len(tokens))[: random.integers(0, len(tokens) + 1)]  # in any order, and none too
+            if len(wanted) > 1:
+                wanted[0] = wanted[1]
             yield "step", (np.array(tokens), np.array(slot_of), np.array(places), wanted)
 
 
