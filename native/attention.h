@@ -15,6 +15,14 @@ inline Lanes exponential(Lanes x) {
     return times_power_of_two(series, whole);
 }
 
+// `count` numbers, sixteen at most, and zeros.
+inline Lanes load_part(const float *p, int count) {
+    if (count == BAND) return Lanes::load(p);
+    float numbers[BAND] = {};
+    std::memcpy(numbers, p, count * sizeof(float));
+    return Lanes::load(numbers);
+}
+
 inline Lanes load_kept(const std::uint16_t *p) { return Lanes::load_half(p); }
 inline Lanes load_kept(const float *p) { return Lanes::load(p); }
 inline void store_kept(std::uint16_t *p, Lanes x) { x.store_half(p); }

@@ -181,14 +181,11 @@ class Forward {
         Kept *keys = reinterpret_cast<Kept *>(d.keys.get()) + kept + std::size_t(position / BAND) * BAND * d.head_stride() + position % BAND;
         Kept *values = reinterpret_cast<Kept *>(d.values.get()) + kept + std::size_t(position) * d.head_stride();
         for (int first = 0; first < K; first += BAND) {
-            float numbers[BAND] = {};
             Kept column[BAND];
             const int count = std::min(BAND, K - first);
-            std::memcpy(numbers, x + first, count * sizeof(float));
-            store_kept(column, Lanes::load(numbers));
+            store_kept(column, load_part(x + first, count));
             for (int i = 0; i < count; i++) keys[(first + i) * BAND] = column[i];
-            std::memcpy(numbers, value + first, count * sizeof(float));
-            store_kept(values + first, Lanes::load(numbers));
+            store_kept(values + first, load_part(value + first, count));
         }
     }
 
