@@ -161,7 +161,8 @@ def random_steps(random: np.random.Generator, config: ModelConfig, slots: int, p
             places += range(lengths[slot], lengths[slot] + count)
             lengths[slot] += count
         if tokens:
-            wanted = random.permutation(len(tokens))[: random.integers(0, len(tokens) + 1)]  # in any order, and none too
+            # In any order, some twice, and none too.
+            wanted = random.permutation(len(tokens))[: random.integers(0, len(tokens) + 1)]
             if len(wanted) > 1:
                 wanted[0] = wanted[1]
             yield "step", (np.array(tokens), np.array(slot_of), np.array(places), wanted)

@@ -102,7 +102,11 @@ def train_linear(
         table = _table(hashes, counts, kept, vectors, labels=len(labels))
         parts.append((table, kept, out))
     if not parts:
-        raise UserError("There are too few texts to hold some of each label out.", code=DATA_REFUSED)
+        raise UserError(
+            "There are too few texts to hold some of each label out: a label needs two, one of them to test with. "
+            "Add texts.",
+            code=DATA_REFUSED,
+        )
 
     found: dict[_Choice, tuple[float, float, np.ndarray]] = {}
 
