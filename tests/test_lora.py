@@ -60,6 +60,12 @@ def test_a_new_adapter_does_nothing(model):
     assert torch.equal(model(IDS), before)
 
 
+def test_an_adapter_goes_where_its_matrix_is(model):
+    elsewhere = model.to("meta")
+    attach_adapter(elsewhere, new_adapter(elsewhere, LoRAConfig(), seed=0))
+    assert {weight.device.type for weight in elsewhere.parameters()} == {"meta"}
+
+
 def test_only_the_adapter_learns(model):
     adapter = new_adapter(model, LoRAConfig(targets=("query", "down")), seed=0)
     attach_adapter(model, adapter)

@@ -23,6 +23,7 @@ LABELLED = {"say", "progress"}
 PASSED_ON = {
     ("runtime.py", "template"): (),
     ("console.py", "label"): (),
+    ("train/following.py", "self.title"): (),
     ("runs.py", "run['state']"): ("done", "trained", "unfinished"),
 }
 """Where a template comes from elsewhere: labels are found where they are given, states are listed here."""

@@ -169,6 +169,9 @@ def test_without_a_rate_of_muon_adam_has_all(make_model: Callable[..., Decoder])
     (adam,) = build_optimizers(model, muon_rate=0.0, adam_rate=0.003, weight_decay=0.1)
     assert isinstance(adam, torch.optim.AdamW)
     assert {id(w) for group in adam.param_groups for w in group["params"]} == {id(w) for w in model.parameters()}
+    decaying = {id(w) for group in adam.param_groups if group["weight_decay"] == 0.1 for w in group["params"]}
+    muon, _ = build_optimizers(model, muon_rate=0.02, adam_rate=0.003, weight_decay=0.1)
+    assert decaying == {id(w) for group in muon.param_groups for w in group["params"]}
 
 
 def test_muon_solves_a_small_problem() -> None:

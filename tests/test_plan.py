@@ -11,6 +11,7 @@ import pytest
 import torch
 from stories import stories, write_stories
 
+from bimo import machine as machine_file
 from bimo.files import read_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
@@ -147,7 +148,7 @@ def test_minutes_that_are_none_are_refused(data, machine, minutes):
 
 
 def test_an_unknown_device_is_refused(data, machine):
-    assert "tpu" in refused(1, data, device="tpu")
+    assert "tpu" in refused(USAGE, data, device="tpu")
 
 
 def test_what_does_not_fit_into_memory_is_refused(data, machine, monkeypatch):
@@ -238,6 +239,7 @@ def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_pa
         stored_plan(data, path, **choice)
         assert len(machine) > count
         count = len(machine)
+    assert read_json(path.with_name("machine.json")) == read_json(path)["machine"]
     path.with_name("manifest.json").write_text("{}", encoding="utf-8")
     kept = path.read_bytes()
     with pytest.raises(UserError, match="was planned for other text or with other choices"):
@@ -275,6 +277,16 @@ def test_a_real_measurement_is_plausible(monkeypatch):
     shape = ModelConfig(vocabulary=64, layers=1, width=16, heads=2, kv_heads=2, head_width=8, hidden=32, context=16)
     rate = module._tokens_per_second(shape, 2, "float32", torch.device("cpu"), seconds=0.05)
     assert 1 < rate < 1e8
+
+
+def test_a_container_has_what_it_may_take(tmp_path, monkeypatch):
+    (tmp_path / "limited").write_text("4000000000\n")
+    (tmp_path / "unlimited").write_text("max\n")
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(machine_file, "MEMORY_LIMITS", (tmp_path / "unlimited", tmp_path / "none"))
+    whole = machine_file.memory_bytes(cpu)
+    monkeypatch.setattr(machine_file, "MEMORY_LIMITS", (tmp_path / "unlimited", tmp_path / "limited"))
+    assert machine_file.memory_bytes(cpu) == min(whole, 4_000_000_000)
 
 
 def test_a_machine_too_busy_to_be_measured_in_time_is_measured_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from bimo.config import read_toml
 from bimo.files import digest_file, read_json
 from bimo.machine import Machine, kept_machine
 from bimo.models.config import ModelConfig, load_presets
+from bimo.models.encoder import EncoderConfig
 from bimo.models.families import FAMILIES, choose_family
 from bimo.models.scoring import Score
 from bimo.prepare import PrepareConfig, prepare
@@ -30,6 +32,7 @@ from bimo.stages import Stages
 from bimo.train import loop, objectives, pretrain
 from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
 from bimo.train.metrics import read_metrics
+from bimo.train.objectives import tokenizer_of
 from bimo.train.pretrain import check_output, is_finished, train
 from bimo.train.settings import TrainConfig
 from bimo.weights.huggingface import require_storable
@@ -59,6 +62,11 @@ def shape_for(data: Path, **fields: int) -> ModelConfig:
     vocabulary = read_json(data / "manifest.json")["stages"]["tokenizer"]["facts"]["vocabulary"]
     usual = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "head_width": 8, "hidden": 24, "context": 16}
     return ModelConfig(**{"vocabulary": vocabulary, **usual, **fields})
+
+
+def encoder_for(data: Path) -> EncoderConfig:
+    vocabulary = tokenizer_of(data, "encoder").vocabulary
+    return EncoderConfig(vocabulary=vocabulary, layers=1, width=16, heads=2, hidden=24, context=16)
 
 
 def run(data: Path, out: Path, settings: TrainConfig = SETTINGS, **changes: Any) -> dict[str, Any]:
@@ -428,9 +436,24 @@ def test_text_that_is_too_short_for_the_context_is_refused(data, tmp_path):
 def test_text_without_a_held_out_part_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": " ".join(stories(60).split())[:7_900]}))
     prepare([tmp_path / "a.jsonl"], out=tmp_path / "data", settings=PrepareConfig(vocabulary=270))
-    with pytest.raises(UserError) as caught:
-        run(tmp_path / "data", tmp_path / "model")
-    assert caught.value.code == DATA_REFUSED
+    for model in (shape_for(tmp_path / "data"), encoder_for(tmp_path / "data")):
+        with pytest.raises(UserError, match="holds no document to test with") as caught:
+            run(tmp_path / "data", tmp_path / "model", model=model)
+        assert caught.value.code == DATA_REFUSED
+
+
+def test_settings_without_effect_are_refused(data, tmp_path):
+    for change in ({"noise": 0.1}, {"smoothing": 0.1}):
+        with pytest.raises(UserError, match=f"train.{next(iter(change))} has no place in .* encoder"):
+            run(data, tmp_path / "model", replace(SETTINGS, **change), model=encoder_for(data))
+
+
+def test_where_a_start_lies_is_no_part_of_a_training(whole, data, tmp_path):
+    shutil.copytree(whole, tmp_path / "start")
+    onward = replace(SETTINGS, start=str(tmp_path / "start"))
+    first = run(data, tmp_path / "model", onward)
+    shutil.move(tmp_path / "start", tmp_path / "moved")
+    assert run(data, tmp_path / "model", replace(onward, start=str(tmp_path / "moved"))) == first
 
 
 @pytest.mark.parametrize(
@@ -486,7 +509,9 @@ def test_a_validation_that_gets_worse_ends_the_run_with_the_best_weights(data, t
     facts = strictly(out / "bimo" / "training.json")
     best = min(event["bits_per_byte"] for event in events(out) if event["event"] == "validation")
     assert facts["validation_bits_per_byte"] == best
-    assert facts["steps"] == 6
+    assert (facts["steps"], facts["weights_of_step"]) == (15, 6)
+    assert facts["tokens_per_second"] == pytest.approx(facts["tokens"] / facts["seconds"])
+    assert facts["tokens"] == 15 * SETTINGS.batch * shape_for(data).context
 
 
 def test_the_weights_that_validated_best_are_kept(data, tmp_path, monkeypatch):
@@ -537,11 +562,23 @@ def test_a_single_step_with_a_bad_number_still_gives_valid_facts(data, tmp_path,
     strictly(tmp_path / "model" / "bimo" / "training.json")
 
 
+def count_time(patch: pytest.MonkeyPatch, seconds: Callable[[float], float]) -> list[float]:
+    """A clock, in its only entry, on which each step takes what `seconds` says of the time that it begins at."""
+    now, step_of = [0.0], loop.Trainer._step
+
+    def step(trainer: loop.Trainer) -> Any:
+        now[0] += seconds(now[0])
+        return step_of(trainer)
+
+    patch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    patch.setattr(loop.Trainer, "_step", step)
+    return now
+
+
 @pytest.mark.parametrize("planned", [20, 60, 500])
 def test_the_end_moves_to_where_the_time_is_up(data, tmp_path, monkeypatch, planned):
     """On a clock on which every step takes a tenth of a second, six seconds are sixty steps."""
-    clock = iter(range(10**6))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock) / 10))
+    count_time(monkeypatch, lambda now: 0.1)
     out = tmp_path / "model"
     facts = run(data, out, replace(SETTINGS, steps=planned, minutes=0.1))
     assert 54 <= facts["steps"] <= 66
@@ -550,37 +587,37 @@ def test_the_end_moves_to_where_the_time_is_up(data, tmp_path, monkeypatch, plan
 
 
 def test_a_slower_machine_moves_the_end_again(data, tmp_path, monkeypatch):
-    now = [0.0]
-
-    def tick() -> float:
-        now[0] += 0.1 if now[0] < 3 else 0.2
-        return now[0]
-
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=tick))
+    count_time(monkeypatch, lambda now: 0.1 if now < 3 else 0.2)
     facts = run(data, tmp_path / "model", replace(SETTINGS, steps=60, minutes=0.1))
     assert facts["seconds"] == pytest.approx(6, rel=0.15)
     assert facts["steps"] < 55
 
 
+def test_a_few_long_steps_end_in_time_as_well(data, tmp_path, monkeypatch):
+    """Of 30 seconds each, two make a minute."""
+    count_time(monkeypatch, lambda now: 30)
+    facts = run(data, tmp_path / "model", replace(SETTINGS, steps=60, minutes=1))
+    assert (facts["steps"], facts["seconds"]) == (2, 60)
+
+
 def test_without_minutes_the_steps_are_done_whatever_they_take(data, tmp_path, monkeypatch):
-    clock = iter(range(10**6))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 1000))
+    count_time(monkeypatch, lambda now: 1000)
     assert run(data, tmp_path / "model")["steps"] == 12
 
 
-def test_saving_happens_by_the_clock_between_validations(data, tmp_path, monkeypatch):
-    clock = iter(range(10**6))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 25.0))
-    saved = []
-    save = loop.save_checkpoint
+@pytest.mark.parametrize(("cost", "expected"), [(0, [0, 3, 6, 9, 12, 14]), (10, [0, 3, 11, 14])])
+def test_saving_happens_by_the_clock_between_validations(data, tmp_path, monkeypatch, cost, expected):
+    """A step takes 25 seconds; where saving takes ten, 200 have to go by before the next."""
+    now, saved, save = count_time(monkeypatch, lambda now: 25), [], loop.save_checkpoint
 
     def note(folder: Path, *arguments: Any, step: int) -> Path:
         saved.append(step)
+        now[0] += cost
         return save(folder, *arguments, step=step)
 
     monkeypatch.setattr(loop, "save_checkpoint", note)
     run(data, tmp_path / "model", replace(SETTINGS, steps=14, validations=1))
-    assert saved == [0, 3, 6, 9, 12, 14]
+    assert saved == expected
 
 
 def test_a_run_that_speaks_chinese_trains_the_same_model(whole, data, tmp_path):

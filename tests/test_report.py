@@ -332,6 +332,13 @@ def test_steps_that_were_done_again_count_once():
     assert [(event["step"], event["bits_per_byte"]) for event in curves["step"]] == [(1, 5.0), (2, 4.5)]
 
 
+def test_steps_that_were_given_up_for_an_earlier_checkpoint_are_not_drawn():
+    steps = [{"event": "step", "step": number, "bits_per_byte": 5.0 - number} for number in (1, 2, 3)]
+    curves = learning_curves({"metrics": [*steps, {"event": "rolled back", "step": 4, "to": 1}, *steps[1:]]})
+    assert curves["step"] == steps
+    assert len(curves["rolled back"]) == 1
+
+
 def test_what_befell_a_training_is_told_even_without_curves(tmp_path):
     stopped = {"event": "stopped", "step": 600, "reason": "Stopped early: it grew worse."}
     sample = {"event": "sample", "step": 500, "prompt": "", "text": "a line\u2028and another"}

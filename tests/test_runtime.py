@@ -12,7 +12,7 @@ from importlib import resources
 import pytest
 
 from bimo import runtime
-from bimo.runtime import FAILED, USAGE, UserError, language, pick_device, seed_everything, set_language, t
+from bimo.runtime import FAILED, USAGE, UserError, language, pick_device, seed_everything, seeded, set_language, t
 
 CHINESE = tomllib.loads((resources.files("bimo.assets") / "messages.zh.toml").read_text(encoding="utf-8"))
 VARIABLES = ("BIMO_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
@@ -93,9 +93,15 @@ def test_devices_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
     assert pick_device("cpu").type == "cpu"
-    for wanted in ("cuda", "cuda:3", "mps", "tpu", ""):
-        with pytest.raises(UserError, match=r"not on this machine\. It has: cpu"):
+    for wanted in ("cuda", "cuda:3", "mps", "tpu", "cpu:x", ""):
+        with pytest.raises(UserError, match=r"not on this machine\. It has: cpu") as caught:
             pick_device(wanted)
+        assert caught.value.code == USAGE
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(UserError, match="It has: cuda, cuda:0, cpu"):
+        pick_device("cuda:1")
 
 
 def test_a_seed_starts_torch_from_the_same_place():
@@ -105,6 +111,18 @@ def test_a_seed_starts_torch_from_the_same_place():
     first = torch.rand(4)
     seed_everything(5)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_a_seed_for_a_while_leaves_what_comes_after_as_it_was():
+    import torch
+
+    seed_everything(5)
+    expected = torch.rand(4), torch.rand(4)
+    seed_everything(5)
+    first = torch.rand(4)
+    with seeded(0):
+        torch.rand(9)
+    assert torch.equal(torch.stack((first, torch.rand(4))), torch.stack(expected))
 
 
 @pytest.mark.parametrize(("after", "expected"), [((60, 200), "0"), ((10, 200), None), ((0, 0), None)])

@@ -20,7 +20,7 @@ from bimo.models.config import ModelConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import INTERRUPTED, UserError, set_language
 from bimo.train.checkpoint import keep_only, load_newest, save_checkpoint
-from bimo.train.health import FIRST_LOOK_STEPS, LEAST_PROGRESS, Health
+from bimo.train.health import FIRST_LOOK_STEPS, FIRST_STEPS, LEAST_PROGRESS, Health
 from bimo.train.loop import Hook, Trainer, momentum_at, rate_at
 from bimo.train.losses import next_token_loss
 from bimo.train.metrics import Metrics
@@ -371,19 +371,27 @@ def test_a_run_that_learns_is_left_alone():
     health = Health()
     for step in range(1, 300):
         assert health.accepts(3.0 - 0.002 * step, 1.0)
-        health.check_progress(step, step, least=LEAST_PROGRESS)
+        health.check_progress(step, step, least=LEAST_PROGRESS, remedy="")
 
 
 def test_a_model_that_can_speak_already_may_stand_still_but_not_get_much_worse():
     for last, stops in ((3.0, False), (4.0, False), (5.0, True)):
         health = Health()
         for step in range(FIRST_LOOK_STEPS):
-            health.accepts(3.0 if step == 0 else last, 1.0)
+            health.accepts(3.0 if step < FIRST_STEPS else last, 1.0)
         if stops:
-            with pytest.raises(UserError, match=r"is not learning: its loss was 3\.000"):
-                health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5)
+            with pytest.raises(UserError, match=r"is not learning: its loss was 3\.000.* Rest\."):
+                health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5, remedy="Rest.")
         else:
-            health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5)
+            health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5, remedy="Rest.")
+
+
+def test_one_easy_batch_at_the_beginning_is_no_measure():
+    health = Health()
+    for step in range(FIRST_LOOK_STEPS):
+        health.accepts(0.03 if step == 0 else 0.06, 1.0)
+    assert health.first_loss == pytest.approx(0.057)
+    health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5, remedy="")
 
 
 def test_validation_that_gets_worse_three_times_running_ends_the_run():
@@ -462,7 +470,7 @@ def test_the_end_may_move_while_the_run_goes_on(tmp_path):
     assert trainer.progress.step == 7
 
 
-def test_stopping_early_goes_back_to_the_best_checkpoint(tmp_path):
+def test_after_an_early_stop_the_best_weights_can_be_taken_and_all_steps_count(tmp_path):
     at_best = {}
 
     def stop(trainer: Trainer, facts: Any) -> None:
@@ -476,11 +484,14 @@ def test_stopping_early_goes_back_to_the_best_checkpoint(tmp_path):
 
     trainer = make_trainer(tmp_path, on_step=[stop])
     trainer.run()
-    assert (trainer.progress.step, trainer.progress.steps) == (3, 3)
-    assert_same(everything(trainer), at_best)
+    targets = trainer.progress.targets
     again = make_trainer(tmp_path, seed=9, objective=None)
     again.run()
-    assert_same(everything(again), at_best)
+    for ended in (trainer, again):
+        assert (ended.progress.step, ended.progress.steps) == (6, 6)
+        assert ended.progress.targets == targets
+        assert ended.take_best() == 3
+        assert_same(everything(ended), at_best)
 
 
 STRANGE = "line\u2028separator\u2029 next\x85line \x0b\x0c\x1c\x1d\x1e\r\n 笔墨"

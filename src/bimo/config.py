@@ -28,14 +28,19 @@ SCHEMA_VERSION = 1
 Config = TypeVar("Config")
 
 
-def require_ranges(settings: Any, fits: Mapping[str, bool], say_range: Callable[[str], str]) -> None:
-    """Raises UserError for the first field of `settings` that does not fit; `say_range` says what it must be."""
+def require_ranges(
+    settings: Any, fits: Mapping[str, bool], say_range: Callable[[str], str], *, where: str = ""
+) -> None:
+    """Raises UserError for the first field of `settings` that does not fit; `say_range` says what it must be.
+
+    `where` stands before its name, such as "train.".
+    """
     for name, fitting in fits.items():
         if not fitting:
             raise UserError(
                 "{name} must be {range}, but is {value}.",
                 code=USAGE,
-                name=name,
+                name=f"{where}{name}",
                 range=say_range(name),
                 value=getattr(settings, name),
             )

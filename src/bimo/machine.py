@@ -13,10 +13,13 @@ import torch
 
 from bimo.files import read_json, write_json
 
-__all__ = ["Machine", "kept_machine", "measure_machine", "peak_memory_bytes"]
+__all__ = ["Machine", "kept_machine", "measure_machine", "memory_bytes", "peak_memory_bytes"]
 
 MATRIX = 1024
 """Side of the square matrices that are multiplied: large enough for full speed, small enough for a blink."""
+
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says what a container may take, in control groups of version 2 and 1."""
 
 GAIN = 1.3
 """bfloat16 must multiply this much faster than float32 before its rounding is worth it."""
@@ -51,7 +54,7 @@ def measure_machine(device: torch.device, *, seconds: float = 0.5) -> Machine:
         processor=_processor_name() if device.type == "cpu" else _accelerator_name(device),
         cores=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(device),
         device=str(device),
         matrix_flops=rates,
     )
@@ -101,7 +104,24 @@ def _accelerator_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple GPU"
 
 
-def _memory_bytes() -> int:
+def memory_bytes(device: torch.device) -> int:
+    """What the device has; of the processor's memory what this process may take, where a container limits it."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return min([_physical_bytes(), *filter(None, map(_limit, MEMORY_LIMITS))])
+
+
+def _limit(path: Path) -> int:
+    """Bytes, or 0 where there is no limit."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _physical_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

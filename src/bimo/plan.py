@@ -23,6 +23,7 @@ from bimo.report.planned import plan_reasons
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, require_least, t
 from bimo.stages import Stages
 from bimo.tokens.tokenizer import load_tokenizer
+from bimo.train.checkpoint import checkpoint_bytes
 from bimo.train.objectives import tokenizer_of, trial_loss
 from bimo.train.optim import build_optimizers
 from bimo.train.recipe import masked_recipe, recipe, restart_recipe
@@ -168,6 +169,8 @@ def stored_plan(
         console=console,
     )
     write_json(path, {"key": key, **chosen.facts})
+    # Measured again, the machine might choose another number format than the one that was timed.
+    write_json(path.with_name("machine.json"), chosen.facts["machine"])
     return chosen
 
 
@@ -262,8 +265,8 @@ def _affordable(
     fitting = [entry for entry in shapes if _fits(entry[1], entry[2], machine)]
     if not fitting:
         raise UserError(
-            "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. Choose a smaller "
-            "--preset, or leave the choice to the plan.",
+            "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. A smaller "
+            "--preset, where there is one, or a machine with more memory helps.",
             code=NO_ROOM,
             preset=shapes[0][0],
             needed=(PROCESS_BYTES + shapes[0][1].training_bytes(shapes[0][2])) / 1e9,
@@ -341,7 +344,7 @@ def _settle(
         "seconds": seconds,
         # Preparing and counting came before, in this process: of much text they took more than training will.
         "memory_bytes": max(peak_memory_bytes(), PROCESS_BYTES + shape.training_bytes(batch)),
-        "disk_bytes": 2 * 12 * shape.parameters + 4 * shape.parameters,
+        "disk_bytes": checkpoint_bytes(shape.parameters) + 4 * shape.parameters,
         # Fitted to runs of decoders; what it says of others is good for choosing a size, not for a promise.
         "bits_per_byte": [(1 - RANGE) * middle, (1 + RANGE) * middle] if usual else None,
         "kneser_ney": corpus.kneser_ney,

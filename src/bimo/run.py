@@ -63,7 +63,8 @@ def run(
     settings = settings or PrepareConfig()
     out = Path(out)
     home = out / "bimo"
-    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=str(start))
+    start, vectors = _absolute(start), _absolute(vectors)
+    check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=start)
     if start:
         settings = replace(settings, tokenizer=str(tokenizer_file(Path(start))))
     check_output(out)
@@ -85,18 +86,23 @@ def run(
             minutes=minutes,
             family=family,
             preset=preset,
-            start=str(start),
+            start=start,
             seed=seed,
             device=device,
             console=console,
         )
         _say_plan(chosen, console)
-        settings_of_training = replace(chosen.train, vectors=str(vectors))
+        settings_of_training = replace(chosen.train, vectors=vectors)
         sampler = choose_sampler(chosen.model, data)
         train(data, out=out, model=chosen.model, settings=settings_of_training, sampler=sampler, console=console)
         facts = evaluate(out, data, console=console)
     _say_result(facts, out, console)
     return facts
+
+
+def _absolute(path: str | Path) -> str:
+    """The same place however it is named, from wherever a run is continued; "" stays that."""
+    return str(Path(path).absolute()) if path else ""
 
 
 def claim(home: Path, key: str) -> None:
@@ -205,7 +211,7 @@ def train_settings(
             minutes=minutes,
             family=family,
             preset=preset,
-            start=start,
+            start=_absolute(start),
             seed=seed,
             device=device,
             console=console,

@@ -10,6 +10,8 @@ import platform
 import re
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +30,11 @@ __all__ = [
     "keep_freed_memory",
     "language",
     "pick_device",
+    "random_sources",
     "require_least",
     "return_freed_memory",
     "seed_everything",
+    "seeded",
     "set_language",
     "t",
     "whole_text",
@@ -164,13 +168,13 @@ def pick_device(wanted: str = "auto") -> torch.device:
     """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError when the wanted device is not there."""
     import torch
 
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return torch.device(next(name for name, there in have.items() if there))
-    if not have.get(wanted.split(":")[0], False):
-        there = ", ".join(name for name, there in have.items() if there)
-        raise UserError("The device {wanted} is not on this machine. It has: {there}.", wanted=wanted, there=there)
-    return torch.device(wanted)
+    cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    there = ["cuda", *(f"cuda:{card}" for card in cards)] if cards else []
+    there += ["mps", "cpu"] if torch.backends.mps.is_available() else ["cpu"]
+    if wanted != "auto" and wanted not in there:
+        sentence = "The device {wanted} is not on this machine. It has: {there}."
+        raise UserError(sentence, code=USAGE, wanted=wanted, there=", ".join(there))
+    return torch.device(there[0] if wanted == "auto" else wanted)
 
 
 def seed_everything(seed: int) -> None:
@@ -178,3 +182,27 @@ def seed_everything(seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)
+
+
+def random_sources() -> dict[str, Any]:
+    """The modules of torch that random numbers may be drawn from here, by device; each gets and sets its state."""
+    import torch
+
+    found: dict[str, Any] = {"cpu": torch}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda
+    if torch.backends.mps.is_available():
+        found["mps"] = torch.mps
+    return found
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Start every random source of torch from `seed`, and let it go on afterwards as if nothing had been drawn."""
+    before = {source: source.get_rng_state() for source in random_sources().values()}
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        for source, state in before.items():
+            source.set_rng_state(state)

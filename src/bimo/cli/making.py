@@ -266,10 +266,11 @@ def train(
     from bimo.translation import train_translator
 
     console = Console(quiet=quiet)
-    if config is not None and (minutes is not None or family not in ("decoder", PAIRED) or preset or start or seed):
+    planned = minutes is not None or family not in ("decoder", PAIRED) or preset or start or seed or device != "auto"
+    if config is not None and planned:
         raise UserError(
-            "A run file holds all settings, so --minutes, --family, --preset, --from and --seed have no place beside "
-            "--config. Change one with --set, such as --set train.minutes=5.",
+            "A run file holds all settings, so --minutes, --family, --preset, --from, --seed and --device have no "
+            "place beside --config. Change one with --set, such as --set train.minutes=5.",
             code=USAGE,
         )
     minutes = 10.0 if minutes is None else minutes

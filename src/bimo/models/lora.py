@@ -128,7 +128,8 @@ def attach_adapter(model: nn.Module, adapter: Adapter) -> None:
     for weight in model.parameters():
         weight.requires_grad_(False)
     for name, (down, up) in adapter.weights.items():
-        matrices[name].low_rank = LowRank(down, up, adapter.config.scale)
+        device = matrices[name].weight.device
+        matrices[name].low_rank = LowRank(down.to(device), up.to(device), adapter.config.scale)
 
 
 def _require_fit(shapes: Mapping[str, tuple[int, int]], adapter: Adapter) -> None:

@@ -18,7 +18,7 @@ __all__ = ["Score", "Window", "all_scores", "rolling_scores", "rolling_windows",
 IGNORED = -100
 
 LOGITS_AT_ONCE = 2**24
-"""Of all positions of a batch together: 64 MB in fp32."""
+"""64 MB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,19 @@ def score_windows(model: LanguageModule, windows: list[Window]) -> list[Score]:
         inputs[row, :length] = torch.tensor(window.ids[:-1])
         targets[row, length - window.scored : length] = torch.tensor(window.ids[1:])[length - window.scored :]
     device = next(model.parameters()).device
-    logits = model(inputs.to(device)).float()
-    targets = targets.to(device)
-    losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-    nats = losses.sum(dim=1, dtype=torch.float64).tolist()
-    hits = (logits.argmax(dim=-1) == targets).sum(dim=1).tolist()
-    return [Score(*pair) for pair in zip(nats, hits, strict=True)]
+    counted = targets != IGNORED
+    # The head sees what is scored and no more, some at a time: a row of it may be a hundred times one of the layers.
+    hidden = model.hidden_states(inputs.to(device))[counted.to(device)]
+    ids = targets[counted].to(device)
+    losses, right = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    at_once = max(1, LOGITS_AT_ONCE // model.config.vocabulary)
+    for some, wanted in zip(hidden.split(at_once), ids.split(at_once), strict=True):
+        logits = model.head(some).float()
+        losses.append(F.cross_entropy(logits, wanted, reduction="none").cpu())
+        right.append((logits.argmax(dim=-1) == wanted).cpu())
+    lengths = counted.sum(dim=1).tolist()
+    by_row = zip(torch.cat(losses).split(lengths), torch.cat(right).split(lengths), strict=True)
+    return [Score(nats.sum(dtype=torch.float64).item(), int(hits.sum())) for nats, hits in by_row]
 
 
 def rolling_scores(model: LanguageModule, documents: Iterable[list[int]], *, context: int, stride: int) -> list[Score]:

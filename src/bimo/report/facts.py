@@ -211,19 +211,26 @@ def blank_rows(evaluation: Facts) -> list[tuple[str, str]]:
 
 
 def learning_curves(facts: Facts) -> dict[str, list[Facts]]:
-    """Events by kind: `step` and `validation` have finite bits_per_byte; what a resumed run did again counts once."""
+    """Events by kind: `step` and `validation` have finite bits_per_byte; what a run did again counts once."""
     undone = ("step", "validation", "sample", "skipped", "rolled back", "stopped")
     curves: dict[str, list[Facts]] = {name: [] for name in (*undone, "resumed")}
     for event in facts.get("metrics") or []:
         kind, step = event.get("event"), number(event, "step")
         if kind == "resumed" and step is not None:
             for name in undone:
-                curves[name] = [old for old in curves[name] if (number(old, "step") or 0) <= step]
+                curves[name] = _until(curves[name], step)
+        if kind == "rolled back" and (back := number(event, "to")) is not None:
+            for name in ("step", "validation", "sample"):
+                curves[name] = _until(curves[name], back)
         if kind in ("step", "validation") and number(event, "bits_per_byte") is None:
             continue
         if kind in curves:
             curves[kind].append(event)
     return curves
+
+
+def _until(events: list[Facts], step: float) -> list[Facts]:
+    return [event for event in events if (number(event, "step") or 0) <= step]
 
 
 def model_shape(model: Facts) -> list[list[str]]:

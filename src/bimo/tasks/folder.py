@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.j
 def claimed(out: Path, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
     """Hold a folder for the tuning that has these inputs and settings; gives its facts if it is finished already.
 
+    A tuning that is finished, now or before, leaves without its checkpoints.
+
     Raises UserError when anything else was made there.
     """
     check_output(out)
@@ -43,6 +46,8 @@ def claimed(out: Path, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any] | N
         if finished is None:
             write_json(home / "manifest.json", {"bimo": bimo.__version__, "key": key, "inputs": dict(inputs)})
         yield finished
+        if (home / "tune.json").exists():
+            shutil.rmtree(home / "checkpoints", ignore_errors=True)
 
 
 def _require_unmade(out: Path) -> None:

@@ -170,7 +170,7 @@ class TokenShards:
     def verify(self) -> None:
         """Read everything and compare with the digests. Raises UserError naming the damaged file."""
         for path, header, part in zip(self._paths, self._headers, self._parts, strict=True):
-            if hashlib.sha256(part.tobytes()).hexdigest() != header["sha256"]:
+            if hashlib.sha256(part.data).hexdigest() != header["sha256"]:
                 raise UserError("{path} is damaged: its digest is wrong. Delete it and prepare again.", path=path)
 
 

@@ -18,10 +18,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bimo.files import digest_file, replacing_folder
+from bimo.runtime import random_sources
 
-__all__ = ["keep_only", "load_newest", "save_checkpoint"]
+__all__ = ["checkpoint_bytes", "keep_only", "load_newest", "save_checkpoint"]
 
 TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
+
+
+def checkpoint_bytes(trained: int) -> int:
+    """The most room on disk that checkpoints of so many trained weights take: the last two, the best, and the next.
+
+    12 bytes a weight: in fp32 itself and two means of its gradients, of which Muon keeps but one.
+    """
+    return 4 * 12 * trained
 
 
 def save_checkpoint(
@@ -44,18 +53,8 @@ def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
-def _generators() -> dict[str, Any]:
-    """The modules of torch whose random numbers a training may draw, by the names that checkpoints have for them."""
-    found: dict[str, Any] = {"random/cpu": torch}
-    if torch.cuda.is_available():
-        found["random/cuda"] = torch.cuda
-    if torch.backends.mps.is_available():
-        found["random/mps"] = torch.mps
-    return found
-
-
 def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    tensors = {name: module.get_rng_state() for name, module in _generators().items()}
+    tensors = {f"random/{name}": module.get_rng_state() for name, module in random_sources().items()}
     for index, optimizer in enumerate(optimizers):
         for weight, entries in optimizer.state_dict()["state"].items():
             for name, value in entries.items():
@@ -92,11 +91,11 @@ def _read_whole(path: Path) -> dict[str, Any] | None:
 
 
 def _restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    generators = _generators()
+    sources = random_sources()
     for name in [name for name in tensors if name.startswith("random/")]:
-        state = tensors.pop(name)
-        if name in generators:  # what was drawn on a GPU cannot be drawn on elsewhere
-            generators[name].set_rng_state(state)
+        state, source = tensors.pop(name), sources.get(name.removeprefix("random/"))
+        if source is not None:  # what was drawn on a GPU cannot be drawn on elsewhere
+            source.set_rng_state(state)
     for index, optimizer in enumerate(optimizers):
         loaded = optimizer.state_dict()
         states: dict[int, dict[str, Tensor]] = {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from bimo.correlation import pearson, spearman
 from bimo.models.encoder import Encoder
 from bimo.models.pooling import pool
-from bimo.runtime import t
+from bimo.runtime import seeded, t
 from bimo.tokens.framing import Framed, FramedBatch, Framing
 from bimo.tokens.lengths import MixedBatches
 
@@ -204,8 +204,7 @@ class Contrast:
         training = model.training
         model.train(self._noisy)
         total, found, count = 0.0, 0, 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             for batch in self._held_out:
                 first, second = self._pooling(model, batch.first), self._pooling(model, batch.second)
                 same = torch.from_numpy(batch.same).to(first.device)

@@ -9,6 +9,9 @@ from bimo.runtime import UserError, t
 
 __all__ = ["LEAST_PROGRESS", "MOST_WORSE", "Health"]
 
+FIRST_STEPS = 10
+"""Their mean loss is the first one: batches of short texts, or easy ones, differ too much from each other."""
+
 FIRST_LOOK_STEPS = 100
 """By this step any healthy run has left its first loss behind."""
 
@@ -31,6 +34,7 @@ class Health:
     def __init__(self) -> None:
         self.skipped = self.roll_backs = self.bad_in_a_row = self.worse_in_a_row = 0
         self.first_loss = self.recent_loss = math.nan
+        self.first_steps = 0
         self.best_validation = math.inf
         self.best_step = 0
 
@@ -56,8 +60,10 @@ class Health:
         if math.isfinite(loss) and math.isfinite(gradient_norm):
             self.bad_in_a_row = 0
             self.recent_loss = loss if math.isnan(self.recent_loss) else 0.95 * self.recent_loss + 0.05 * loss
-            if math.isnan(self.first_loss):
-                self.first_loss = loss
+            if self.first_steps < FIRST_STEPS:
+                self.first_steps += 1
+                before = 0.0 if math.isnan(self.first_loss) else self.first_loss
+                self.first_loss = before + (loss - before) / self.first_steps
             return True
         self.skipped += 1
         self.bad_in_a_row += 1
@@ -68,28 +74,29 @@ class Health:
         """Three bad steps in a row: the weights themselves are no good any more."""
         return self.bad_in_a_row >= BAD_STEPS_BEFORE_ROLL_BACK
 
-    def note_roll_back(self) -> None:
-        """Count one. Raises UserError when rolling back has not helped."""
+    def note_roll_back(self, *, remedy: str) -> None:
+        """Count one. Raises UserError, with what may help, when rolling back has not helped."""
         self.bad_in_a_row = 0
         self.roll_backs += 1
         if self.roll_backs > ROLL_BACKS_BEFORE_STOP:
             raise UserError(
                 "The loss became infinite again and again, {times} times after going back to a good checkpoint with "
-                "half the learning rate. Lower train.muon_rate and train.adam_rate, or train in float32: "
-                "--set train.dtype=float32.",
+                "half the learning rate. {remedy}",
                 times=ROLL_BACKS_BEFORE_STOP,
+                remedy=remedy,
             )
 
-    def check_progress(self, step: int, targets_seen: int, *, least: float) -> None:
+    def check_progress(self, step: int, targets_seen: int, *, least: float, remedy: str) -> None:
         """Raises UserError when by FIRST_LOOK_STEPS the loss has not fallen by the share `least` of the first one."""
         if step == FIRST_LOOK_STEPS and self.recent_loss > (1 - least) * self.first_loss:
             raise UserError(
                 "The model is not learning: its loss was {first:.3f} and is {recent:.3f} after {step} steps and "
-                "{targets:,} targets. Check the learning rates (train.muon_rate, train.adam_rate) and the text.",
+                "{targets:,} targets. Check the text. {remedy}",
                 first=self.first_loss,
                 recent=self.recent_loss,
                 step=step,
                 targets=targets_seen,
+                remedy=remedy,
             )
 
     def diverges(self, step: int, measured: float) -> str | None:

@@ -40,6 +40,11 @@ MOMENTUM_WARMUP = 300
 
 
 SAVE_SECONDS = 60.0
+SAVE_SHARE = 0.05
+"""Of the time: what saving may take where it takes long."""
+
+LOOK_SHARE = 0.03
+"""Of the time: before it is over, speed says little; and looks at the clock are not farther apart, if steps allow."""
 
 
 class StepSource(Protocol):
@@ -79,10 +84,10 @@ Hook = Callable[["Trainer", StepFacts | None], None]
 
 
 class Saving:
-    """A hook that saves every SAVE_SECONDS, and sooner when asked to."""
+    """A hook that saves every SAVE_SECONDS, less often where saving takes more than SAVE_SHARE, and when asked to."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last = self._took = 0.0
 
     def now(self) -> None:
         """Save when this step is over."""
@@ -90,9 +95,10 @@ class Saving:
 
     def __call__(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """See Hook."""
-        if trainer.progress.seconds - self._last >= SAVE_SECONDS:
+        if trainer.progress.seconds - self._last >= max(SAVE_SECONDS, self._took / SAVE_SHARE):
+            before = time.perf_counter()
             trainer.save()
-            self._last = trainer.progress.seconds
+            self._took, self._last = time.perf_counter() - before, trainer.progress.seconds
 
 
 def is_due(progress: Progress, times: int) -> bool:
@@ -109,9 +115,11 @@ def keep_to_time(minutes: float, note: Callable[[dict[str, Any]], None], *, most
 
     def move_end(trainer: Trainer, facts: StepFacts | None) -> None:
         progress = trainer.progress
-        if progress.seconds < 0.03 * limit or progress.step % 10 or progress.step >= progress.steps:
+        if progress.seconds < LOOK_SHARE * limit or progress.step >= progress.steps:
             return
-        steps = max(progress.step + 1, round(progress.step * limit / progress.seconds))
+        if progress.step % 10 and 10 * progress.seconds / progress.step < LOOK_SHARE * limit:
+            return
+        steps = max(progress.step, round(progress.step * limit / progress.seconds))
         steps = steps if most is None else min(steps, most)
         if abs(steps - progress.steps) > 0.01 * progress.steps:
             note({"event": "moved end", "step": progress.step, "from": progress.steps, "to": steps})
@@ -135,7 +143,8 @@ def momentum_at(step: int, last: float) -> float:
 class Trainer:
     """Runs steps until `progress.steps`, surviving bad numbers and interruptions.
 
-    `on_step` hooks see every finished step in turn: logging, validation, samples, saving, deadlines.
+    `on_step` hooks see every finished step in turn: logging, validation, samples, saving, deadlines. `remedy` says what
+    may help where nothing is learned.
     """
 
     def __init__(
@@ -153,10 +162,11 @@ class Trainer:
         on_step: list[Hook],
         on_event: Callable[[dict[str, Any]], None],
         least_progress: float = LEAST_PROGRESS,
+        remedy: str = "",
     ) -> None:
         self.model, self.optimizers, self.batches, self.objective = model, optimizers, batches, objective
         self.folder, self.warmup, self.decay, self.clip = folder, warmup, decay, clip
-        self.on_step, self.on_event, self.least_progress = on_step, on_event, least_progress
+        self.on_step, self.on_event, self.least_progress, self.remedy = on_step, on_event, least_progress, remedy
         self.progress = Progress(steps=steps)
         self.health = Health()
         self._base = [[dict(group) for group in optimizer.param_groups] for optimizer in optimizers]
@@ -190,10 +200,7 @@ class Trainer:
                     )
 
     def stop_early(self) -> None:
-        """Go back to the checkpoint that validated best, and make that step the last."""
-        seconds = self.progress.seconds
-        self.restore(step=self.health.best_step)
-        self.progress.seconds = seconds
+        """Make this step the last."""
         self.progress.steps = self.progress.step
 
     def take_best(self) -> int:
@@ -210,9 +217,9 @@ class Trainer:
         self._saved = [*(step for step in self._saved if step < self.progress.step), self.progress.step][-2:]
         keep_only(self.folder, {*self._saved, self.health.best_step})
 
-    def restore(self, *, step: int | None = None) -> bool:
-        """Take up the newest whole checkpoint, or that of `step`; False if there is none."""
-        state = load_newest(self.folder, self.model, self.optimizers, step=step)
+    def restore(self) -> bool:
+        """Take up the newest whole checkpoint; False if there is none."""
+        state = load_newest(self.folder, self.model, self.optimizers)
         if state is None:
             return False
         self.progress = Progress(**state["progress"])
@@ -247,7 +254,7 @@ class Trainer:
             optimizer.step()
         self._discard_gradients()
         progress.targets += counted
-        self.health.check_progress(progress.step, progress.targets, least=self.least_progress)
+        self.health.check_progress(progress.step, progress.targets, least=self.least_progress, remedy=self.remedy)
         return facts
 
     def _discard_gradients(self) -> None:
@@ -260,7 +267,7 @@ class Trainer:
         scale = self.progress.rate_scale / 2
         self.restore()
         self.health.restore(health)
-        self.health.note_roll_back()
+        self.health.note_roll_back(remedy=self.remedy)
         self.progress.seconds, self.progress.rate_scale = seconds, scale
         self.on_event({"event": "rolled back", "step": step, "to": self.progress.step, "rate_scale": scale})
 

@@ -102,10 +102,17 @@ def tokenizer_of(data: Path, family: str) -> Tokenizer:
 
 
 def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer, settings: TrainConfig) -> Objective:
-    """What a model of this shape is trained for."""
-    if isinstance(shape, EncoderConfig):
-        return MaskedWords(validation, tokenizer, context=shape.context)
+    """What a model of this shape is trained for. Raises UserError where no document is held out."""
+    if next(iter(validation.documents()), None) is None:
+        raise UserError(
+            "The data holds no document to test with, so nothing could be said about the model. Add text, in two "
+            "documents at least, and prepare again.",
+            code=DATA_REFUSED,
+        )
     window = settings.window or shape.context
+    if isinstance(shape, EncoderConfig):
+        settings.refuse("noise", "smoothing", family="encoder")
+        return MaskedWords(validation, tokenizer, context=window)
     return NextToken(validation, tokenizer, context=window, noise=settings.noise, smoothing=settings.smoothing)
 
 
@@ -172,12 +179,6 @@ class Translate:
 def _validation_part(shards: TokenShards, tokenizer: Tokenizer) -> tuple[list[list[int]], int]:
     """Documents between end tokens, spread over the whole split, about VALIDATION_TOKENS; and their bytes."""
     documents = [document.tolist() for document in shards.documents()]
-    if not documents:
-        raise UserError(
-            "The data holds no document to test with, so nothing could be said about the model. Add text, in two "
-            "documents at least, and prepare again.",
-            code=DATA_REFUSED,
-        )
     every = max(1, round(len(shards) / VALIDATION_TOKENS))
     chosen = documents[::every]
     bytes_ = sum(len(tokenizer.decode(document).encode()) for document in chosen)

@@ -77,11 +77,14 @@ class Muon(torch.optim.Optimizer):
 def build_optimizers(
     model: nn.Module, *, muon_rate: float, adam_rate: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, unless its rate is zero; AdamW for all else."""
+    """Muon for the matrices inside the layers, unless its rate is zero; AdamW for all else. Those matrices decay."""
     inner: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
-        (inner if muon_rate and weight.ndim == 2 and "layers." in name else outer).append(weight)
+        (inner if weight.ndim == 2 and "layers." in name else outer).append(weight)
     fused = all(weight.device.type in ("cpu", "cuda") for weight in outer)
-    adam = torch.optim.AdamW(outer, lr=adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=fused)
-    return [Muon(inner, lr=muon_rate, weight_decay=weight_decay), adam] if inner else [adam]
+    by_adam = [{"params": outer, "weight_decay": 0.0}]
+    if inner and not muon_rate:
+        by_adam.append({"params": inner, "weight_decay": weight_decay})
+    adam = torch.optim.AdamW(by_adam, lr=adam_rate, betas=(0.9, 0.95), fused=fused)
+    return [Muon(inner, lr=muon_rate, weight_decay=weight_decay), adam] if inner and muon_rate else [adam]

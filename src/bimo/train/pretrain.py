@@ -6,7 +6,7 @@ import datetime
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from bimo.text.controls import read_controls
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
+from bimo.train.checkpoint import checkpoint_bytes
 from bimo.train.embedding import start_from_vectors
+from bimo.train.following import Following
 from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
-from bimo.train.loop import Progress, Saving, StepFacts, StepSource, Trainer, is_due, keep_to_time
+from bimo.train.loop import Progress, Saving, StepFacts, StepSource, Trainer, keep_to_time
 from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective, choose_objective, tokenizer_of
@@ -80,18 +82,18 @@ def train(
     data, out = Path(data), Path(out)
     shards, validation = TokenShards(data / "tokens", "train"), TokenShards(data / "tokens", "validation")
     tokenizer = tokenizer_of(data, family_of(model))
+    window = settings.window or model.context
+    if window > model.context:
+        raise UserError(
+            "The setting train.window ({window}) is more than the model reads ({context}).",
+            code=USAGE,
+            window=window,
+            context=model.context,
+        )
     objective = choose_objective(model, validation, tokenizer, settings)
     if isinstance(objective, MaskedWords):
         batches: StepSource = objective.batches(shards, batch=settings.batch, seed=settings.seed)
     else:
-        window = settings.window or model.context
-        if window > model.context:
-            raise UserError(
-                "The setting train.window ({window}) is more than the model reads ({context}).",
-                code=USAGE,
-                window=window,
-                context=model.context,
-            )
         batches = Batches(shards, batch=settings.batch, context=window, seed=settings.seed)
     course = Course(data, tokenizer, batches, objective, shards.fingerprint, shards.verify)
     return train_on(course, out=out, model=model, settings=settings, sampler=sampler, console=console)
@@ -160,9 +162,10 @@ class _Run:
 
     def claim(self) -> None:
         """Take the folder for this run, or find that it is this run's already. Raises UserError if it is another's."""
+        # What a start and vectors are counts, not where they lie.
         content = {
             "model": asdict(self.shape),
-            "train": asdict(self.settings),
+            "train": asdict(replace(self.settings, start="", vectors="")),
             "tokens": self.course.fingerprint,
             "tokenizer": digest_file(self.course.data / "tokenizer.json"),
             **({"vectors": vectors_digest(self.vectors)} if self.vectors else {}),
@@ -179,7 +182,7 @@ class _Run:
                     out=self.out,
                 )
             return
-        require_room(self.out, 40 * self.shape.parameters)
+        require_room(self.out, checkpoint_bytes(self.shape.parameters) + 4 * self.shape.parameters)
         place = self.course.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
         model = {"family": family_of(self.shape), **to_mapping(self.shape)}
@@ -224,6 +227,17 @@ class _Run:
             weight_decay=settings.weight_decay,
         )
         self.peak_flops = self.machine.matrix_flops[dtype]
+        following = Following(
+            model,
+            self.objective,
+            title="Training",
+            times=settings.validations,
+            metrics=self.metrics,
+            saving=self.saving,
+            console=self.console,
+            tokens=self._tokens,
+            show=self._show_sample,
+        )
         trainer = Trainer(
             model,
             optimizers,
@@ -234,8 +248,12 @@ class _Run:
             warmup=settings.warmup,
             decay=settings.decay,
             clip=settings.clip,
-            on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), self.validate, self.saving],
-            on_event=self._note,
+            on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), following.validate, self.saving],
+            on_event=following.note,
+            remedy=t(
+                "Lower the learning rates (--set train.muon_rate and train.adam_rate of bimo train), or compute in "
+                "float32 (--set train.dtype=float32)."
+            ),
             least_progress=MOST_WORSE if self.start else LEAST_PROGRESS,
         )
         with self.console.progress("Training", 1.0) as self.update:
@@ -276,41 +294,16 @@ class _Run:
         )
         self.update(progress.step / progress.steps, line)
 
-    def validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
-        """Now and then, and at the end: how it does on text that is not trained on, and a sample."""
-        progress = trainer.progress
-        if not is_due(progress, self.settings.validations):
-            return
-        found = self.objective.validate(self.model)
-        where = {"step": progress.step, "tokens": self._tokens(progress), "seconds": round(progress.seconds, 3)}
-        self.metrics.write({"event": "validation", **where, **found})
-        measured = found[self.objective.measure]
-        sentence = trainer.health.diverges(progress.step, measured)
-        self.console.say("Validate", self.objective.verdict(measured, progress.step))
+    def _show_sample(self, progress: Progress) -> None:
         if self.sampler is not None:
             sample = self.sampler(self.model, self.tokenizer)
             self.metrics.write({"event": "sample", "step": progress.step, "prompt": "", "text": sample})
             self.console.show("“" + " ".join(sample.split())[:100] + "”")
-        if sentence is not None:
-            self.console.warn(sentence)
-            self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})
-            trainer.stop_early()
-        self.saving.now()
-
-    def _note(self, event: dict[str, Any]) -> None:
-        if event["event"] == "started":
-            self.metrics.forget_after(-1)
-        elif event["event"] == "resumed":
-            self.metrics.forget_after(event["step"])
-            self.console.say("Training", t("goes on from step {step:,}", step=event["step"]))
-        else:
-            self.console.warn(t("step {step}: the loss was not a number; {event}", **event))
-        self.metrics.write(event)
 
     def _tokens(self, progress: Progress) -> int:
         """How many tokens were read up to here, whether or not each was a target."""
         if isinstance(self.objective, MaskedWords):
-            return progress.step * self.settings.batch * self.shape.context
+            return progress.step * self.settings.batch * (self.settings.window or self.shape.context)
         return progress.targets
 
     def _share_of_peak(self, tokens_per_second: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bimo.config import require_ranges
 from bimo.runtime import USAGE, UserError, t
 
 __all__ = ["TrainConfig"]
@@ -81,12 +82,15 @@ class TrainConfig:
             "seed": 0 <= self.seed < 2**63,
             "dtype": self.dtype in ("auto", "float32", "bfloat16"),
         }
-        for name in fits:
-            if not fits[name]:
+        require_ranges(self, fits, lambda name: t(RANGES[name]), where="train.")
+
+    def refuse(self, *names: str, family: str) -> None:
+        """Raises UserError when one of these is not 0: training a model of this family has no use for them."""
+        for name in names:
+            if getattr(self, name):
                 raise UserError(
-                    "The setting train.{name} must be {range}, but is {value}.",
+                    "The setting train.{name} has no place in training a model of the family {family}: leave it at 0.",
                     code=USAGE,
                     name=name,
-                    range=t(RANGES[name]),
-                    value=getattr(self, name),
+                    family=family,
                 )

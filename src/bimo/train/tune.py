@@ -12,11 +12,14 @@ from torch import nn
 
 from bimo.config import require_ranges
 from bimo.console import Console
+from bimo.files import require_room
 from bimo.machine import peak_memory_bytes
 from bimo.models.lora import Adapter, LoRAConfig, adapter_of, attach_adapter, new_adapter
 from bimo.runtime import seed_everything, t
+from bimo.train.checkpoint import checkpoint_bytes
+from bimo.train.following import Following
 from bimo.train.health import MOST_WORSE
-from bimo.train.loop import Saving, StepFacts, Trainer, is_due, keep_to_time
+from bimo.train.loop import Saving, StepFacts, Trainer, keep_to_time
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective
 
@@ -128,8 +131,19 @@ class Tuning:
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         own = [weight for name, weight in self.model.named_parameters() if ".low_rank." not in name]
         steps = max(1, round(settings.epochs * self.batches.steps_per_epoch))
+        require_room(self.home, checkpoint_bytes(sum(weight.numel() for weight in trained)))
         before = self.objective.validate(self.model)
-        self._say(before, 0)
+        self.console.say("Validate", self.objective.verdict(before[self.objective.measure], 0))
+        following = Following(
+            self.model,
+            self.objective,
+            title="Tuning",
+            times=settings.validations,
+            metrics=self.metrics,
+            saving=self._saving,
+            console=self.console,
+            tokens=lambda progress: progress.targets,
+        )
         trainer = Trainer(
             self.model,
             [torch.optim.AdamW(trained, lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0)],
@@ -143,11 +157,12 @@ class Tuning:
             on_step=[
                 self._log,
                 *keep_to_time(settings.minutes, self.metrics.write, most=steps),
-                self._validate,
+                following.validate,
                 self._saving,
             ],
-            on_event=self._note,
+            on_event=following.note,
             least_progress=MOST_WORSE,
+            remedy=t("Give a lower --rate."),
         )
         with self.console.progress("Tuning", 1.0) as self._update:
             trainer.run()
@@ -169,9 +184,6 @@ class Tuning:
             "resumed": progress.resumed,
         }
 
-    def _say(self, found: dict[str, float], step: int) -> None:
-        self.console.say("Validate", self.objective.verdict(found[self.objective.measure], step))
-
     def _log(self, trainer: Trainer, facts: StepFacts | None) -> None:
         if facts is None:
             return
@@ -189,27 +201,3 @@ class Tuning:
             seconds=left % 60,
         )
         self._update(progress.step / progress.steps, line)
-
-    def _validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
-        progress = trainer.progress
-        if not is_due(progress, self.settings.validations):
-            return
-        found = self.objective.validate(self.model)
-        where = {"step": progress.step, "seconds": round(progress.seconds, 3)}
-        self.metrics.write({"event": "validation", **where, **found})
-        self._say(found, progress.step)
-        sentence = trainer.health.diverges(progress.step, found[self.objective.measure])
-        if sentence is not None:
-            self.console.warn(sentence)
-            self.metrics.write({"event": "stopped", "step": progress.step, "reason": sentence})
-            trainer.stop_early()
-        self._saving.now()
-
-    def _note(self, event: dict[str, Any]) -> None:
-        if event["event"] in ("started", "resumed"):
-            self.metrics.forget_after(event["step"] if event["event"] == "resumed" else -1)
-        if event["event"] == "resumed":
-            self.console.say("Tuning", t("goes on from step {step:,}", step=event["step"]))
-        elif event["event"] != "started":
-            self.console.warn(t("step {step}: the loss was not a number; {event}", **event))
-        self.metrics.write(event)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,6 @@ def tune(wish: Wish) -> dict[str, Any]:
         write_refused(out, found.refused)
         facts = _tune(path, found, settings, out, pick_device(wish.device), wish.console)
         write_json(out / "bimo" / "tune.json", facts)
-    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
     return facts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,13 +73,14 @@ def tune_decoder(
         inputs["general"] = digest_file(wish.general)
     with claimed(out, inputs) as finished:
         if finished is not None:
+            facts = finished
             wish.console.say("Tuning", t("was finished before; nothing to do"))
-            return finished
-        write_refused(out, found.refused)
-        facts = {"task": task, "model": str(opened.path), "settings": to_mapping(settings), **learn(general)}
-        facts |= {rows: {**split.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
-        facts["base"] = {"before": digests, "after": opened.digests()}
-        write_json(out / "bimo" / "tune.json", facts)
-        wish.console.say("Look", str(write_tuning_report(out)))
-    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
+        else:
+            write_refused(out, found.refused)
+            facts = {"task": task, "model": str(opened.path), "settings": to_mapping(settings), **learn(general)}
+            facts |= {rows: {**split.counts, "refused": len(found.refused)}, "forms": dict(found.forms)}
+            facts["base"] = {"before": digests, "after": opened.digests()}
+            write_json(out / "bimo" / "tune.json", facts)
+        if (out / "bimo" / "checkpoints").exists():  # what comes after the end, unless that was done
+            wish.console.say("Look", str(write_tuning_report(out)))
     return facts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -69,9 +68,8 @@ def tune(wish: Wish) -> dict[str, Any]:
             "seconds": time.perf_counter() - begun,
             "peak_memory_bytes": peak_memory_bytes(),
         }
-        write_json(wish.out / "bimo" / "tune.json", facts)
         write_report(wish.out / "bimo" / "report.html", facts, name=wish.out.resolve().name)
-    shutil.rmtree(wish.out / "bimo" / "checkpoints", ignore_errors=True)
+        write_json(wish.out / "bimo" / "tune.json", facts)
     return facts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,6 @@ def tune(wish: Wish) -> dict[str, Any]:
             **_tune(start, train, held_out, settings, out, wish.console),
         }
         write_json(out / "bimo" / "tune.json", facts)
-    shutil.rmtree(out / "bimo" / "checkpoints", ignore_errors=True)
     return facts
 
 
