@@ -16,11 +16,12 @@ from bimo.models.heads import Head
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.classify.classifier import classify, explain, open_classifier
 from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
-from bimo.tasks.classify.encoder import load_encoder_classifier
+from bimo.tasks.classify.encoder import frame, load_encoder_classifier
 from bimo.tasks.classify.encoder_tuning import open_start, usual
 from bimo.tasks.classify.vectors import open_vectors, text_vectors
 from bimo.tasks.tune import tune
 from bimo.text.labelled import Labelled
+from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
 from bimo.train.tune import TuneConfig
 from bimo.weights.huggingface import save_encoder
@@ -94,6 +95,13 @@ def test_pairs_are_read_as_pairs(start, tmp_path):
             torch.from_numpy(batch.ids), segments=torch.from_numpy(batch.segments), real=torch.from_numpy(batch.real)
         )
     np.testing.assert_allclose(logits[0].numpy(), other, atol=1e-5)
+
+
+def test_only_texts_with_a_second_one_are_framed_as_pairs(tiny_tokenizer):
+    framing = Framing(with_mask_token(tiny_tokenizer), context=16)
+    found = frame(framing, ["the cat", "a dog", "a house"], ["", "a mat", ""])
+    (alone, last), (pair,) = framing.texts(["the cat", "a house"]), framing.pairs(["a dog"], ["a mat"])
+    assert found == [alone, pair, last]
 
 
 def test_several_labels_stay_several(start, tmp_path):

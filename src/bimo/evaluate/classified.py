@@ -87,8 +87,7 @@ def _chances(classifier: Classifier, examples: list[Labelled], labels: int, cons
     with console.progress("Evaluate", len(examples)) as update:
         for start in range(0, len(examples), TEXTS_AT_ONCE):
             block = examples[start : start + TEXTS_AT_ONCE]
-            seconds = [one.second for one in block]
-            chances = classifier.chances([one.text for one in block], seconds if any(seconds) else ())
+            chances = classifier.chances([one.text for one in block], [one.second for one in block])
             found[start : start + len(block), : chances.shape[1]] = chances
             update(start + len(block), "")
     return found

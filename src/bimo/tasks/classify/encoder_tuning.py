@@ -129,8 +129,7 @@ class Labels:
 
 
 def _frame(framing: Framing, examples: Sequence[Labelled]) -> Any:
-    seconds = [example.second for example in examples]
-    return frame(framing, [example.text for example in examples], seconds if any(seconds) else ())
+    return frame(framing, [example.text for example in examples], [example.second for example in examples])
 
 
 def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int, seed: int) -> EncoderClassifier:

@@ -213,8 +213,7 @@ def _encoder(wish: Wish, found: LabelledFile) -> dict[str, Any]:
 
 
 def _seconds(examples: Sequence[Labelled]) -> list[str]:
-    seconds = [one.second for one in examples]
-    return seconds if any(seconds) else []
+    return [one.second for one in examples]
 
 
 def _judged(chances: np.ndarray, held_out: Sequence[Labelled], found: LabelledFile) -> dict[str, Any]:
