@@ -34,6 +34,7 @@ from bimo.tasks.classify.measures import (
     measure,
     truth_matrix,
 )
+from bimo.tasks.classify.report import weakest_labels
 from bimo.tasks.classify.tables import classify_table
 from bimo.tasks.tune import tune
 
@@ -144,6 +145,12 @@ def test_figures_are_those_of_scikit_learn():
     many = random.random((60, 3)) > 0.5
     (macro,) = macro_f1s(chosen_labels(found, several=True), many)
     assert macro == pytest.approx(metrics.f1_score(many, found > 0.5, average="macro", zero_division=0), abs=1e-6)
+
+
+def test_labels_that_no_text_has_or_was_given_are_not_among_the_weakest():
+    found, truth = np.eye(4)[[0, 0, 2]], np.eye(4, dtype=bool)[[0, 1, 0]]
+    facts = measure(found, truth, ["a", "b", "c", "d"], several=False)
+    assert [label for label, _ in weakest_labels(facts)] == ["b", "c", "a"]
 
 
 def test_calibration_error_of_known_cases():
