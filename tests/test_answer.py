@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import bimo
+from bimo.console import Console
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import read_json
 from bimo.models.encoder import Encoder, EncoderConfig
@@ -274,6 +275,13 @@ def test_evaluation_measures_what_tuning_measures(place, tmp_path):
     assert evaluated["scores"]["exact"] == pytest.approx(np.mean(right))
     assert evaluated["scores"]["questions"] == len(right)
     assert f"exact match {np.mean(right):.1%}" in evaluation_lines(evaluated)[0]
+
+
+def test_a_file_that_was_learned_from_is_told(place):
+    console, said = Console(quiet=True), []
+    console.warn = said.append
+    evaluate(place[0] / "taught", place[0] / "questions.json", console=console)
+    assert said == ["The model learned from this very file, so it knows the answers."]
 
 
 def test_a_damaged_calibration_is_named(place, tmp_path):

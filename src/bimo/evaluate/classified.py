@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
-from bimo.files import digest_json, write_json
+from bimo.files import write_json
 from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.tasks.classify.classifier import Classifier, open_classifier
 from bimo.tasks.classify.measures import accuracies, chosen_labels, macro_f1s, measure, truth_matrix
 from bimo.tasks.classify.report import figures_line, mistakes_in, weakest_labels, write_report
-from bimo.tasks.folder import learned_from
-from bimo.text.inventory import file_digests
 from bimo.text.labelled import Labelled, read_labelled
-from bimo.text.sources import find_sources
 
 __all__ = ["classified_lines", "evaluate_classifier"]
 
@@ -43,8 +40,6 @@ def evaluate_classifier(
     classifier = open_classifier(model)
     found = read_labelled(source, columns=columns, once=False)
     console.say("Read", found.describe())
-    if learned_from(model, digest_json(file_digests(find_sources([source])))):
-        console.warn(t("The model learned from this very file, so it knows the answers."))
     for line in found.refused_lines():
         console.warn(line)
     unseen = [label for label in found.labels if label not in classifier.labels]
