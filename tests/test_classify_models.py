@@ -17,7 +17,8 @@ from bimo.runtime import USAGE, UserError
 from bimo.tasks.classify.classifier import classify, explain, open_classifier
 from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
 from bimo.tasks.classify.encoder import frame, load_encoder_classifier
-from bimo.tasks.classify.encoder_tuning import open_start, usual
+from bimo.tasks.classify.encoder_tuning import judged_chances, open_start, usual
+from bimo.tasks.classify.measures import truth_matrix
 from bimo.tasks.classify.vectors import open_vectors, text_vectors
 from bimo.tasks.tune import tune
 from bimo.text.labelled import Labelled
@@ -126,6 +127,18 @@ def test_an_encoder_from_nothing_but_the_texts(tmp_path):
     )
     assert facts["held_out"]["macro_f1"] > 0.9
     assert classify(out, ["the cat number 5"])[0].labels == ("animal",)
+
+
+def test_no_text_helped_to_choose_the_temperature_that_it_is_judged_by():
+    held_out = [Labelled(f"text {i}", ("ab"[i % 2],)) for i in range(40)]
+    truth = truth_matrix([one.labels for one in held_out], ["a", "b"])
+    scores = np.random.default_rng(0).normal(size=(40, 2)) + truth
+    found = judged_chances(scores, truth, held_out, several=False)
+    changed = truth.copy()
+    changed[0] = ~changed[0]
+    again = judged_chances(scores, changed, held_out, several=False)
+    np.testing.assert_array_equal(found[0], again[0])
+    assert (found != again).any()
 
 
 def test_the_head_is_new_and_the_rest_as_it_was(start):
