@@ -200,6 +200,29 @@ def test_examples_stand_above_the_text(language_model):
     assert classifier.scores(["hm"])[0, 0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_text_is_asked_about_in_its_language_whatever_stands_beside_it(language_model):
+    classifier = DecoderClassifier(language_model, ("cat", "dog"))
+    texts = ["一只猫坐在垫子上", "the cat sat on the mat"]
+    np.testing.assert_allclose(classifier.scores(texts), [classifier.scores([text])[0] for text in texts], rtol=1e-4)
+    expected = language_model.loglikelihood("Text: the cat sat on the mat\nLabel:", " cat")
+    expected -= language_model.loglikelihood("Text: N/A\nLabel:", " cat")
+    assert classifier.scores(texts)[1, 0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_examples_that_do_not_fit_beside_a_text_are_left_out(language_model):
+    """What exceeds the context was cut in front of a text, but not in front of the none that it is compared with."""
+    shown = tuple(Labelled(f"{word} " * 6, (word,)) for word in ("dog", "cat") * 4)
+    text = "hm " * 12
+    few = [DecoderClassifier(language_model, ("cat", "dog"), shown[:count]).scores([text])[0] for count in range(9)]
+    fitting = max(count for count in range(9) if not np.allclose(few[count], few[max(0, count - 1)]))
+    assert 0 < fitting < 8
+    above = "".join(f"Text: {one.text}\nLabel: {one.labels[0]}\n\n" for one in shown[:fitting])
+    asked = [f"{above}Text: {one}\nLabel:" for one in (text, "N/A")]
+    assert max(len(language_model.tokenizer.encode(prompt + " dog")) for prompt in asked) <= 257
+    expected = np.subtract(*(language_model.loglikelihood(prompt, " cat") for prompt in asked))
+    assert few[8][0] == pytest.approx(expected, rel=1e-4)
+
+
 def test_few_examples_are_of_all_labels():
     many = [Labelled(f"text {i}", (str(i % 4),)) for i in range(100)]
     chosen = few_examples(many)

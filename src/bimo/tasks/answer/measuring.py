@@ -18,7 +18,17 @@ from bimo.text.questions import Question
 from bimo.text.segment import split_sentences
 from bimo.text.split import split_position
 
-__all__ = ["TRIED_WITH", "Attempt", "Trial", "baseline_answer", "calibrate", "own_thresholds", "score", "score_lines", "try_questions"]
+__all__ = [
+    "TRIED_WITH",
+    "Attempt",
+    "Trial",
+    "baseline_answer",
+    "calibrate",
+    "own_thresholds",
+    "score",
+    "score_lines",
+    "try_questions",
+]
 
 TRIED_WITH = 4
 """Other texts that a question is tried with."""

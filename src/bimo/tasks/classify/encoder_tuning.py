@@ -186,9 +186,7 @@ def tune_encoder(
     return {**facts, "temperature": factor}, judged_chances(scores, truths[1], held_out, several=start.several)
 
 
-def judged_chances(
-    scores: np.ndarray, truth: np.ndarray, held_out: Sequence[Labelled], *, several: bool
-) -> np.ndarray:
+def judged_chances(scores: np.ndarray, truth: np.ndarray, held_out: Sequence[Labelled], *, several: bool) -> np.ndarray:
     """Chances [N, K] of scores, each by the temperature that fits the other half: none helped to choose its own."""
     second = fold_numbers(held_out, 2, seed=0) == 1
     found = np.empty(scores.shape)
