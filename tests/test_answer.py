@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import bimo
+from bimo.console import Console
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import read_json
 from bimo.models.encoder import Encoder, EncoderConfig
@@ -19,7 +20,7 @@ from bimo.models.lora import LoRAConfig
 from bimo.runtime import UserError
 from bimo.tasks.answer import answering, writing
 from bimo.tasks.answer.lessons import split_questions
-from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, score
+from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, own_thresholds, score
 from bimo.tasks.answer.passages import Passage
 from bimo.tasks.answer.reading import Calibration, Reader, load_reader
 from bimo.tasks.answer.scoring import exact_match, is_chinese
@@ -43,14 +44,29 @@ def test_the_threshold_refuses_what_the_texts_do_not_hold():
     random = np.random.default_rng(0)
     trials = [trial(random.normal(4), True, random.normal(-4)) for _ in range(200)]
     calibration = calibrate(trials, longest=7)
-    found = score(trials, calibration)
+    found = score(trials, np.full(len(trials), calibration.threshold))
     assert found["refused"] > 0.95
     assert found["answered"] > 0.95
     assert found["exact"] == found["f1"] == 1.0
     assert calibration.confidence(6) > 0.95 > 0.05 > calibration.confidence(-6)
     assert calibration.longest == 7
     hopeless = calibrate([trial(0.0, False, 0.0) for _ in range(20)], longest=7)
-    assert score([trial(0.0, False, 0.0)], hopeless)["refused"] == 1.0
+    assert score([trial(0.0, False, 0.0)], np.array([hopeless.threshold]))["refused"] == 1.0
+
+
+def test_what_is_refused_is_judged_by_a_threshold_chosen_on_other_texts():
+    """Margins that say nothing: whoever chose and measured on the same ones would always refuse LEAST_REFUSED."""
+    random = np.random.default_rng(0)
+    trials = [trial(random.normal(), True, random.normal()) for _ in range(40)]
+    for number, one in enumerate(trials):
+        trials[number] = replace(one, question=replace(one.question, context=f"text {number // 2}"))
+    thresholds = own_thresholds(trials)
+    assert (thresholds[::2] == thresholds[1::2]).all()  # two questions on a text
+    first, second = sorted(set(thresholds.tolist()))
+    others = [one for one, threshold in zip(trials, thresholds, strict=True) if threshold == second]
+    assert calibrate(others, longest=0).threshold == first
+    alone = trials[:1]
+    assert own_thresholds(alone) == [calibrate(alone, longest=0).threshold]
 
 
 def test_confidence_is_the_share_that_is_right():
@@ -274,6 +290,13 @@ def test_evaluation_measures_what_tuning_measures(place, tmp_path):
     assert evaluated["scores"]["exact"] == pytest.approx(np.mean(right))
     assert evaluated["scores"]["questions"] == len(right)
     assert f"exact match {np.mean(right):.1%}" in evaluation_lines(evaluated)[0]
+
+
+def test_a_file_that_was_learned_from_is_told(place):
+    console, said = Console(quiet=True), []
+    console.warn = said.append
+    evaluate(place[0] / "taught", place[0] / "questions.json", console=console)
+    assert said == ["The model learned from this very file, so it knows the answers."]
 
 
 def test_a_damaged_calibration_is_named(place, tmp_path):

@@ -73,3 +73,7 @@ def test_passages_end_with_sentences_and_know_their_lines(tmp_path):
         Passage("b.jsonl", 1, "One.\nTwo."),
         Passage("b.jsonl", 2, "Three."),
     ]
+    # A file of another ending is read as text where it was named, and its lines count as well.
+    (tmp_path / "v.log").write_text(text, encoding="utf-8")
+    named = read_passages([tmp_path / "v.log"], unread=pytest.fail)
+    assert [(one.line, one.text) for one in named] == [(line + 1, piece) for line, piece in pieces]

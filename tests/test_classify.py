@@ -21,7 +21,7 @@ from bimo.tasks.classify import grams as grams_file
 from bimo.tasks.classify import linear as linear_file
 from bimo.tasks.classify.classifier import classify, explain, open_classifier, verdicts
 from bimo.tasks.classify.grams import characters_of, grams, grams_reference
-from bimo.tasks.classify.linear import LinearClassifier, load_linear
+from bimo.tasks.classify.linear import PAIR_MARK, LinearClassifier, joined, load_linear
 from bimo.tasks.classify.measures import (
     accuracies,
     calibration_error,
@@ -34,6 +34,7 @@ from bimo.tasks.classify.measures import (
     measure,
     truth_matrix,
 )
+from bimo.tasks.classify.report import weakest_labels
 from bimo.tasks.classify.tables import classify_table
 from bimo.tasks.tune import tune
 
@@ -144,6 +145,12 @@ def test_figures_are_those_of_scikit_learn():
     many = random.random((60, 3)) > 0.5
     (macro,) = macro_f1s(chosen_labels(found, several=True), many)
     assert macro == pytest.approx(metrics.f1_score(many, found > 0.5, average="macro", zero_division=0), abs=1e-6)
+
+
+def test_labels_that_no_text_has_or_was_given_are_not_among_the_weakest():
+    found, truth = np.eye(4)[[0, 0, 2]], np.eye(4, dtype=bool)[[0, 1, 0]]
+    facts = measure(found, truth, ["a", "b", "c", "d"], several=False)
+    assert [label for label, _ in weakest_labels(facts)] == ["b", "c", "a"]
 
 
 def test_calibration_error_of_known_cases():
@@ -266,6 +273,53 @@ def test_json_lines_come_out_as_json_lines(model, tmp_path):
     assert [(row["label"], row["n"]) for row in found] == [("good", [1]), ("bad", None)]
 
 
+def classified(model, path, **columns):
+    out = io.StringIO()
+    classify_table(
+        open_classifier(model), path, out, columns=columns, abstain=0.0, refuse=pytest.fail, said=lambda _: None
+    )
+    return out.getvalue().splitlines()
+
+
+def test_quotes_that_people_wrote_between_tabs_stay_as_they_are(model, tmp_path):
+    rows = ["text\tn", 'she said "lovely" twice\t1', '"great fun\t2', "太差了\t3"]
+    (tmp_path / "in.tsv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    found = classified(model, tmp_path / "in.tsv")
+    assert [line.rsplit("\t", 2)[0] for line in found] == rows
+    assert [line.split("\t")[2] for line in found] == ["label", "good", "good", "bad"]
+    (tmp_path / "in.csv").write_text("text;n\nlovely;1\n太差了;2\n", encoding="utf-8")
+    assert [line.split(";")[:3] for line in classified(model, tmp_path / "in.csv")][1] == ["lovely", "1", "good"]
+
+
+def test_a_label_that_only_later_rows_have_is_kept(model, tmp_path):
+    rows = [{"text": "lovely"}] * 1000 + [{"text": "太差了", "label": "mine", "confidence": 3}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    *_, first, last = map(json.loads, classified(model, tmp_path / "in.jsonl"))
+    assert first["label"] == "good"
+    assert (last["label"], last["confidence"], last["label_2"]) == ("mine", 3, "bad")
+
+
+def test_a_column_of_a_misspelt_kind_is_not_passed_over(model, tmp_path):
+    (tmp_path / "in.csv").write_text("text,body\nlovely,太差了\n", encoding="utf-8")
+    with pytest.raises(UserError, match="--column knows text, second, label, but not txt"):
+        classified(model, tmp_path / "in.csv", txt="body")
+
+
+def test_only_texts_with_a_second_one_are_joined_whatever_stands_beside_them():
+    assert joined(["lovely", "a bore"], ["", "a waste"]) == ["lovely", f"a bore{PAIR_MARK}a waste"]
+    assert joined(["lovely"], ()) == ["lovely"]
+
+
+def test_texts_in_use_have_the_form_of_those_that_were_learned(model, tmp_path):
+    clean, raw = "a pleasure, 非常好看, café", "\ufeffa plea\xadsure, 非常\u200b好看, cafe\u0301 "
+    one, other = classify(model, [clean, raw])
+    assert one.chances == other.chances
+    words = [explain(open_classifier(model), text) for text in (clean, raw)]
+    assert words[0] == words[1]
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "\u200b \ufeff"}) + "\n")
+    assert json.loads(classified(model, tmp_path / "in.jsonl")[0])["label"] == ""
+
+
 def test_the_matrix_is_drawn_with_every_count():
     broad, narrow = matrix_chart(["a", "b<c"], [[3, 1], [0, 2]], totals=[4, 2], alternative="4 of 6")
     for drawing in map(render, (broad, narrow)):
@@ -341,6 +395,7 @@ def test_evaluation_and_a_pair_of_classifiers(model, rows, tmp_path):
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--engine", "forest"), USAGE, "--engine must be one of"),
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--engine", "decoder"), USAGE, "needs no tuning"),
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--lora",), USAGE, "--lora has no place"),
+        ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--epochs", "3"), USAGE, "the engine linear has no use"),
         ("text,label\n,\n", (), DATA_REFUSED, "holds no"),
     ],
 )

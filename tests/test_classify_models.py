@@ -16,11 +16,13 @@ from bimo.models.heads import Head
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.classify.classifier import classify, explain, open_classifier
 from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
-from bimo.tasks.classify.encoder import load_encoder_classifier
-from bimo.tasks.classify.encoder_tuning import open_start, usual
+from bimo.tasks.classify.encoder import frame, load_encoder_classifier
+from bimo.tasks.classify.encoder_tuning import judged_chances, open_start, usual
+from bimo.tasks.classify.measures import truth_matrix
 from bimo.tasks.classify.vectors import open_vectors, text_vectors
 from bimo.tasks.tune import tune
 from bimo.text.labelled import Labelled
+from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
 from bimo.train.tune import TuneConfig
 from bimo.weights.huggingface import save_encoder
@@ -96,6 +98,13 @@ def test_pairs_are_read_as_pairs(start, tmp_path):
     np.testing.assert_allclose(logits[0].numpy(), other, atol=1e-5)
 
 
+def test_only_texts_with_a_second_one_are_framed_as_pairs(tiny_tokenizer):
+    framing = Framing(with_mask_token(tiny_tokenizer), context=16)
+    found = frame(framing, ["the cat", "a dog", "a house"], ["", "a mat", ""])
+    (alone, last), (pair,) = framing.texts(["the cat", "a house"]), framing.pairs(["a dog"], ["a mat"])
+    assert found == [alone, pair, last]
+
+
 def test_several_labels_stay_several(start, tmp_path):
     out = tmp_path / "model"
     settings = TuneConfig(epochs=20, batch=16, rate=5e-3, validations=2)
@@ -118,6 +127,18 @@ def test_an_encoder_from_nothing_but_the_texts(tmp_path):
     )
     assert facts["held_out"]["macro_f1"] > 0.9
     assert classify(out, ["the cat number 5"])[0].labels == ("animal",)
+
+
+def test_no_text_helped_to_choose_the_temperature_that_it_is_judged_by():
+    held_out = [Labelled(f"text {i}", ("ab"[i % 2],)) for i in range(40)]
+    truth = truth_matrix([one.labels for one in held_out], ["a", "b"])
+    scores = np.random.default_rng(0).normal(size=(40, 2)) + truth
+    found = judged_chances(scores, truth, held_out, several=False)
+    changed = truth.copy()
+    changed[0] = ~changed[0]
+    again = judged_chances(scores, changed, held_out, several=False)
+    np.testing.assert_array_equal(found[0], again[0])
+    assert (found != again).any()
 
 
 def test_the_head_is_new_and_the_rest_as_it_was(start):
@@ -177,6 +198,29 @@ def test_examples_stand_above_the_text(language_model):
         f"{above}Text: N/A\nLabel:", " cat"
     )
     assert classifier.scores(["hm"])[0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_text_is_asked_about_in_its_language_whatever_stands_beside_it(language_model):
+    classifier = DecoderClassifier(language_model, ("cat", "dog"))
+    texts = ["一只猫坐在垫子上", "the cat sat on the mat"]
+    np.testing.assert_allclose(classifier.scores(texts), [classifier.scores([text])[0] for text in texts], rtol=1e-4)
+    expected = language_model.loglikelihood("Text: the cat sat on the mat\nLabel:", " cat")
+    expected -= language_model.loglikelihood("Text: N/A\nLabel:", " cat")
+    assert classifier.scores(texts)[1, 0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_examples_that_do_not_fit_beside_a_text_are_left_out(language_model):
+    """What exceeds the context was cut in front of a text, but not in front of the none that it is compared with."""
+    shown = tuple(Labelled(f"{word} " * 6, (word,)) for word in ("dog", "cat") * 4)
+    text = "hm " * 12
+    few = [DecoderClassifier(language_model, ("cat", "dog"), shown[:count]).scores([text])[0] for count in range(9)]
+    fitting = max(count for count in range(9) if not np.allclose(few[count], few[max(0, count - 1)]))
+    assert 0 < fitting < 8
+    above = "".join(f"Text: {one.text}\nLabel: {one.labels[0]}\n\n" for one in shown[:fitting])
+    asked = [f"{above}Text: {one}\nLabel:" for one in (text, "N/A")]
+    assert max(len(language_model.tokenizer.encode(prompt + " dog")) for prompt in asked) <= 257
+    expected = np.subtract(*(language_model.loglikelihood(prompt, " cat") for prompt in asked))
+    assert few[8][0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_few_examples_are_of_all_labels():

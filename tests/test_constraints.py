@@ -49,7 +49,7 @@ def model(make_model: MakeModel, tiny_tokenizer: Tokenizer) -> LanguageModel:
     [
         *("a*b+", "(a|b)*中", "[^a]{2}", ".{1,3}", r"\d+", r"\D\w*", "(?:a{2,}|b?)[a1]", "^a|b$", "a{,2}b", "[]a]+"),
         *("a??b*?", r"\u4e2d+|\x61", "[一-龥]{2,3}", "(a{2}){2}", "", "(?P<one>a)|()", r"\Aa\Z", r"[^\Wa]+", r"a\141"),
-        *("[a-b-]+", r"[\b-\n]", "(a|){3}", "x{0}a", "a{", "{a}"),
+        *("[a-b-]+", r"[\b-\n]", "(a|){3}", "x{0}a", "a{", "{a}", "a{,}b", "a{,", "b{}"),
     ],
 )
 def test_an_automaton_accepts_what_python_matches(pattern: str) -> None:

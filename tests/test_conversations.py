@@ -88,6 +88,13 @@ def test_rows_that_are_none_are_refused_with_their_number(reason, tmp_path):
     assert [str(rejected) for rejected in found.refused] == [f"a.jsonl:2 {reason}"]
 
 
+def test_an_instruction_that_is_a_list_is_refused_and_the_rows_below_it_are_read(tmp_path):
+    rows = [{"instruction": ["a"], "output": "b"}, FORMS["alpaca"]]
+    found = read_conversations(write(tmp_path / "a.jsonl", rows))
+    assert [conversation.row for conversation in found.kept] == [2]
+    assert [str(rejected) for rejected in found.refused] == ["a.jsonl:1 the text of user is no text"]
+
+
 def test_a_row_that_is_no_json_does_not_hide_the_others(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(FORMS["alpaca"]) + '\n{"prompt": \n' + json.dumps(FORMS["alpaca"]) + "\n")

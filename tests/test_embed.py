@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import bimo
 from bimo.cli import app
+from bimo.console import Console
 from bimo.correlation import pearson, ranks, spearman
 from bimo.evaluate.similarity import measure_similarity
 from bimo.evaluate.suite import evaluate, evaluation_lines
@@ -490,6 +491,14 @@ def test_correlations_are_scipy_s() -> None:
         np.testing.assert_array_equal(ranks(one[row]), scipy.stats.rankdata(one[row]))
     np.testing.assert_allclose(spearman(one, other), [spearman(*sides) for sides in zip(one, other, strict=True)])
     assert pearson(np.ones(4), np.arange(4)) == 0
+
+
+def test_a_file_that_was_learned_from_is_told(place: Path, tuned) -> None:
+    console, said = Console(quiet=True), []
+    console.warn = said.append
+    for name in ("model", "tuned"):
+        evaluate(place / name, place / "scored.csv", console=console)
+    assert said == ["The model learned from this very file, so it knows the answers."]
 
 
 def test_evaluation_measures_likeness(place: Path, tuned) -> None:

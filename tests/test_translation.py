@@ -22,7 +22,7 @@ from bimo.cli import app
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json, read_metrics
 from bimo.generate.beam import Beams
-from bimo.generate.translator import load
+from bimo.generate.translator import Translator, load
 from bimo.machine import Machine
 from bimo.runtime import UserError
 from bimo.text.untranslated import untranslated
@@ -150,6 +150,25 @@ def test_lines_come_in_order_whatever_their_length(whole: Path) -> None:
 
 def invoke(*arguments: str | Path, stdin: str = "") -> Any:
     return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+
+
+def test_what_is_translated_has_the_form_of_what_was_learned(whole: Path, tmp_path: Path) -> None:
+    translator = load(whole)
+    clean, raw = (list(translator.translate([text])) for text in ("a b 漢", "\ufeffa  \u200bb\xa0漢"))
+    assert (clean[0].text, clean[0].score) == (raw[0].text, raw[0].score)
+    assert [found.text for found in translator.translate(["", " "])] == ["", " "]
+    shutil.copytree(whole, tmp_path / "copy")
+    manifest = tmp_path / "copy" / "bimo" / "data" / "manifest.json"
+    stored = json.loads(manifest.read_text())
+    assert stored["stages"]["tokens"]["facts"].pop("chinese") == ""
+    manifest.write_text(json.dumps(stored))
+    assert load(tmp_path / "copy").chinese == ""  # as folders were before
+    stored["stages"]["tokens"]["facts"]["chinese"] = "simplified"
+    manifest.write_text(json.dumps(stored))
+    assert load(tmp_path / "copy").chinese == "simplified"
+    kept = Translator(translator.model, translator.tokenizer, chinese="simplified")
+    one, other = (next(kept.translate([text])).score for text in ("漢語", "汉语"))
+    assert one == other
 
 
 def test_the_commands_train_and_translate(pairs: Path, whole: Path, tmp_path: Path) -> None:

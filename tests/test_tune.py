@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import replace
 
@@ -18,7 +19,9 @@ from bimo.models.lora import LoRAConfig
 from bimo.report.tuning_report import write_tuning_report
 from bimo.runtime import DATA_REFUSED, INTERRUPTED, UserError
 from bimo.tasks.chat.conversation import Conversation, read_messages
+from bimo.tasks.chat.tuning import _split
 from bimo.tasks.tune import tune, tune_lines
+from bimo.text.conversations import read_conversations
 from bimo.tokens.chat import PLAIN, ChatFormat, Lesson
 from bimo.train import tune as train_tune
 from bimo.train.lessons import MOST_TOKENS, Answers, LessonBatches
@@ -26,6 +29,7 @@ from bimo.train.losses import IGNORED, answer_loss
 from bimo.train.tune import TuneConfig
 from bimo.weights.adapters import load_adapter
 from bimo.weights.huggingface import load_model, save_model
+from bimo.weights.opening import open_model
 
 pytestmark = pytest.mark.usefixtures("one_number_format")
 
@@ -208,6 +212,28 @@ def test_rows_that_cannot_be_used_are_set_aside_with_their_numbers(place, tmp_pa
         4: "it has none of the keys that hold conversations",
         5: "its answers begin after 64 tokens",
     }
+
+
+def test_conversations_that_begin_alike_are_on_one_side(place, tmp_path):
+    """Several answers to a question, and a dialogue stored as its growing beginnings."""
+    rows = [{"prompt": f"Question {number}?", "response": f"Yes, {turn}."} for number in range(20) for turn in "ab"]
+    talk = [{"role": ("user", "assistant")[turn % 2], "content": f"Turn {turn}."} for turn in range(8)]
+    rows += [{"messages": talk[:length]} for length in (2, 4, 6, 8)]
+    write_json(tmp_path / "talk.json", rows)
+    found = read_conversations(tmp_path / "talk.json")
+    opened = open_model(place / "model", device=torch.device("cpu"))
+    for seed in range(5):
+        split = _split(found, opened, replace(LORA, context=64, seed=seed))
+        assert split.counts["train"] + split.counts["held_out"] == len(rows)
+        sides = [
+            {re.search(r"Question \d+|Turn 0", opened.tokenizer.decode(lesson.ids))[0] for lesson in side}
+            for side in (split.train, split.held_out)
+        ]
+        assert not set.intersection(*sides)
+    same = [{"prompt": "Hi", "response": f"Ho {number}"} for number in range(10)]
+    write_json(tmp_path / "same.json", same)
+    split = _split(read_conversations(tmp_path / "same.json"), opened, replace(LORA, context=64))
+    assert (split.counts["train"], split.counts["held_out"]) == (9, 1)
 
 
 def test_what_will_not_do_is_refused_with_a_sentence(place, tmp_path):

@@ -162,6 +162,7 @@ def prepare_pairs(
             found = read_pairs(pairs, **columns, chinese=chinese)
             facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names if both else ())}
         files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json", out / WORDS]
+        facts["chinese"] = chinese
         stages.record("tokens", key, facts, sorted(files))
     _say_pairs(facts, console)
     return facts

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bimo.console import SILENT, Console
 from bimo.tasks.answer.measuring import TRIED_WITH, score, score_lines, try_questions
 from bimo.tasks.answer.reading import load_reader
@@ -36,7 +38,7 @@ def evaluate_answers(model: Path, source: Path, *, console: Console = SILENT) ->
         "model": str(model),
         "file": str(source),
         "refused_rows": len(found.refused),
-        "scores": score(trials, reader.calibration),
+        "scores": score(trials, np.full(len(trials), reader.calibration.threshold)),
         "mistakes": [
             {"question": question.question, "reference": question.references[0], "answer": attempt.text}
             for question, attempt in worst

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
-from bimo.files import digest_json, write_json
+from bimo.files import write_json
 from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.tasks.classify.classifier import Classifier, open_classifier
 from bimo.tasks.classify.measures import accuracies, chosen_labels, macro_f1s, measure, truth_matrix
-from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
-from bimo.tasks.folder import learned_from
-from bimo.text.inventory import file_digests
+from bimo.tasks.classify.report import figures_line, mistakes_in, weakest_labels, write_report
 from bimo.text.labelled import Labelled, read_labelled
-from bimo.text.sources import find_sources
 
 __all__ = ["classified_lines", "evaluate_classifier"]
 
@@ -43,8 +40,6 @@ def evaluate_classifier(
     classifier = open_classifier(model)
     found = read_labelled(source, columns=columns, once=False)
     console.say("Read", found.describe())
-    if learned_from(model, digest_json(file_digests(find_sources([source])))):
-        console.warn(t("The model learned from this very file, so it knows the answers."))
     for line in found.refused_lines():
         console.warn(line)
     unseen = [label for label in found.labels if label not in classifier.labels]
@@ -87,8 +82,7 @@ def _chances(classifier: Classifier, examples: list[Labelled], labels: int, cons
     with console.progress("Evaluate", len(examples)) as update:
         for start in range(0, len(examples), TEXTS_AT_ONCE):
             block = examples[start : start + TEXTS_AT_ONCE]
-            seconds = [one.second for one in block]
-            chances = classifier.chances([one.text for one in block], seconds if any(seconds) else ())
+            chances = classifier.chances([one.text for one in block], [one.second for one in block])
             found[start : start + len(block), : chances.shape[1]] = chances
             update(start + len(block), "")
     return found
@@ -133,14 +127,13 @@ def classified_lines(facts: Mapping[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
     figures = facts["held_out"]
     lines = [figures_line(figures)]
-    weakest = sorted(figures["labels"].items(), key=lambda pair: pair[1]["f1"])[:MISTAKES_SHOWN]
     lines += [
         t(
             "{label}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f} ({texts:,} texts)",
             label=label,
             **own,
         )
-        for label, own in weakest
+        for label, own in weakest_labels(figures)[:MISTAKES_SHOWN]
     ]
     if "against" in facts:
         for name, title in (("accuracy", t("accuracy")), ("macro_f1", "macro-F1")):

@@ -66,6 +66,8 @@ def evaluate(
     """
     model, source = Path(model), Path(source)
     other = None if against is None else Path(against)
+    if learned_from(Path(adapter or model), source):
+        console.warn(t("The model learned from this very file, so it knows the answers."))
     if holds_classifier(model):
         _require_none(adapter=adapter)
         return evaluate_classifier(model, source, against=other, columns=columns, console=console)
@@ -91,8 +93,6 @@ def _evaluate_decoder(
 ) -> dict[str, Any]:
     """Measure a language model at what the file holds, perhaps beside the `other` one."""
     form, measure_talk = form_in(source), talk_in(source)
-    if measure_talk is not None and learned_from(Path(adapter or path), digest_file(source)):
-        console.warn(t("The model learned from this very file, so it knows the answers."))
     model = load(path, adapter=adapter)
     against = None if other is None else load(other)
     if form is not None:

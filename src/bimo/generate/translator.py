@@ -10,6 +10,8 @@ from pathlib import Path
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError, pick_device, t
+from bimo.stages import Stages
+from bimo.text.pairs import one_line
 from bimo.text.untranslated import untranslated, words_in
 from bimo.tokens.directions import choose_tag, tags_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -49,10 +51,13 @@ class Translation:
 
 
 class Translator:
-    """An encoder-decoder with its tokenizer. `words` are those it learned from, empty where nobody knows."""
+    """An encoder-decoder with its tokenizer. `words` are those it learned from, empty where nobody knows; `chinese` is
+    the script that Chinese was brought into for it, or empty."""
 
-    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, *, words: frozenset[str] = frozenset()) -> None:
-        self.model, self.tokenizer, self.words = model, tokenizer, words
+    def __init__(
+        self, model: EncoderDecoder, tokenizer: Tokenizer, *, words: frozenset[str] = frozenset(), chinese: str = ""
+    ) -> None:
+        self.model, self.tokenizer, self.words, self.chinese = model, tokenizer, words, chinese
         self.tags = tags_of(tokenizer)
 
     def translate(
@@ -71,8 +76,9 @@ class Translator:
 
     def _window(self, texts: list[str], beams: Beams, to: str) -> list[Translation]:
         limit = self.model.config.context - 1 - bool(self.tags)
-        encoded = self.tokenizer.encode_batch(texts)
         done: list[Translation] = [Translation(text, 0.0, []) for text in texts]
+        texts = [one_line(text, self.chinese) for text in texts]
+        encoded = self.tokenizer.encode_batch(texts)
         tags = [choose_tag(self.tags, text, to) for text in texts]
         order = [i for i, ids in enumerate(encoded) if ids and tags[i] is not None]
         order.sort(key=lambda i: len(encoded[i]))
@@ -100,9 +106,12 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
         raise UserError("There is no model folder {folder}.", folder=path)
     model, tokenizer = load_translator(path, device=pick_device(device)), load_tokenizer(path)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
-    stored = path / "bimo" / "data" / WORDS
+    data = path / "bimo" / "data"
+    stored = data / WORDS
     words = frozenset(stored.read_text(encoding="utf-8", errors="replace").split()) if stored.is_file() else frozenset()
-    return Translator(model, tokenizer, words=words)
+    # Folders made before this was kept do not say.
+    chinese = Stages(data).known("tokens").get("chinese", "") if (data / "pairs").is_dir() else ""
+    return Translator(model, tokenizer, words=words, chinese=chinese)
 
 
 def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "") -> list[str]:

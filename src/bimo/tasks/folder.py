@@ -16,7 +16,10 @@ from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
 from bimo.machine import kept_machine
 from bimo.runtime import USAGE, UserError, t
+from bimo.stages import is_prepared
 from bimo.text.documents import Rejected
+from bimo.text.inventory import file_digests
+from bimo.text.sources import find_sources
 from bimo.train.pretrain import check_output
 
 __all__ = ["claimed", "learned_from", "number_format", "tell_refused", "write_refused"]
@@ -66,10 +69,14 @@ def number_format(out: Path, device: torch.device) -> torch.dtype:
     return getattr(torch, kept_machine(out / "bimo" / "machine.json", device).dtype)
 
 
-def learned_from(folder: Path, digest: str) -> bool:
-    """Whether what stands in a folder was tuned on the file of this digest."""
+def learned_from(folder: Path, source: Path) -> bool:
+    """Whether what stands in a folder was tuned on this very file, or on these files of a folder."""
     manifest = folder / "bimo" / "manifest.json"
-    return manifest.is_file() and read_json(manifest).get("inputs", {}).get("file") == digest
+    learned = read_json(manifest).get("inputs", {}).get("file") if manifest.is_file() else None
+    if learned is None or is_prepared(source):
+        return False
+    digests = file_digests(find_sources([source]))
+    return learned in (digest_json(digests), *digests.values())
 
 
 def tell_refused(refused: Sequence[Rejected], console: Console, *, kept: bool = True) -> None:

@@ -168,8 +168,8 @@ def question(value: dict[str, Any], key: str = "instruction") -> list[dict[str, 
         raise NoConversation(t("its history is not made of pairs"))
     for asked, answer in history:
         messages += [message("user", asked), message("assistant", answer)]
-    given = message("user", value.get("input") or "")["content"]
-    return [*messages, message("user", "\n".join(text for text in (value[key], given) if text))]
+    parts = [message("user", text)["content"] for text in (value[key], value.get("input") or "")]
+    return [*messages, message("user", "\n".join(filter(None, parts)))]
 
 
 def message(role: str, content: Any) -> dict[str, str]:

@@ -124,10 +124,7 @@ def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once:
     Rows without a text or label are set aside; with `once` so are texts that were there before, and all rows of texts
     that have contradicting labels. Raises UserError when nothing is left or a column is not there.
     """
-    wrong = next((name for name in columns or {} if name not in COLUMNS), None)
-    if wrong is not None:
-        sentence = "--column knows {known}, but not {name}."
-        raise UserError(sentence, code=USAGE, known=", ".join(COLUMNS), name=wrong)
+    _require_known(columns or {})
     refused: list[Rejected] = []
     chosen: LabelledColumns | None = None
     several = False
@@ -153,6 +150,7 @@ def choose_labelled_columns(
 
     Without `label` none is looked for. Raises UserError when there is none.
     """
+    _require_known(wanted)
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in wanted.values():
         if name not in names:
@@ -183,6 +181,13 @@ def choose_labelled_columns(
         names_found = ", ".join(map(str, names[:30])) or t("nothing")
         raise UserError(sentence, code=DATA_REFUSED, path=path, names=names_found)
     return LabelledColumns(text, labels or "", second)
+
+
+def _require_known(columns: Mapping[str, str]) -> None:
+    wrong = next((name for name in columns if name not in COLUMNS), None)
+    if wrong is not None:
+        sentence = "--column knows {known}, but not {name}."
+        raise UserError(sentence, code=USAGE, known=", ".join(COLUMNS), name=wrong)
 
 
 def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from bimo.text.sources import find_sources
 from bimo.text.split import split_position
 from bimo.text.tables import unknown_column
 
-__all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "read_pairs", "split_pairs"]
+__all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "one_line", "read_pairs", "split_pairs"]
 
 SPLITS = ("train", "validation", "test")
 """To learn from, to watch the learning, to measure once at the end."""
@@ -117,7 +117,7 @@ def read_pairs(
     count = 0
     for row in itertools.chain(first, rows):
         count += 1
-        left, right = (_one_line(row.get(name), chinese) for name in (columns.source, columns.target))
+        left, right = (one_line(row.get(name), chinese) for name in (columns.source, columns.target))
         language = _as_tag(row.get(columns.to)) if columns.to else ""
         pair = Pair(left, right, language)
         if not left or not right:
@@ -162,7 +162,8 @@ def _unwrapped(row: dict[str, Any]) -> dict[str, Any]:
     return next((row[name] for name in _WRAPPERS if isinstance(row.get(name), dict)), row)
 
 
-def _one_line(value: Any, chinese: str) -> str:
+def one_line(value: Any, chinese: str) -> str:
+    """A side of a pair in the form in which it is learned; what is no text is empty."""
     text = " ".join(normalize(value).split()) if isinstance(value, str) else ""
     return convert(text, chinese) if chinese and script_of(text) == "zh" else text
 

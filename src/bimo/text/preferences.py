@@ -91,7 +91,6 @@ def _asked(key: str) -> Callable[[dict[str, Any]], tuple[Messages, str, str]]:
     def read(value: dict[str, Any]) -> tuple[Messages, str, str]:
         if isinstance(value[key], list):
             return _joined(turns(value, key), value["chosen"], value["rejected"])
-        message("user", value[key])
         return _joined(question(value, key), value["chosen"], value["rejected"])
 
     return read

@@ -20,7 +20,7 @@ from bimo.text.rows import fits, open_table, parquet_rows
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Columns, choose_columns, objects_in, row_text, texts_in
 
-__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "open_lines", "read_file"]
+__all__ = ["ENDINGS", "READ_APART", "SEPARATOR", "is_running", "open_lines", "read_file"]
 
 SEPARATOR = "<|endoftext|>"
 
@@ -28,7 +28,7 @@ SEPARATOR = "<|endoftext|>"
 def read_file(file: SourceFile, reading: Reading) -> Iterator[Document]:
     """Yields the documents of one file. What it refuses goes to `reading.refuse`; never raises for bad content."""
     reading.position = 0
-    read = _READERS.get(file.ending) or (_read_text if file.chosen else None)
+    read = _reader_of(file)
     if read is None:
         detail = t("the ending {ending!r} is not one of {known}", ending=file.ending, known=" ".join(ENDINGS))
         reading.refuse(Rejected(file.name, 0, "unknown_format", detail, ""))
@@ -41,6 +41,15 @@ def read_file(file: SourceFile, reading: Reading) -> Iterator[Document]:
             yield document
     if not found and not source.refused:
         source.refuse(0, "empty", t("no text in it"))
+
+
+def is_running(file: SourceFile) -> bool:
+    """Whether a file is read as running text, whose documents carry lines; of others rows, objects or pages count."""
+    return _reader_of(file) is _read_text
+
+
+def _reader_of(file: SourceFile) -> Callable[[OpenFile], Iterator[Document]] | None:
+    return _READERS.get(file.ending) or (_read_text if file.chosen else None)
 
 
 def _read_text(source: OpenFile) -> Iterator[Document]:

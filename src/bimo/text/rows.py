@@ -15,7 +15,7 @@ from bimo.text.opening import FIRST_ROWS, OpenFile, Reading, peek
 from bimo.text.sources import SourceFile
 from bimo.text.tables import Layout, find_layout, mend_row
 
-__all__ = ["fits", "open_table", "parquet_rows", "read_rows"]
+__all__ = ["fits", "layout_of", "open_table", "parquet_rows", "read_rows"]
 
 
 def read_rows(file: SourceFile, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -27,6 +27,15 @@ def read_rows(file: SourceFile, reading: Reading) -> Iterator[tuple[int, dict[st
     read = _ROWS.get(source.ending, _delimited_rows)
     with source.refusing():
         yield from read(source)
+
+
+def layout_of(file: SourceFile) -> Layout | None:
+    """How the rows that `read_rows` gives are written, where they are delimited text; what it refuses is not told."""
+    source = OpenFile(file, Reading(lambda rejected: None))
+    table = None
+    with source.refusing():
+        table = None if source.ending in _ROWS else open_table(source)
+    return None if table is None else table[0]
 
 
 def _delimited_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:

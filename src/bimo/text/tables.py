@@ -14,6 +14,7 @@ from typing import Any
 from bimo.runtime import DATA_REFUSED, UserError
 
 __all__ = [
+    "ONE_COLUMN",
     "Layout",
     "choose_columns",
     "find_layout",
@@ -44,7 +45,9 @@ JOINED_KEYS = (
 )
 """Names that make one text together."""
 
-_ONE_COLUMN = "\x1f"
+ONE_COLUMN = "\x1f"
+"""What a table with one column is said to be delimited by: it stands in no text."""
+
 _TURN_KEYS = ("content", "value", "message", "text")
 _COLUMN_NAMES = frozenset(
     (
@@ -201,9 +204,9 @@ def find_layout(lines: Sequence[str], *, tabs: bool) -> Layout:
                 names = tuple(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
                 best = share, Layout(delimiter, quoted, header, names)
     if best is None or best[0] <= 0:
-        rows = _parse(lines, Layout(_ONE_COLUMN, True, False, ()))
+        rows = _parse(lines, Layout(ONE_COLUMN, True, False, ()))
         header = bool(rows) and _has_header(rows)
-        return Layout(_ONE_COLUMN, True, header, tuple(rows[0]) if header else ("1",))
+        return Layout(ONE_COLUMN, True, header, tuple(rows[0]) if header else ("1",))
     return best[1]
 
 

@@ -29,7 +29,7 @@ Ranges = tuple[tuple[int, int], ...]
 NEWLINE: Ranges = ((10, 10),)
 CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
 HEXADECIMAL = {"x": 2, "u": 4, "U": 8}
-COUNT = re.compile(r"\{(\d+)(?:(,)(\d*))?\}|\{(,)(\d+)\}")
+COUNT = re.compile(r"\{([0-9]*),([0-9]*)\}|\{([0-9]+)\}")
 LOOKING = ("?=", "?!", "?<=", "?<!")
 DEEPEST = 100
 
@@ -116,10 +116,11 @@ class _Parser:
             bounds: tuple[int, int | None] = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
         elif count:
             self.place = count.end()
-            if count[4]:
-                bounds = (0, int(count[5]))
+            least, most, exactly = count.groups()
+            if exactly:
+                bounds = (int(exactly), int(exactly))
             else:
-                bounds = (int(count[1]), (int(count[3]) if count[3] else None) if count[2] else int(count[1]))
+                bounds = (int(least or 0), int(most) if most else None)
         else:
             return part
         if self._take("+"):

@@ -16,8 +16,19 @@ from bimo.tasks.answer.retrieval import PassageIndex, terms
 from bimo.tasks.answer.scoring import exact_match, f1, is_chinese
 from bimo.text.questions import Question
 from bimo.text.segment import split_sentences
+from bimo.text.split import split_position
 
-__all__ = ["TRIED_WITH", "Attempt", "Trial", "baseline_answer", "calibrate", "score", "score_lines", "try_questions"]
+__all__ = [
+    "TRIED_WITH",
+    "Attempt",
+    "Trial",
+    "baseline_answer",
+    "calibrate",
+    "own_thresholds",
+    "score",
+    "score_lines",
+    "try_questions",
+]
 
 TRIED_WITH = 4
 """Other texts that a question is tried with."""
@@ -129,18 +140,33 @@ def _logistic(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return float(slope), float(weights[1] - slope * mean)
 
 
-def score(trials: Sequence[Trial], calibration: Calibration) -> dict[str, Any]:
+def own_thresholds(trials: Sequence[Trial]) -> np.ndarray:
+    """[N]: for each trial the threshold that the other half of them gives, so that it is judged by none that it helped
+    to choose. Questions on one text are in the same half; where there is but one half, its own threshold is all there
+    is."""
+    texts = sorted({trial.question.context for trial in trials}, key=lambda text: split_position(text, 0))
+    place = {text: number for number, text in enumerate(texts)}
+    second = np.array([place[trial.question.context] % 2 == 1 for trial in trials], dtype=bool)
+    thresholds = np.empty(len(trials))
+    for half in (second, ~second):
+        others = [trial for trial, inside in zip(trials, half, strict=True) if not inside]
+        thresholds[half] = calibrate(others or trials, longest=0).threshold
+    return thresholds
+
+
+def score(trials: Sequence[Trial], thresholds: np.ndarray) -> dict[str, Any]:
     """Exact match and F1 with their 95 % intervals where an answer is asked for whatever the margin; and of answers
-    given from the threshold on: how many, how good, how many refused where the texts hold none."""
+    given from the thresholds [N] on: how many, how good, how many refused where the texts hold none."""
+    pairs = list(zip(trials, thresholds.tolist(), strict=True))
     own = [trial.own for trial in trials if trial.own is not None]
-    found = [trial.found for trial in trials if trial.own is not None]
-    wrong = [trial.wrong for trial in trials if np.isfinite(trial.wrong.margin)]
+    found = [(trial.found, threshold) for trial, threshold in pairs if trial.own is not None]
+    wrong = [(trial.wrong, threshold) for trial, threshold in pairs if np.isfinite(trial.wrong.margin)]
     facts: dict[str, Any] = {"questions": len(own), "unanswerable": len(wrong)}
     if own:
         for name, interval in (("exact", share_interval), ("f1", mean_interval)):
             values = np.array([getattr(one, name) for one in own], dtype=float)
             facts[name], facts[f"{name}_interval"] = float(values.mean()), interval(values)
-        given = [one for one in found if one.margin >= calibration.threshold]
+        given = [one for one, threshold in found if one.margin >= threshold]
         facts["answered"] = len(given) / len(found)
         facts["f1_of_answers"] = float(np.mean([one.f1 for one in given])) if given else 0.0
         facts["baseline_f1"] = float(
@@ -153,7 +179,7 @@ def score(trials: Sequence[Trial], calibration: Calibration) -> dict[str, Any]:
             )
         )
     if wrong:
-        facts["refused"] = float(np.mean([one.margin < calibration.threshold for one in wrong]))
+        facts["refused"] = float(np.mean([one.margin < threshold for one, threshold in wrong]))
     return facts
 
 

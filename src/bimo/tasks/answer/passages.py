@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bimo.runtime import DATA_REFUSED, UserError
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
-from bimo.text.readers import read_file
+from bimo.text.readers import is_running, read_file
 from bimo.text.segment import split_sentences
 from bimo.text.sources import find_sources
 
@@ -17,9 +17,6 @@ __all__ = ["Passage", "cut_passages", "read_passages"]
 
 TARGET, LONGEST = 400, 800
 """Characters. A question is answered by a sentence or two, and needs those around them to be understood."""
-
-RUNNING = (".txt", ".text", ".md", ".markdown", ".rst")
-"""Endings of files whose lines can be counted; of others the reader numbers rows, objects or pages."""
 
 
 class Passage(NamedTuple):
@@ -34,7 +31,7 @@ def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]
     """All passages of files and folders; `unread` gets what cannot be read. Raises UserError when there is no text."""
     found = []
     for file in find_sources(sources):
-        running = file.ending in RUNNING
+        running = is_running(file)
         for document in read_file(file, Reading(unread)):
             for line, text in cut_passages(document.text):
                 found.append(Passage(document.source, document.line + running * line, text))

@@ -16,7 +16,7 @@ from bimo.models.encoder import with_head
 from bimo.models.heads import Head
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
 from bimo.tasks.answer.lessons import answerable_lessons, split_questions, stranger_lessons
-from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, score, score_lines, try_questions
+from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, own_thresholds, score, score_lines, try_questions
 from bimo.tasks.answer.reading import CALIBRATION_FILE, Calibration, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.folder import claimed, number_format, tell_refused, write_refused
@@ -127,7 +127,7 @@ def _tune(
             "repaired": found.repaired,
             "unplaced": found.unplaced,
         },
-        "scores": score(trials, calibration),
+        "scores": score(trials, own_thresholds(trials)),
         "calibration": asdict(calibration),
         "samples": [_sample(trial) for trial in trials if trial.own is not None][:SAMPLES],
     }

@@ -69,7 +69,7 @@ def tune(wish: Wish) -> dict[str, Any]:
 
 
 def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> Split[Lesson, Conversation]:
-    """Which conversations are held out depends on what they say and on the seed alone."""
+    """Which conversations are held out, with all that begin alike, depends on what they say and on the seed alone."""
     lessons: Split[Lesson, Conversation] = Split(opened.chat())
     lessons.format.require_usable()
     length = min(settings.context, opened.source.config.context) + 1
@@ -100,14 +100,39 @@ def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> S
             count=len(usable),
             first=f" ({found.refused[0]})" if found.refused else "",
         )
-    held_out = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(usable))))
-    for number, key in enumerate(sorted(usable)):
-        conversation, kept = usable[key]
-        (lessons.held_out if number < held_out else lessons.train).extend(kept)
-        lessons.counts["held_out" if number < held_out else "train"] += 1
-        if number < min(held_out, SAMPLES):
-            lessons.examples.append(conversation)
+    questions: dict[str, list[str]] = {}
+    for key in sorted(usable):
+        questions.setdefault(_question(usable[key][0]), []).append(key)
+    for keys, held_out in _sides(list(questions.values())):
+        for key in keys:
+            (lessons.held_out if held_out else lessons.train).extend(usable[key][1])
+        lessons.counts["held_out" if held_out else "train"] += len(keys)
+        if held_out and len(lessons.examples) < SAMPLES:
+            lessons.examples.append(usable[keys[0]][0])
     return lessons
+
+
+def _question(conversation: Conversation) -> str:
+    """What a conversation begins with: other answers to it, and its own beginnings, belong on the same side."""
+    before, answer = conversation.first_exchange
+    asked = [message["content"] for message in before if message["role"] != "system"]
+    return json.dumps(asked or [answer], ensure_ascii=False)
+
+
+def _sides(groups: list[list[str]]) -> list[tuple[list[str], bool]]:
+    """Each group with whether it is held out: those that come first, and do not exceed what is wanted."""
+    if len(groups) < 2:  # all begin alike; then at least no conversation is on both sides
+        groups = [[key] for group in groups for key in group]
+    room = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * sum(map(len, groups)))))
+    sides = []
+    for group in groups:
+        held_out = len(group) <= room
+        room -= len(group) if held_out else 0
+        sides.append((group, held_out))
+    if not any(held_out for _, held_out in sides):
+        smallest = min(groups, key=len)
+        sides = [(group, group is smallest) for group in groups]
+    return sides
 
 
 def _tune(

@@ -18,6 +18,7 @@ from bimo.runtime import USAGE, UserError, pick_device
 from bimo.tasks.classify.attribution import WordWeight, word_weights
 from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE, load_linear
 from bimo.tasks.classify.measures import chosen_labels, confidence_of
+from bimo.text.clean import normalize
 from bimo.text.labelled import read_labelled
 
 __all__ = ["Classifier", "Verdict", "classify", "explain", "holds_classifier", "open_classifier", "verdicts"]
@@ -117,6 +118,11 @@ def _refuse_labels(path: Path, labels: Sequence[str], examples: Path | None) -> 
         )
 
 
+def as_learned(text: str) -> str:
+    """A text in the form that those have which it learned from, and is measured on: see read_labelled."""
+    return normalize(text).strip()
+
+
 def verdicts(
     classifier: Classifier, texts: Iterable[tuple[str, str]], *, abstain: float = 0.0, at_once: int = AT_ONCE
 ) -> Iterator[Verdict]:
@@ -124,8 +130,8 @@ def verdicts(
     `abstain`."""
     texts = iter(texts)
     while block := list(islice(texts, at_once)):
-        seconds = [second for _, second in block]
-        found = classifier.chances([text for text, _ in block], seconds if any(seconds) else ())
+        block = [(as_learned(text), as_learned(second)) for text, second in block]
+        found = classifier.chances([text for text, _ in block], [second for _, second in block])
         chosen = chosen_labels(found, several=classifier.several)
         sure = confidence_of(found, several=classifier.several)
         for row, confidence in enumerate(sure.tolist()):
@@ -136,6 +142,7 @@ def verdicts(
 
 def explain(classifier: Classifier, text: str) -> list[WordWeight]:
     """What each word of a text counts for the label that is the likeliest."""
+    text = as_learned(text)
     label = int(classifier.chances([text])[0].argmax())
     lowered = text.lower()
     # An n-gram's place is that in small letters, which in a few scripts are more than the large ones.

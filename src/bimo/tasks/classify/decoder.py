@@ -42,19 +42,44 @@ class DecoderClassifier:
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """[N, K]: the logarithm of how much likelier each label is below the text than below none."""
-        script = "zh" if script_of(" ".join(texts)[:LONGEST_TEXT]) == "zh" else "en"
+        above = {script: self._examples_in(script) for script in FRAMES}
+        asked = [self._asked(text[:LONGEST_TEXT], above) for text in texts]
+        pairs = [(prompt, one) for prompts, answers in asked for prompt in prompts for one in answers]
+        distinct = [*dict.fromkeys(pairs)]
+        found = dict(zip(distinct, self.model.loglikelihoods(distinct), strict=True))
+        shape = len(texts), 2, len(self.labels)
+        below, nothing = np.array([found[pair].logarithm for pair in pairs]).reshape(shape).transpose(1, 0, 2)
+        return below - nothing
+
+    def _asked(self, text: str, above: dict[str, list[tuple[str, int]]]) -> tuple[tuple[str, str], list[str]]:
+        """(what stands above the answer to a text and to none, answers), with as many examples as fit beside both."""
+        script = "zh" if script_of(text) == "zh" else "en"
         question, answer = FRAMES[script]
-        above = "".join(
+        answers = [answer.format(label=label).rstrip("\n") for label in self.labels]
+        asked, empty = question.format(text=text), question.format(text=NOTHING[script])
+        room = self.model.config.context + 1 - len(self.model.tokenizer.begin)
+        room -= max(map(self._tokens, (asked, empty))) + max(map(self._tokens, answers))
+        shown = ""
+        for example, tokens in above[script]:
+            room -= tokens
+            if room < 0:
+                break
+            shown += example
+        return (shown + asked, shown + empty), answers
+
+    def _examples_in(self, script: str) -> list[tuple[str, int]]:
+        """The examples as they stand above a text of a script, and how many tokens each is."""
+        question, answer = FRAMES[script]
+        shown = [
             question.format(text=_joined([one.text], [one.second])[0][:LONGEST_TEXT])
             + answer.format(label=one.labels[0])
             for one in self.examples
             if one.labels
-        )
-        prompts = [above + question.format(text=text[:LONGEST_TEXT]) for text in (NOTHING[script], *texts)]
-        answers = [answer.format(label=label).rstrip("\n") for label in self.labels]
-        found = self.model.loglikelihoods([(prompt, one) for prompt in prompts for one in answers])
-        scores = np.array([one.logarithm for one in found]).reshape(len(prompts), len(answers))
-        return scores[1:] - scores[0]
+        ]
+        return [(text, self._tokens(text)) for text in shown]
+
+    def _tokens(self, text: str) -> int:
+        return len(self.model.tokenizer.encode(text))
 
     def decisive(self, text: str, label: int) -> list[tuple[int, int, float]]:
         """(begins, ends, weight) of the first words of a text, each left out in turn."""

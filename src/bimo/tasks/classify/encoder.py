@@ -59,8 +59,12 @@ class EncoderClassifier:
 
 
 def frame(framing: Framing, texts: Sequence[str], seconds: Sequence[str] = ()) -> list[Framed]:
-    """Texts, or pairs of them where there are second ones."""
-    return framing.pairs(texts, seconds) if seconds else framing.texts(texts)
+    """Each text by itself, or as a pair where it has a second one."""
+    given = list(zip(texts, seconds or [""] * len(texts), strict=True))
+    pairs = [pair for pair in given if pair[1]]
+    paired = iter(framing.pairs([one for one, _ in pairs], [other for _, other in pairs]) if pairs else ())
+    alone = iter(framing.texts([one for one, other in given if not other]))
+    return [next(paired if other else alone) for _, other in given]
 
 
 def on_device(batch: FramedBatch, model: Encoder) -> dict[str, Tensor]:

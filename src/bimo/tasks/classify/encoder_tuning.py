@@ -22,7 +22,7 @@ from bimo.runtime import t
 from bimo.tasks.classify.encoder import EncoderClassifier, frame, logits_of, on_device
 from bimo.tasks.classify.measures import accuracies, chances, chosen_labels, fitted_temperature, log_loss, macro_f1s
 from bimo.tasks.folder import number_format
-from bimo.text.labelled import Labelled
+from bimo.text.labelled import Labelled, fold_numbers
 from bimo.tokens.framing import FramedBatch, Framing
 from bimo.tokens.lengths import LengthBatches
 from bimo.tokens.masking import with_mask_token
@@ -129,8 +129,7 @@ class Labels:
 
 
 def _frame(framing: Framing, examples: Sequence[Labelled]) -> Any:
-    seconds = [example.second for example in examples]
-    return frame(framing, [example.text for example in examples], seconds if any(seconds) else ())
+    return frame(framing, [example.text for example in examples], [example.second for example in examples])
 
 
 def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int, seed: int) -> EncoderClassifier:
@@ -166,9 +165,9 @@ def tune_encoder(
     home: Path,
     console: Console,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Tune it in place; returns what happened, and chances [N, K] of what is held out.
+    """Tune it in place; returns what happened, and chances [N, K] of what is held out, as `judged_chances`.
 
-    At the end its head is scaled so that it is as sure of itself as it is right.
+    At the end its head is scaled so that it is as sure of itself as it is right on all that is held out.
     """
     sizes = np.maximum(1, truths[0].sum(axis=0))
     weights = np.minimum(MOST_UNEVEN, np.sqrt(sizes.max() / sizes))
@@ -184,4 +183,15 @@ def tune_encoder(
     with torch.no_grad():
         for weight in model.head.parameters():
             weight.mul_(factor)
-    return {**facts, "temperature": factor}, chances(factor * scores, several=start.several)
+    return {**facts, "temperature": factor}, judged_chances(scores, truths[1], held_out, several=start.several)
+
+
+def judged_chances(scores: np.ndarray, truth: np.ndarray, held_out: Sequence[Labelled], *, several: bool) -> np.ndarray:
+    """Chances [N, K] of scores, each by the temperature that fits the other half: none helped to choose its own."""
+    second = fold_numbers(held_out, 2, seed=0) == 1
+    found = np.empty(scores.shape)
+    for half in (second, ~second):
+        others = ~half if not half.all() else half
+        factor = fitted_temperature(scores[others], truth[others], several=several)
+        found[half] = chances(factor * scores[half], several=several)
+    return found

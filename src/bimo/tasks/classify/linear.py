@@ -128,8 +128,9 @@ def values_of(features: np.ndarray, counts: np.ndarray, rarity: np.ndarray) -> n
 
 
 def joined(texts: Sequence[str], seconds: Sequence[str]) -> list[str]:
-    """Texts with their second ones behind them."""
-    return [one + PAIR_MARK + other for one, other in zip(texts, seconds, strict=True)] if seconds else list(texts)
+    """Texts, each with its second one behind it where it has one."""
+    pairs = zip(texts, seconds, strict=True) if seconds else ((text, "") for text in texts)
+    return [one + PAIR_MARK + other if other else one for one, other in pairs]
 
 
 def load_linear(folder: Path) -> LinearClassifier:

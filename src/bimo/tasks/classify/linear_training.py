@@ -92,7 +92,8 @@ def train_linear(
     """Learn from all examples; what was to be chosen is tried on parts that are held out. Raises UserError for too few
     texts. `vectors` [N, D] of the texts are learned from as well."""
     truth = truth_matrix([example.labels for example in examples], labels)
-    counted = [_counted(part) for part in _parts([_whole(example) for example in examples])]
+    whole = joined([one.text for one in examples], [one.second for one in examples])
+    counted = [_counted(part) for part in _parts(whole)]
     hashes, counts = ([one for part in counted for one in part[place]] for place in (0, 1))
     parts = []
     for out in _held_out_parts(examples, seed):
@@ -238,10 +239,6 @@ def _held_out_parts(examples: Sequence[Labelled], seed: int) -> list[np.ndarray]
         return [held_out_places(examples, SHARE_OF_MANY, seed=seed)]
     folds = fold_numbers(examples, FOLDS, seed=seed)
     return [folds == number for number in range(FOLDS)]
-
-
-def _whole(example: Labelled) -> str:
-    return joined([example.text], [example.second])[0] if example.second else example.text
 
 
 def _parts(texts: Sequence[str]) -> list[Sequence[str]]:

@@ -14,7 +14,7 @@ from bimo.runtime import t
 from bimo.tasks.classify.measures import chosen_labels, confidence_of, truth_matrix
 from bimo.text.labelled import Labelled
 
-__all__ = ["figures_line", "mistakes_in", "write_report"]
+__all__ = ["figures_line", "mistakes_in", "weakest_labels", "write_report"]
 
 MISTAKES = 20
 TEXT_CHARACTERS = 240
@@ -58,6 +58,13 @@ def figures_line(figures: Mapping[str, Any]) -> str:
     )
 
 
+def weakest_labels(figures: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Those labels that a text has or was given, each with its figures, the weakest first; of others nothing is known,
+    and macro-F1 leaves them out, too."""
+    met = [(label, own) for label, own in figures["labels"].items() if own["texts"] or own["given"]]
+    return sorted(met, key=lambda pair: pair[1]["f1"])
+
+
 def write_report(path: Path, facts: Mapping[str, Any], *, name: str) -> Path:
     """A page of the figures under `held_out`, the `mistakes`, and what was `set_aside`."""
     figures = facts["held_out"]
@@ -84,7 +91,7 @@ def _labels(figures: Mapping[str, Any]) -> Section:
             f"{own['f1']:.3f}",
             bar(own["f1"], 1.0),
         ]
-        for label, own in sorted(figures["labels"].items(), key=lambda pair: pair[1]["f1"])
+        for label, own in weakest_labels(figures)
     ]
     head = [t("Label"), t("Texts"), t("Precision"), t("Recall"), "F1", ""]
     intro = element(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from bimo.runtime import DATA_REFUSED, UserError, t
-from bimo.tasks.classify.classifier import Classifier, Verdict, verdicts
+from bimo.tasks.classify.classifier import Classifier, Verdict, as_learned, verdicts
 from bimo.text.documents import Rejected
 from bimo.text.labelled import choose_labelled_columns
 from bimo.text.opening import Reading
-from bimo.text.rows import read_rows
-from bimo.text.sources import SourceFile, find_sources
+from bimo.text.rows import layout_of, read_rows
+from bimo.text.sources import find_sources
+from bimo.text.tables import ONE_COLUMN, Layout
 
 __all__ = ["SEPARATOR", "classify_table"]
 
@@ -35,8 +37,8 @@ def classify_table(
     refuse: Callable[[Rejected], None],
     said: Callable[[str], None],
 ) -> int:
-    """Write the rows of a file with label and confidence: JSON lines for JSON, tabs for tabs, else CSV. Returns how
-    many there are.
+    """Write the rows of a file with label and confidence: JSON lines for JSON, delimited text as it was written, else
+    CSV. Returns how many there are.
 
     Rows without text keep both cells empty; what cannot be read goes to `refuse`, `said` gets what the columns are.
     """
@@ -49,16 +51,18 @@ def classify_table(
         raise UserError("{path} holds no row that can be read.", code=DATA_REFUSED, path=path)
     chosen = choose_labelled_columns(first, columns, path=path, label=False)
     said(t("texts in {text}", text="+".join(filter(None, (chosen.text, chosen.second)))))
-    names = list(dict.fromkeys(name for row in first for name in row))
+    layout = layout_of(files[0])
+    names = list(dict.fromkeys((name for row in first for name in row) if layout is None else layout.names))
     label, confidence = (_free(name, names) for name in ("label", "confidence"))
-    write = _writer(out, files[0], [*names, label, confidence])
+    write = _writer(out, files[0].ending, layout, [*names, label, confidence])
     kept, read = itertools.tee(itertools.chain(first, rows))
     texts = ((_text(row.get(chosen.text)), _text(row.get(chosen.second))) for row in read)
     count = 0
     for row, verdict in zip(kept, _of_all(classifier, texts, abstain), strict=True):
         named = SEPARATOR.join(verdict.labels) if verdict is not None else ""
         sure = f"{verdict.confidence:.4f}" if verdict is not None else ""
-        write({**row, label: named, confidence: sure})
+        # Below the first rows an object may have keys that none of them had.
+        write({**row, _free(label, row): named, _free(confidence, row): sure})
         count += 1
     return count
 
@@ -66,29 +70,38 @@ def classify_table(
 def _of_all(classifier: Classifier, texts: Iterator[tuple[str, str]], abstain: float) -> Iterator[Verdict | None]:
     """A verdict for each text that is one."""
     while block := list(itertools.islice(texts, FIRST_ROWS)):
-        found = verdicts(classifier, [pair for pair in block if pair[0].strip()], abstain=abstain)
-        yield from (next(found) if text.strip() else None for text, _ in block)
+        found = verdicts(classifier, [pair for pair in block if pair[0]], abstain=abstain)
+        yield from (next(found) if text else None for text, _ in block)
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return as_learned(value) if isinstance(value, str) else ""
 
 
-def _free(name: str, taken: list[str]) -> str:
+def _free(name: str, taken: Collection[str]) -> str:
     """`label`, or `label_2` where there is such a column already."""
     numbered = (f"{name}_{number}" for number in itertools.count(2))
     return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
-def _writer(out: TextIO, file: SourceFile, names: list[str]) -> Callable[[dict[str, Any]], None]:
-    ending = file.ending
+def _writer(out: TextIO, ending: str, layout: Layout | None, names: list[str]) -> Callable[[dict[str, Any]], None]:
     if ending in JSON_ENDINGS:
 
         def write_json_line(row: dict[str, Any]) -> None:
             out.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
         return write_json_line
+    if layout is not None and not layout.quoted:
+
+        def write_plain(row: dict[str, Any]) -> None:
+            # No cell that was read so holds a tab, but a label may.
+            out.write("\t".join(re.sub(r"[\t\r\n]+", " ", row.get(name, "")) for name in names) + "\n")
+
+        write_plain({name: name for name in names})
+        return write_plain
     delimiter = "\t" if ending in (".tsv", ".tab") else ","
+    if layout is not None and layout.delimiter != ONE_COLUMN:
+        delimiter = layout.delimiter
     table = csv.DictWriter(out, names, delimiter=delimiter, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     return table.writerow

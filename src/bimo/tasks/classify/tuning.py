@@ -21,6 +21,7 @@ from bimo.text.inventory import file_digests
 from bimo.text.labelled import Labelled, LabelledFile, read_labelled, split_labelled
 from bimo.text.sources import find_sources
 from bimo.train.pretrain import check_output
+from bimo.train.tune import TuneConfig
 from bimo.weights.huggingface import family_in, save_encoder, shape_in
 from bimo.weights.safetensors_files import weight_digests
 
@@ -42,6 +43,8 @@ def tune(wish: Wish) -> dict[str, Any]:
         wish.console.warn(line)
     _require_labels(found)
     engine, reason = _choose_engine(wish, found)
+    if engine != "encoder":
+        _require_unset(wish.settings, engine)
     wish.console.say("Plan", t("engine {engine}: {reason}", engine=engine, reason=reason))
     files = file_digests(find_sources([wish.file]))
     model = {} if wish.model is None else weight_digests(wish.model)
@@ -124,6 +127,19 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
         "tunes it, in about {minutes:.0f} min",
         minutes=_encoder_minutes(wish, found),
     )
+
+
+def _require_unset(settings: TuneConfig, engine: str) -> None:
+    """Raises UserError for what says how to tune an encoder, which the other engines do not do."""
+    for option in ("epochs", "minutes", "rate", "batch", "context"):
+        if getattr(settings, option):
+            raise UserError(
+                "--{option} is about tuning an encoder; the engine {engine} has no use for it. Leave it out, or choose "
+                "--engine encoder.",
+                code=USAGE,
+                option=option,
+                engine=engine,
+            )
 
 
 def _encoder_minutes(wish: Wish, found: LabelledFile) -> float:
@@ -211,8 +227,7 @@ def _encoder(wish: Wish, found: LabelledFile) -> dict[str, Any]:
 
 
 def _seconds(examples: Sequence[Labelled]) -> list[str]:
-    seconds = [one.second for one in examples]
-    return seconds if any(seconds) else []
+    return [one.second for one in examples]
 
 
 def _judged(chances: np.ndarray, held_out: Sequence[Labelled], found: LabelledFile) -> dict[str, Any]:
