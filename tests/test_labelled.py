@@ -101,6 +101,9 @@ def test_several_labels_from_lists_and_from_bars(tmp_path):
     barred = read_labelled(written(tmp_path / "b.csv", "text,labels\none text,a|b\ntwo text,a\n"))
     assert barred.several
     assert [one.labels for one in barred.examples] == [("a", "b"), ("a",)]
+    rows = ({"text": "one", "labels": 0}, {"text": "two", "labels": False}, {"text": "three", "labels": [1, 0]})
+    numbers = read_labelled(written(tmp_path / "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert [one.labels for one in numbers.examples] == [("0",), ("false",), ("0", "1")]
 
 
 def test_numbers_are_labels_whatever_their_form(tmp_path):

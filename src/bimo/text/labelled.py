@@ -283,7 +283,7 @@ def _text(value: Any) -> str:
 def _labels(value: Any, *, several: bool) -> tuple[str, ...] | None:
     """None where there is none; a list may be empty."""
     if several:
-        parts = value if isinstance(value, list) else str(value or "").split("|")
+        parts = value if isinstance(value, list) else value.split("|") if isinstance(value, str) else [value]
         named = {name for part in parts if (name := _label(part))}
         return tuple(sorted(named)) if named or isinstance(value, list) else None
     name = _label(value)
