@@ -25,7 +25,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position
-from bimo.text.tables import TEXT_KEYS, unknown_column
+from bimo.text.tables import LABEL_KEYS, PAIR_KEYS, TEXT_KEYS, unknown_column
 
 __all__ = [
     "Labelled",
@@ -36,19 +36,6 @@ __all__ = [
     "read_labelled",
     "split_labelled",
 ]
-
-LABEL_KEYS = (
-    *("label", "labels", "category", "categories", "class", "intent", "sentiment", "target", "topic", "polarity"),
-    *("stars", "rating", "gold_label", "tag", "tags"),
-    *("标签", "类别", "分类", "类型", "情感", "意图", "主题", "评分"),
-)
-"""Names of what holds the label, best first."""
-
-PAIR_KEYS = (
-    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("text1", "text2")),
-    *(("text_a", "text_b"), ("question1", "question2"), ("前提", "假设"), ("句子1", "句子2")),
-)
-"""Names of two texts that a label is about together."""
 
 COLUMNS = ("text", "second", "label")
 """What can be named."""
@@ -239,7 +226,7 @@ def _open_rows(
     if len(files) > 1:
         sentence = "{path} holds several files and no folder for each label. Name one file of texts with labels."
         raise UserError(sentence, code=DATA_REFUSED, path=path)
-    rows = read_rows(files[0], Reading(refused.append))
+    rows = read_rows(files[0], Reading(refused.append, named=wanted.values()))
     first = list(itertools.islice(rows, FIRST_ROWS))
     if not first:
         detail = f" ({place_in(refused[0].source, refused[0].line)}: {refused[0].detail})" if refused else ""

@@ -20,7 +20,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position
-from bimo.text.tables import unknown_column
+from bimo.text.tables import LANGUAGES, unknown_column
 
 __all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "read_pairs", "split_pairs"]
 
@@ -30,18 +30,6 @@ SPLITS = ("train", "validation", "test")
 _FIRST_ROWS = 2000
 _DISTINCT = 0.5
 _WRAPPERS = ("translation", "translations")
-_LANGUAGES = {
-    "zh": "zh",
-    "zho": "zh",
-    "cmn": "zh",
-    "chinese": "zh",
-    "中文": "zh",
-    "en": "en",
-    "eng": "en",
-    "english": "en",
-}
-"""How people call the languages that a script tells apart."""
-
 MOST_LANGUAGES = 100
 """Into which one file translates: each becomes a token."""
 
@@ -109,7 +97,9 @@ def read_pairs(
     of that name.
     """
     unread: list[Rejected] = []
-    rows = (_unwrapped(row) for _, row in read_rows(_only_file(path), Reading(unread.append)))
+    rows = (
+        _unwrapped(row) for _, row in read_rows(_only_file(path), Reading(unread.append, named=(source, target, to)))
+    )
     first = list(itertools.islice(rows, _FIRST_ROWS))
     columns = _choose_columns(path, first, source, target, to, known)
     aside: Counter[str] = Counter()
@@ -202,7 +192,7 @@ def _named(path: Path, wanted: str, names: Sequence[str], texts: Sequence[str], 
     """The column called `wanted`, else the first whose text is in the language of that name."""
     if wanted in names:
         return wanted
-    code = _LANGUAGES.get(wanted.lower())
+    code = LANGUAGES.get(wanted.lower())
     found = next((name for name in texts if code and languages[name] == code), None)
     if found is None:
         raise UserError(

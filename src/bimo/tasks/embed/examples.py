@@ -21,7 +21,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import SourceFile
 from bimo.text.split import split_position
-from bimo.text.tables import unknown_column
+from bimo.text.tables import SCORE_KEYS, unknown_column
 
 __all__ = ["LEAST", "Columns", "Examples", "read_examples", "read_lines"]
 
@@ -37,8 +37,6 @@ DISTINCT, LONG = 0.1, 20
 characters in the mean, such as answers that are given to many questions."""
 
 PLAIN_ENDINGS = (".txt", ".text", ".md")
-SCORES = ("score", "similarity", "sim", "label", "gold", "rating", "分数", "得分", "相似度", "标签")
-"""What a column of scores is called, where a table has several columns of numbers."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def read_examples(path: Path, columns: Mapping[str, str] | None = None, *, repea
             (number, {"text": line}) for number, line in enumerate(read_lines(path), 1) if line.strip()
         )
     else:
-        rows = read_rows(file, Reading(refused.append))
+        rows = read_rows(file, Reading(refused.append, named=given.values()))
     rows = iter(rows)
     first = list(itertools.islice(rows, FIRST_ROWS))
     found = Examples(path, choose_columns(path, [row for _, row in first], given, refused), refused=refused)
@@ -226,7 +224,7 @@ def choose_columns(
 def _score_column(numbers: Sequence[str], cells: Mapping[str, Sequence[Any]]) -> str:
     """The column of scores among those of numbers, "" where there is none; numbers of rows are no scores."""
     scores = [name for name in numbers if len(set(cells[name])) < len(cells[name]) or len(cells[name]) < LEAST]
-    named = [name for name in numbers if name.strip().lower() in SCORES]
+    named = [name for name in numbers if name.strip().lower() in SCORE_KEYS]
     return next(iter([*named, *scores]), "")
 
 
