@@ -36,6 +36,9 @@ DISTINCT, LONG = 0.1, 20
 """A column of texts, and not of kinds of rows, has different ones in more than this share of them, or texts of so many
 characters in the mean, such as answers that are given to many questions."""
 
+NUMBERS, NUMBERS_NAMED = 0.9, 0.5
+"""Shares of the cells of a column of numbers that are some: the others were left out, or spelled N/A."""
+
 PLAIN_ENDINGS = (".txt", ".text", ".md")
 
 
@@ -198,7 +201,7 @@ def choose_columns(
     if "text" in given:
         return Columns(given["text"])
     cells = {name: [row[name] for row in rows if _filled(row.get(name))] for name in names}
-    numbers = [name for name in names if cells[name] and all(as_score(cell) is not None for cell in cells[name])]
+    numbers = [name for name in names if cells[name] and _holds_numbers(name, cells[name])]
     texts = [
         name
         for name in names
@@ -219,6 +222,12 @@ def choose_columns(
             names=", ".join(names[:30]) or t("nothing"),
         )
     return Columns(sides[0], sides[1], given.get("score") or (_score_column(numbers, cells) if sides[1] else ""))
+
+
+def _holds_numbers(name: str, cells: Sequence[Any]) -> bool:
+    """Whether nearly all cells are numbers, or most of those of a column that is called as scores are."""
+    needed = NUMBERS_NAMED if name.strip().lower() in SCORE_KEYS else NUMBERS
+    return sum(as_score(cell) is not None for cell in cells) >= needed * len(cells)
 
 
 def _score_column(numbers: Sequence[str], cells: Mapping[str, Sequence[Any]]) -> str:
