@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ SPLITS = ("train", "validation", "test")
 
 _FIRST_ROWS = 2000
 _DISTINCT = 0.5
+_CODE = re.compile(r"[!-~]*[\d_/:#][!-~]*")
+"""What numbers a row or says where it is from, such as doc_12: it has letters, too, but is no text to translate."""
+
 _WRAPPERS = ("translation", "translations")
 MOST_LANGUAGES = 100
 """Into which one file translates: each becomes a token."""
@@ -170,13 +174,16 @@ def _choose_columns(
         to = to if to in possible else possible[0] if len(possible) == 1 else ""
     elif to and to not in names:
         raise unknown_column(to, names, path)
-    texts = [name for name in names if name != to and len(set(cells[name])) > _DISTINCT * len(rows)]
+    texts = _texts({name: cells[name] for name in names if name != to}, len(rows))
     languages = {name: _language(cells[name]) for name in texts}
     chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]
-    free = [name for name in texts if name not in chosen]
-    for place, name in enumerate(chosen):
-        if not name and free:
-            chosen[place] = free.pop(0)
+    for place, wanted in ((0, target), (1, source)):
+        if not chosen[place]:
+            free = [name for name in texts if name not in chosen]
+            # Who asks for a language, and not for a column, wants it from or into another one.
+            spoken = languages[chosen[1 - place]] if wanted and wanted not in names else ""
+            others = [name for name in free if spoken and languages[name] != spoken]
+            chosen[place] = next(iter([*others, *free]), "")
     if not all(chosen) or chosen[0] == chosen[1]:
         raise UserError(
             "{path} has no two columns of text that differ from row to row. It has: {names}. Name them with --source "
@@ -186,6 +193,15 @@ def _choose_columns(
             names=", ".join(names[:30]) or t("nothing"),
         )
     return PairColumns(chosen[0], chosen[1], (_language(cells[chosen[0]]), _language(cells[chosen[1]])), to)
+
+
+def _texts(cells: dict[str, list[str]], rows: int) -> list[str]:
+    """The columns of text that differs from row to row, likeliest first: called as languages, or no codes of rows."""
+    found = [name for name in cells if len(set(cells[name])) > _DISTINCT * rows and _language(cells[name]) != "und"]
+    called = [name for name in found if name.strip().lower() in LANGUAGES]
+    written = [name for name in found if not all(map(_CODE.fullmatch, cells[name]))]
+    likely = next((names for names in (called, written) if len(names) > 1), found)
+    return [*likely, *(name for name in found if name not in likely)]
 
 
 def _named(path: Path, wanted: str, names: Sequence[str], texts: Sequence[str], languages: dict[str, str]) -> str:
