@@ -134,6 +134,42 @@ def test_folds_spread_each_label():
     assert folds[-1] == 4
 
 
+def swapped(pairs):
+    return [one for a, b, label in pairs for one in (Labelled(a, (label,), b), Labelled(b, (label,), a))]
+
+
+PAIRS = {
+    "both ways round": swapped((f"how {n}", f"why {n}", "yn"[n % 2]) for n in range(200)),
+    "one premise, three hypotheses": [Labelled(f"it is {n // 3}", ("ecn"[n % 3],), f"so {n}") for n in range(390)],
+    "one hypothesis, many premises": [Labelled(f"it is {n}", ("ecn"[n % 3],), f"so {n // 3}") for n in range(390)],
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_no_text_of_a_pair_is_held_out_and_learned_from(name):
+    examples = PAIRS[name]
+    train, held_out = split_labelled(examples, seed=0)
+    texts = [{text for one in side for text in (one.text, one.second)} for side in (train, held_out)]
+    assert texts[0].isdisjoint(texts[1])
+    assert len(train) + len(held_out) == len(examples)
+    assert len(held_out) == pytest.approx(0.1 * len(examples), abs=3)
+    folds = fold_numbers(examples, 5, seed=0)
+    parts = [
+        {t for n in np.flatnonzero(folds == fold) for t in (examples[n].text, examples[n].second)} for fold in range(5)
+    ]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert np.bincount(folds).min() >= 0.18 * len(examples)
+
+
+def test_pairs_that_are_all_tied_are_split_by_their_first_texts():
+    examples = [Labelled(f"ask {one}", ("yn"[one % 2],), f"tell {other}") for one in range(40) for other in range(6)]
+    train, held_out = split_labelled(examples, seed=0)
+    assert len(held_out) == 24
+    assert {one.text for one in train}.isdisjoint(one.text for one in held_out)
+    one_text = [Labelled("ask", ("yn"[n % 2],), f"tell {n}") for n in range(40)]
+    assert len(split_labelled(one_text, seed=0)[1]) == 4
+
+
 def test_combinations_of_labels_that_are_met_once_are_spread_as_well():
     names = "abcdefghij"
     examples = [

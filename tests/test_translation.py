@@ -28,7 +28,7 @@ from bimo.runtime import UserError
 from bimo.text.untranslated import untranslated
 from bimo.tokens.pairs import PairTokens
 from bimo.train import objectives
-from bimo.translation import read_split, train_translator
+from bimo.translation import prepare_pairs, read_split, train_translator
 
 ROWS = stories.pairs()
 SMALL = ["model.layers=1", "model.decoder_layers=1", "model.width=32", "model.heads=2", "model.hidden=32"]
@@ -236,6 +236,18 @@ def test_one_model_goes_both_ways(two_ways: Path) -> None:
         list(translator.translate(mixed, to="fr"))
     numbers = list(translator.translate([ROWS[0][0], "2024", " ", ""]))
     assert [found.text for found in numbers[1:]] == ["2024", " ", ""]
+
+
+def test_what_is_learned_both_ways_is_held_out_both_ways(tmp_path: Path) -> None:
+    """Each text is a source here and a target there, as where both sides are of one language."""
+    chains = [f"line {n} of the tale\tline {n + 1} of the tale\n" for n in range(400) if n % 4 != 3]
+    (tmp_path / "a.tsv").write_text("".join(chains), encoding="utf-8")
+    prepare_pairs(tmp_path / "a.tsv", out=tmp_path / "data", both=True)
+    texts = [
+        {text for pair in read_split(tmp_path / "data", name) for text in (pair.source, pair.target)}
+        for name in ("train", "validation", "test")
+    ]
+    assert sum(map(len, texts)) == len(set.union(*texts)) == 400
 
 
 def test_tags_are_tokens_that_no_text_can_spell(two_ways: Path) -> None:

@@ -47,7 +47,7 @@ from bimo.train.recipe import recipe
 
 __all__ = ["prepare_pairs", "read_split", "train_translator"]
 
-VERSION = 2
+VERSION = 3
 """Goes into every key. Raise it when the same input would now give another result."""
 
 LEAST_PAIRS = 100
@@ -160,14 +160,14 @@ def prepare_pairs(
     if facts is None:
         with stages.anew("tokens", key):
             found = read_pairs(pairs, **columns, chinese=chinese)
-            facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names if both else ())}
+            facts = {**_store(found, out, both=both, seed=seed), **_pack(out, found.columns.names if both else ())}
         files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json", out / WORDS]
         stages.record("tokens", key, facts, sorted(files))
     _say_pairs(facts, console)
     return facts
 
 
-def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
+def _store(found: PairFile, out: Path, *, both: bool, seed: int) -> dict[str, Any]:
     """Write the pairs of each split."""
     if len(found.pairs) < LEAST_PAIRS:
         raise UserError(
@@ -177,7 +177,7 @@ def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
             pairs=len(found.pairs),
             least=LEAST_PAIRS,
         )
-    splits = split_pairs(found.pairs, seed=seed)
+    splits = split_pairs(found.pairs, seed=seed, alike=both)
     for name, pairs in splits.items():
         with replacing(out / "pairs" / f"{name}.tsv") as part:
             part.write_text("".join(map(_line, pairs)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Files of texts with labels -> texts each once, and a split that no text is on both sides of.
+"""Files of texts with labels -> texts each once, and a split that no text is on both sides of, if there is one.
 
 A table with a column of texts, perhaps a second one, and a column of labels; or a folder with a folder for each label.
 """
@@ -24,7 +24,7 @@ from bimo.text.readers import open_lines
 from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
-from bimo.text.split import split_position
+from bimo.text.split import split_position, tied_places
 from bimo.text.tables import LABEL_KEYS, PAIR_KEYS, TEXT_KEYS, unknown_column
 
 __all__ = [
@@ -178,9 +178,12 @@ def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.n
     Which ones depends on the texts and `seed` alone; a label's only text is in the last part.
     """
     numbers = np.empty(len(examples), dtype=np.int64)
-    for group in _by_labels(examples, seed):
-        for rank, place in enumerate(group):
-            numbers[place] = (folds - 1 - rank) % folds
+    for groups in _by_labels(examples, seed):
+        sizes = [0] * folds
+        for group in groups:
+            smallest = max(range(folds), key=lambda fold: (-sizes[fold], fold))
+            sizes[smallest] += len(group)
+            numbers[group] = smallest
     return numbers
 
 
@@ -190,9 +193,12 @@ def held_out_places(examples: Sequence[Labelled], share: float, *, seed: int) ->
     Which ones depends on the texts and `seed` alone; a label's only text is learned from.
     """
     held_out = np.zeros(len(examples), dtype=bool)
-    for group in _by_labels(examples, seed):
-        if len(group) > 1:
-            held_out[group[: max(1, round(share * len(group)))]] = True
+    for groups in _by_labels(examples, seed):
+        room = max(1, round(share * sum(map(len, groups))), min(map(len, groups)))
+        for group in groups if len(groups) > 1 else ():
+            if len(group) <= room:
+                held_out[group] = True
+                room -= len(group)
     return held_out
 
 
@@ -206,17 +212,31 @@ def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Lab
     return sides
 
 
-def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[int]]:
-    """Places of the examples of each label, in an order that their texts decide; of several labels the rarest counts:
-    most combinations of labels are met once, and could be spread over nothing."""
+def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[list[int]]]:
+    """Places of the examples of each label, those together that no split may part, in an order that their texts decide;
+    of several labels the rarest counts: most combinations of labels are met once, and could be spread over nothing."""
     texts = Counter(label for example in examples for label in example.labels)
-    groups: dict[str, list[int]] = {}
-    for place, example in enumerate(examples):
-        rarest = min(example.labels, key=lambda label: (texts[label], label), default="")
-        groups.setdefault(rarest, []).append(place)
-    for group in groups.values():
-        group.sort(key=lambda place: split_position(f"{examples[place].text}\n{examples[place].second}", seed))
-    return groups.values()
+    positions = [split_position(f"{example.text}\n{example.second}", seed) for example in examples]
+    found: dict[str, list[list[int]]] = {}
+    for group in _inseparable(examples):
+        labels = {label for place in group for label in examples[place].labels}
+        rarest = min(labels, key=lambda label: (texts[label], label), default="")
+        found.setdefault(rarest, []).append(group)
+    for groups in found.values():
+        groups.sort(key=lambda group: min(positions[place] for place in group))
+    return found.values()
+
+
+def _inseparable(examples: Sequence[Labelled]) -> list[list[int]]:
+    """Places of the examples that share a text, on whichever side it stands; where that ties more than half of them
+    together, of those that share their first text, since nothing else could be held out."""
+    firsts = [[text_digest(example.text)] for example in examples]
+    seconds = [[text_digest(example.second)] if example.second else [] for example in examples]
+    both = tied_places([*first, *second] for first, second in zip(firsts, seconds, strict=True))
+    for groups in (both, tied_places(firsts)):
+        if 2 * max(map(len, groups), default=0) <= len(examples):
+            return groups
+    return [[place] for place in range(len(examples))]
 
 
 def _open_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from bimo.text.opening import Reading
 from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
-from bimo.text.split import split_position
+from bimo.text.split import split_position, tied_places
 from bimo.text.tables import LANGUAGES, unknown_column
 
 __all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "read_pairs", "split_pairs"]
@@ -242,21 +242,10 @@ def split_pairs(pairs: Sequence[Pair], *, seed: int, alike: bool = False) -> dic
     return {name: [pairs[i] for i in sorted(chosen)] for name, chosen in held.items()}
 
 
-def _groups(pairs: Sequence[Pair], alike: bool) -> Iterable[list[int]]:
+def _groups(pairs: Sequence[Pair], alike: bool) -> list[list[int]]:
     """Places of pairs that are tied by a shared source or target, directly or by others."""
-    parent = list(range(len(pairs)))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = place = parent[parent[place]]
-        return place
-
-    first: dict[tuple[bool, bytes], int] = {}
-    for place, pair in enumerate(pairs):
-        for is_target, text in ((False, pair.source), (True, pair.target)):
-            other = first.setdefault((is_target and not (pair.to or alike), text_digest(text)), place)
-            parent[root(place)] = root(other)
-    groups: dict[int, list[int]] = {}
-    for place in range(len(pairs)):
-        groups.setdefault(root(place), []).append(place)
-    return groups.values()
+    sides = ((pair, ((False, pair.source), (True, pair.target))) for pair in pairs)
+    return tied_places(
+        [(is_target and not (pair.to or alike), text_digest(text)) for is_target, text in texts]
+        for pair, texts in sides
+    )
