@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bimo.cli import app
+from bimo.evaluate.classified import classified_lines
 from bimo.kernel import load_library
 from bimo.report.charts import matrix_chart
 from bimo.report.page import render
@@ -34,6 +35,7 @@ from bimo.tasks.classify.measures import (
     measure,
     truth_matrix,
 )
+from bimo.tasks.classify.report import weakest_first
 from bimo.tasks.classify.tables import classify_table
 from bimo.tasks.tune import tune
 
@@ -304,6 +306,15 @@ def test_the_command(model):
     refused = run("classify", model, "lovely", "--labels", "a,b")
     assert refused.exit_code == USAGE
     assert "has labels of its own" in refused.output
+
+
+def test_the_weakest_labels_are_those_of_the_texts_and_those_that_were_given():
+    found = np.array([[0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0], [0.2, 0.0, 0.8, 0.0]])
+    figures = measure(found, truth_matrix([["a"], ["b"], ["b"]], "abcd"), "abcd", several=False)
+    assert [label for label, _ in weakest_first(figures)] == ["c", "b", "a"]
+    lines = classified_lines({"held_out": figures, "mistakes": [], "model": "m"})
+    assert [line.split(":")[0] for line in lines[1:4]] == ["c", "b", "a"]
+    assert not any(line.startswith("d:") for line in lines)
 
 
 def test_evaluation_and_a_pair_of_classifiers(model, rows, tmp_path):

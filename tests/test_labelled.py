@@ -78,6 +78,26 @@ def test_a_folder_for_each_label(tmp_path):
     assert len(found.refused) == 2
 
 
+def test_hidden_folders_are_no_labels_and_files_beside_folders_are_told(tmp_path):
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    written(tmp_path / "a.csv", "text,label\nhello there,x\ngood bye,y\n")
+    assert read_labelled(tmp_path).labels == ["x", "y"]
+    (tmp_path / "notes").mkdir()
+    written(tmp_path / "notes" / "1.txt", "some text")
+    written(tmp_path / ".hidden", "")
+    found = read_labelled(tmp_path)
+    assert found.labels == ["notes"]
+    assert found.refused_lines() == ["1 rows set aside: it stands in no folder of a label (a.csv)"]
+
+
+def test_rows_set_aside_are_told_with_their_numbers(tmp_path):
+    path = written(tmp_path / "a.csv", "text,label\none text,x\n" + ",y\n" * 4 + "two,\n")
+    assert read_labelled(path).refused_lines() == [
+        "4 rows set aside: there is no text in it (a.csv:3, a.csv:4, a.csv:5 …)",
+        "1 rows set aside: it has no label (a.csv:7)",
+    ]
+
+
 def test_what_cannot_be_learned_from_is_set_aside_with_its_reason(tmp_path):
     rows = [("a b", "x"), ("a  b", "x"), ("c d", "x"), ("c d", "y"), ("", "x"), ("e f", ""), ("g h", "y")]
     path = tmp_path / "a.jsonl"

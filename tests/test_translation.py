@@ -284,6 +284,41 @@ def test_a_translator_is_measured_beside_references_and_another(two_ways: Path, 
         evaluate(two_ways, file, against=whole)
 
 
+def test_rows_to_measure_by_may_repeat_and_be_named_and_those_left_out_are_told(whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    again = [(en, zh + mark) for en, zh in ROWS[:8] for mark in ("", "！", "？")]
+    rows = [*again, again[0], ("same", "same"), ("", "空")]
+    lines = ["id,ask,say", *(f"{n},{en},{zh}" for n, (en, zh) in enumerate(rows))]
+    (tmp_path / "test.csv").write_text("\n".join(lines), encoding="utf-8")
+    done = invoke("evaluate", whole, tmp_path / "test.csv", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert (facts["directions"][0]["pairs"], facts["aside"]) == (26, {"empty": 1})
+    assert "27 rows of test.csv: column ask (English) is translated into column say (Chinese)" in done.stderr
+    assert "test.csv:28 an empty side" in done.stderr
+    lines = ["ask,say,other", *(f"{en},{zh},{zh[::-1]}" for en, zh in ROWS[:8])]
+    (tmp_path / "two.csv").write_text("\n".join(lines), encoding="utf-8")
+    named = evaluate(whole, tmp_path / "two.csv", columns={"source": "ask", "target": "other"})
+    assert named["columns"]["target"] == "other"
+    with pytest.raises(UserError, match="knows source, target, but not label"):
+        evaluate(whole, tmp_path / "test.csv", columns={"label": "ask"})
+    (tmp_path / "one.csv").write_text("ask\nhello there\n", encoding="utf-8")
+    with pytest.raises(UserError, match="Name them with --column source=NAME --column target=NAME"):
+        evaluate(whole, tmp_path / "one.csv")
+
+
+def test_what_is_set_aside_is_kept_with_its_row_and_reason(tmp_path: Path) -> None:
+    lines = [*(f"{en}\t{zh}" for en, zh in ROWS), f"{ROWS[0][0]}\t{ROWS[0][1]}", "alone\t"]
+    (tmp_path / "a.tsv").write_text("\n".join(lines), encoding="utf-8")
+    prepare_pairs(tmp_path / "a.tsv", out=tmp_path / "data")
+    kept = [json.loads(line) for line in (tmp_path / "data" / "refused.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["row"], row["reason"]) for row in kept] == [
+        (len(ROWS) + 1, "there before"),
+        (len(ROWS) + 2, "an empty side"),
+    ]
+    assert kept[0]["text"] == " | ".join(ROWS[0])
+
+
 @pytest.fixture(scope="module")
 def three_ways(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that goes where a column said, and has learned its pairs by heart."""

@@ -14,7 +14,7 @@ from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.tasks.classify.classifier import Classifier, open_classifier
 from bimo.tasks.classify.measures import accuracies, chosen_labels, macro_f1s, measure, truth_matrix
-from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
+from bimo.tasks.classify.report import figures_line, mistakes_in, weakest_first, write_report
 from bimo.tasks.folder import learned_from
 from bimo.text.inventory import file_digests
 from bimo.text.labelled import Labelled, read_labelled
@@ -133,14 +133,13 @@ def classified_lines(facts: Mapping[str, Any]) -> list[str]:
     """An evaluation as lines for people."""
     figures = facts["held_out"]
     lines = [figures_line(figures)]
-    weakest = sorted(figures["labels"].items(), key=lambda pair: pair[1]["f1"])[:MISTAKES_SHOWN]
     lines += [
         t(
             "{label}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f} ({texts:,} texts)",
             label=label,
             **own,
         )
-        for label, own in weakest
+        for label, own in weakest_first(figures)[:MISTAKES_SHOWN]
     ]
     if "against" in facts:
         for name, title in (("accuracy", t("accuracy")), ("macro_f1", "macro-F1")):

@@ -48,7 +48,7 @@ MOST_LABELS = 0.5
 """A column with more values than this share of its rows holds no labels."""
 HELD_OUT, MOST_HELD_OUT = 0.1, 2000
 """Of the texts of each label, and of all."""
-EXAMPLE_CHARACTERS = 200
+EXAMPLE_CHARACTERS, REFUSED_SHOWN = 200, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,19 @@ class LabelledFile:
         return sentence + t(" (texts in {text}, labels in {label})", text=texts, label=self.columns.label)
 
     def refused_lines(self) -> list[str]:
-        """What was set aside, by reason."""
-        counts = Counter(rejected.detail for rejected in self.refused)
-        return [t("{count:,} rows set aside: {reason}", count=count, reason=reason) for reason, count in counts.items()]
+        """What was set aside, by reason, and where the first of it stands."""
+        places: dict[str, list[str]] = {}
+        for rejected in self.refused:
+            places.setdefault(rejected.detail, []).append(place_in(rejected.source, rejected.line))
+        return [
+            t(
+                "{count:,} rows set aside: {reason} ({places})",
+                count=len(found),
+                reason=reason,
+                places=", ".join(found[:REFUSED_SHOWN]) + (" …" if len(found) > REFUSED_SHOWN else ""),
+            )
+            for reason, found in places.items()
+        ]
 
 
 def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once: bool = True) -> LabelledFile:
@@ -118,7 +128,7 @@ def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once:
     refused: list[Rejected] = []
     chosen: LabelledColumns | None = None
     several = False
-    if path.is_dir() and any(inner.is_dir() for inner in path.iterdir()):
+    if path.is_dir() and any(inner.is_dir() for inner in _visible(path)):
         found = list(_folder_examples(path, refused))
     else:
         rows, chosen = _open_rows(path, columns or {}, refused)
@@ -305,9 +315,14 @@ def _label(value: Any) -> str:
     return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
 
 
+def _visible(folder: Path) -> list[Path]:
+    return sorted(inner for inner in folder.iterdir() if not inner.name.startswith("."))
+
+
 def _folder_examples(path: Path, refused: list[Rejected]) -> Iterator[tuple[int, Labelled]]:
-    for inner in sorted(path.iterdir()):
-        if not inner.is_dir() or inner.name.startswith("."):
+    for inner in _visible(path):
+        if not inner.is_dir():
+            refused.append(Rejected(inner.name, 0, "no_text", t("it stands in no folder of a label"), ""))
             continue
         for file in find_sources([inner]):
             before = len(refused)

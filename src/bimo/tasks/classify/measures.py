@@ -156,6 +156,7 @@ def measure(found: np.ndarray, truth: np.ndarray, labels: Sequence[str], *, seve
         "labels": {
             label: {
                 "texts": int(truth[:, k].sum()),
+                "given": int(chosen[:, k].sum()),
                 "precision": float(precision[k]),
                 "recall": float(recall[k]),
                 "f1": float(f1[k]),

@@ -14,7 +14,7 @@ from bimo.runtime import t
 from bimo.tasks.classify.measures import chosen_labels, confidence_of, truth_matrix
 from bimo.text.labelled import Labelled
 
-__all__ = ["figures_line", "mistakes_in", "write_report"]
+__all__ = ["figures_line", "mistakes_in", "weakest_first", "write_report"]
 
 MISTAKES = 20
 TEXT_CHARACTERS = 240
@@ -58,6 +58,12 @@ def figures_line(figures: Mapping[str, Any]) -> str:
     )
 
 
+def weakest_first(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(label, its figures) of those whose F1 macro-F1 is the mean of: of the labels that texts have or were given."""
+    there = [(label, own) for label, own in figures["labels"].items() if own["texts"] or own["given"]]
+    return sorted(there, key=lambda pair: pair[1]["f1"])
+
+
 def write_report(path: Path, facts: Mapping[str, Any], *, name: str) -> Path:
     """A page of the figures under `held_out`, the `mistakes`, and what was `set_aside`."""
     figures = facts["held_out"]
@@ -84,7 +90,7 @@ def _labels(figures: Mapping[str, Any]) -> Section:
             f"{own['f1']:.3f}",
             bar(own["f1"], 1.0),
         ]
-        for label, own in sorted(figures["labels"].items(), key=lambda pair: pair[1]["f1"])
+        for label, own in weakest_first(figures)
     ]
     head = [t("Label"), t("Texts"), t("Precision"), t("Recall"), "F1", ""]
     intro = element(
