@@ -25,6 +25,9 @@ CHOICES = [
     {"question": "1 + 1 =", "choices": ["2", "3", "4"], "answer": "A"},
     {"question": "2 + 2 =", "choices": ["3", "4"], "answer": 1},
     {"question": "3 + 3 =", "choices": ["five", "six"], "answer": "six"},
+    {"question": "Which can be given to all?", "choices": ["A", "B", "AB", "O"], "answer": "O"},
+    {"question": "Which can be given to none but its own?", "choices": ["O", "A", "B", "AB"], "answer": "AB "},
+    {"question": "Which comes first?", "choices": ["B", "A"], "answer": "A"},
 ]
 
 
@@ -57,12 +60,12 @@ def test_rows_become_questions(tmp_path):
     assert pairs == [Question("", (" The dog is here.", " The dog are here."), 0)]
     assert causes[0] == Question("我打开水龙头 所以", (" 水流了出来。", " 门关上了。"), 0)
     assert causes[1] == Question("The man fell 因为", (" he sang.", " it was icy."), 1)
-    assert [question.right for question in choices] == [0, 1, 1]
+    assert [question.right for question in choices] == [0, 1, 1, 3, 3, 1]
 
 
 def test_rows_that_are_none_are_told(tmp_path, model):
     file = write_rows(tmp_path / "rows.jsonl", [*CHOICES, {"question": "?", "choices": ["1"], "answer": 7}])
-    assert evaluate(model, file)["questions"] == 3
+    assert evaluate(model, file)["questions"] == len(CHOICES)
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"question": "?", "choices": "ab", "answer": "z"}])
     with pytest.raises(UserError, match="holds no question of the form “multiple choice”"):
         evaluate(model, wrong)

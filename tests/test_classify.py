@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bimo.cli import app
+from bimo.evaluate.classified import classified_lines
 from bimo.kernel import load_library
 from bimo.report.charts import matrix_chart
 from bimo.report.page import render
@@ -145,12 +146,6 @@ def test_figures_are_those_of_scikit_learn():
     many = random.random((60, 3)) > 0.5
     (macro,) = macro_f1s(chosen_labels(found, several=True), many)
     assert macro == pytest.approx(metrics.f1_score(many, found > 0.5, average="macro", zero_division=0), abs=1e-6)
-
-
-def test_labels_that_no_text_has_or_was_given_are_not_among_the_weakest():
-    found, truth = np.eye(4)[[0, 0, 2]], np.eye(4, dtype=bool)[[0, 1, 0]]
-    facts = measure(found, truth, ["a", "b", "c", "d"], several=False)
-    assert [label for label, _ in weakest_labels(facts)] == ["b", "c", "a"]
 
 
 def test_calibration_error_of_known_cases():
@@ -358,6 +353,15 @@ def test_the_command(model):
     refused = run("classify", model, "lovely", "--labels", "a,b")
     assert refused.exit_code == USAGE
     assert "has labels of its own" in refused.output
+
+
+def test_the_weakest_labels_are_those_of_the_texts_and_those_that_were_given():
+    found = np.array([[0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0], [0.2, 0.0, 0.8, 0.0]])
+    figures = measure(found, truth_matrix([["a"], ["b"], ["b"]], "abcd"), "abcd", several=False)
+    assert [label for label, _ in weakest_labels(figures)] == ["c", "b", "a"]
+    lines = classified_lines({"held_out": figures, "mistakes": [], "model": "m"})
+    assert [line.split(":")[0] for line in lines[1:4]] == ["c", "b", "a"]
+    assert not any(line.startswith("d:") for line in lines)
 
 
 def test_evaluation_and_a_pair_of_classifiers(model, rows, tmp_path):

@@ -16,6 +16,7 @@ FORMS = {
     "messages": {"messages": PAIR},
     "messages, turn by turn": {"messages": [{"message": "你好"}, {"message": "Hello!"}]},
     "messages, as texts": {"messages": ["你好", "Hello!"]},
+    "messages, spelled in JSON": {"messages": json.dumps(PAIR)},
     "ShareGPT": {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "Hello!"}]},
     "alpaca": {"instruction": "你好", "input": "", "output": "Hello!"},
     "prompt/response": {"prompt": "你好", "response": "Hello!"},
@@ -61,28 +62,31 @@ def test_a_list_in_json_packed(tmp_path):
     found = read_conversations(path)
     assert len(found.kept) == len(FORMS)
     assert [conversation.row for conversation in found.kept] == list(range(1, len(FORMS) + 1))
-    assert found.forms["messages"] == 3
+    assert found.forms["messages"] == 4
 
 
-BROKEN = {
-    "it is not an object": [1],
-    "it has none of the keys that hold conversations": {"text": "x"},
-    "no answer of the assistant is in it": {"messages": PAIR[:1]},
-    "message 2 is an empty answer": {"messages": [PAIR[0], {"role": "assistant", "content": " "}]},
-    "message 1 is of 'narrator'": {"messages": [{"role": "narrator", "content": "x"}, PAIR[1]]},
-    "message 2 has no text": {"messages": [PAIR[0], {"role": "assistant", "content": None}]},
-    "message 1 is not an object": {"messages": [3]},
-    "message 2 holds half a character": {"messages": [PAIR[0], {"role": "assistant", "content": "\ud800"}]},
-    "its history is not made of pairs": {"instruction": "x", "output": "y", "history": [["a"]]},
-    "the text of user is no text": {"instruction": "x", "output": "y", "history": [[1, "a"]]},
-    "the text of assistant is no text": {"prompt": "x", "response": ["y"]},
-}
+BROKEN = (
+    ("it is not an object", [1]),
+    ("it has none of the keys that hold conversations", {"text": "x"}),
+    ("no answer of the assistant is in it", {"messages": PAIR[:1]}),
+    ("message 2 is an empty answer", {"messages": [PAIR[0], {"role": "assistant", "content": " "}]}),
+    ("message 1 is of 'narrator'", {"messages": [{"role": "narrator", "content": "x"}, PAIR[1]]}),
+    ("message 2 has no text", {"messages": [PAIR[0], {"role": "assistant", "content": None}]}),
+    ("message 1 is not an object", {"messages": [3]}),
+    ("message 2 holds half a character", {"messages": [PAIR[0], {"role": "assistant", "content": "\ud800"}]}),
+    ("its history is not made of pairs", {"instruction": "x", "output": "y", "history": [["a"]]}),
+    ("the text of assistant is no text", {"prompt": "x", "response": ["y"]}),
+    ("the text of user is no text", {"instruction": ["a"], "output": "b"}),
+    ("the text of user is no text", {"instruction": "x", "output": "y", "history": [[1, "a"]]}),
+    ("its messages are a text and no list", {"messages": "你好吗？我很好"}),
+    ("its conversations are a text and no list", {"conversations": '["cut'}),
+)
 
 
-@pytest.mark.parametrize("reason", BROKEN)
-def test_rows_that_are_none_are_refused_with_their_number(reason, tmp_path):
+@pytest.mark.parametrize(("reason", "row"), BROKEN)
+def test_rows_that_are_none_are_refused_with_their_number(reason, row, tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in (FORMS["alpaca"], BROKEN[reason], FORMS["alpaca"])))
+    path.write_text("\n".join(json.dumps(row) for row in (FORMS["alpaca"], row, FORMS["alpaca"])))
     found = read_conversations(path)
     assert [conversation.row for conversation in found.kept] == [1, 3]
     assert [str(rejected) for rejected in found.refused] == [f"a.jsonl:2 {reason}"]

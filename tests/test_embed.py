@@ -282,6 +282,21 @@ def test_rows_that_cannot_be_used_are_set_aside(tmp_path: Path) -> None:
     assert len(read_examples(path, repeats=True).rows) == 10
 
 
+@pytest.mark.parametrize(("name", "kept", "bad"), [("score", 40, "N/A"), ("c", 40, "nan"), ("score", 3, "无")])
+def test_a_score_that_is_none_costs_its_row_alone(name: str, kept: int, bad: str, tmp_path: Path) -> None:
+    lines = [f"a,b,{name}", f"one,two,{bad}", *(f"one {n},two {n},{n % 5}" for n in range(kept))]
+    (tmp_path / "a.csv").write_text("\n".join(lines), encoding="utf-8")
+    found = read_examples(tmp_path / "a.csv")
+    assert (found.kind, len(found.rows)) == ("scored", kept)
+    assert [(one.line, one.detail) for one in found.refused] == [(2, "its score is no number")]
+
+
+def test_labels_in_words_are_no_scores(tmp_path: Path) -> None:
+    lines = ["a,b,label", *(f"one {n},two {n},{('same', 'other')[n % 2]}" for n in range(40))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    assert read_examples(tmp_path / "a.csv").kind == "pairs"
+
+
 REFUSED = [
     ("none.csv", None, {}, USAGE, "There is no file"),
     ("a.csv", "a,b\n1,2\n3,4\n", {}, DATA_REFUSED, "has no column of texts"),

@@ -78,6 +78,26 @@ def test_a_folder_for_each_label(tmp_path):
     assert len(found.refused) == 2
 
 
+def test_hidden_folders_are_no_labels_and_files_beside_folders_are_told(tmp_path):
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    written(tmp_path / "a.csv", "text,label\nhello there,x\ngood bye,y\n")
+    assert read_labelled(tmp_path).labels == ["x", "y"]
+    (tmp_path / "notes").mkdir()
+    written(tmp_path / "notes" / "1.txt", "some text")
+    written(tmp_path / ".hidden", "")
+    found = read_labelled(tmp_path)
+    assert found.labels == ["notes"]
+    assert found.refused_lines() == ["1 rows set aside: it stands in no folder of a label (a.csv)"]
+
+
+def test_rows_set_aside_are_told_with_their_numbers(tmp_path):
+    path = written(tmp_path / "a.csv", "text,label\none text,x\n" + ",y\n" * 4 + "two,\n")
+    assert read_labelled(path).refused_lines() == [
+        "4 rows set aside: there is no text in it (a.csv:3, a.csv:4, a.csv:5 …)",
+        "1 rows set aside: it has no label (a.csv:7)",
+    ]
+
+
 def test_what_cannot_be_learned_from_is_set_aside_with_its_reason(tmp_path):
     rows = [("a b", "x"), ("a  b", "x"), ("c d", "x"), ("c d", "y"), ("", "x"), ("e f", ""), ("g h", "y")]
     path = tmp_path / "a.jsonl"
@@ -101,6 +121,9 @@ def test_several_labels_from_lists_and_from_bars(tmp_path):
     barred = read_labelled(written(tmp_path / "b.csv", "text,labels\none text,a|b\ntwo text,a\n"))
     assert barred.several
     assert [one.labels for one in barred.examples] == [("a", "b"), ("a",)]
+    rows = ({"text": "one", "labels": 0}, {"text": "two", "labels": False}, {"text": "three", "labels": [1, 0]})
+    numbers = read_labelled(written(tmp_path / "c.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert [one.labels for one in numbers.examples] == [("0",), ("false",), ("0", "1")]
 
 
 def test_numbers_are_labels_whatever_their_form(tmp_path):
@@ -129,6 +152,42 @@ def test_folds_spread_each_label():
         sizes = np.bincount([fold for fold, one in zip(folds, examples, strict=True) if one.labels == (label,)])
         assert sizes.max() - sizes.min() <= 1
     assert folds[-1] == 4
+
+
+def swapped(pairs):
+    return [one for a, b, label in pairs for one in (Labelled(a, (label,), b), Labelled(b, (label,), a))]
+
+
+PAIRS = {
+    "both ways round": swapped((f"how {n}", f"why {n}", "yn"[n % 2]) for n in range(200)),
+    "one premise, three hypotheses": [Labelled(f"it is {n // 3}", ("ecn"[n % 3],), f"so {n}") for n in range(390)],
+    "one hypothesis, many premises": [Labelled(f"it is {n}", ("ecn"[n % 3],), f"so {n // 3}") for n in range(390)],
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_no_text_of_a_pair_is_held_out_and_learned_from(name):
+    examples = PAIRS[name]
+    train, held_out = split_labelled(examples, seed=0)
+    texts = [{text for one in side for text in (one.text, one.second)} for side in (train, held_out)]
+    assert texts[0].isdisjoint(texts[1])
+    assert len(train) + len(held_out) == len(examples)
+    assert len(held_out) == pytest.approx(0.1 * len(examples), abs=3)
+    folds = fold_numbers(examples, 5, seed=0)
+    parts = [
+        {t for n in np.flatnonzero(folds == fold) for t in (examples[n].text, examples[n].second)} for fold in range(5)
+    ]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert np.bincount(folds).min() >= 0.18 * len(examples)
+
+
+def test_pairs_that_are_all_tied_are_split_by_their_first_texts():
+    examples = [Labelled(f"ask {one}", ("yn"[one % 2],), f"tell {other}") for one in range(40) for other in range(6)]
+    train, held_out = split_labelled(examples, seed=0)
+    assert len(held_out) == 24
+    assert {one.text for one in train}.isdisjoint(one.text for one in held_out)
+    one_text = [Labelled("ask", ("yn"[n % 2],), f"tell {n}") for n in range(40)]
+    assert len(split_labelled(one_text, seed=0)[1]) == 4
 
 
 def test_combinations_of_labels_that_are_met_once_are_spread_as_well():

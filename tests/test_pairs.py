@@ -51,6 +51,42 @@ def test_columns_that_repeat_are_no_texts_whatever_they_are_called(tmp_path: Pat
     assert len(found.pairs) == 40
 
 
+@pytest.mark.parametrize(
+    ("first", "row"),
+    [
+        ("id,en,zh\n", "{n},{en},{zh}\n"),
+        ("", "{n}\t{en}\t1{n}\t{zh}\n"),
+        ("", "doc_{n},{en},{zh}\n"),
+        ("url,one,two\n", "https://example.org/{n},{en},{zh}\n"),
+        ("title,en,zh\n", "About {n},{en},{zh}\n"),
+    ],
+)
+@pytest.mark.parametrize("choice", [{}, {"target": "zh"}, {"source": "en"}])
+def test_what_numbers_the_rows_is_no_text_of_theirs(first: str, row: str, choice: dict, tmp_path: Path) -> None:
+    lines = "".join(row.format(n=n, en=en, zh=zh) for n, (en, zh) in enumerate(ROWS))
+    assert read_pairs(write(tmp_path / "a.tsv", first + lines), **choice).pairs == [Pair(*row) for row in ROWS]
+
+
+def test_a_language_alone_is_translated_from_or_into_another(tmp_path: Path) -> None:
+    lines = "".join(f"{zh}\t{zh[::-1]}\t{en}\n" for en, zh in ROWS)
+    path = write(tmp_path / "a.tsv", lines)
+    for choice, columns in (
+        ({}, ("1", "2")),
+        ({"target": "zh"}, ("3", "1")),
+        ({"source": "zh"}, ("1", "3")),
+        ({"source": "1"}, ("1", "2")),
+    ):
+        found = read_pairs(path, **choice).columns
+        assert (found.source, found.target) == columns
+
+
+def test_a_column_of_numbers_is_translated_when_it_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "".join(f"{n}\t{zh}\n" for n, (_, zh) in enumerate(ROWS)))
+    assert len(read_pairs(path, source="1", target="2").pairs) == 40
+    with pytest.raises(UserError, match="no two columns of text"):
+        read_pairs(path)
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_json_lines_are_read(wrapped: bool, tmp_path: Path) -> None:
     rows = [{"zh": zh, "en": en} for en, zh in ROWS]

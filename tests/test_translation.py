@@ -28,7 +28,7 @@ from bimo.runtime import UserError
 from bimo.text.untranslated import untranslated
 from bimo.tokens.pairs import PairTokens
 from bimo.train import objectives
-from bimo.translation import read_split, train_translator
+from bimo.translation import prepare_pairs, read_split, train_translator
 
 ROWS = stories.pairs()
 SMALL = ["model.layers=1", "model.decoder_layers=1", "model.width=32", "model.heads=2", "model.hidden=32"]
@@ -257,6 +257,18 @@ def test_one_model_goes_both_ways(two_ways: Path) -> None:
     assert [found.text for found in numbers[1:]] == ["2024", " ", ""]
 
 
+def test_what_is_learned_both_ways_is_held_out_both_ways(tmp_path: Path) -> None:
+    """Each text is a source here and a target there, as where both sides are of one language."""
+    chains = [f"line {n} of the tale\tline {n + 1} of the tale\n" for n in range(400) if n % 4 != 3]
+    (tmp_path / "a.tsv").write_text("".join(chains), encoding="utf-8")
+    prepare_pairs(tmp_path / "a.tsv", out=tmp_path / "data", both=True)
+    texts = [
+        {text for pair in read_split(tmp_path / "data", name) for text in (pair.source, pair.target)}
+        for name in ("train", "validation", "test")
+    ]
+    assert sum(map(len, texts)) == len(set.union(*texts)) == 400
+
+
 def test_tags_are_tokens_that_no_text_can_spell(two_ways: Path) -> None:
     translator = load(two_ways)
     assert not set(translator.tokenizer.encode(">>zh<< hello >>en<<")) & set(translator.tags.values())
@@ -289,6 +301,41 @@ def test_a_translator_is_measured_beside_references_and_another(two_ways: Path, 
     assert against["other"]["bleu"]["p"] == 1.0
     with pytest.raises(UserError, match="do not translate in the same directions"):
         evaluate(two_ways, file, against=whole)
+
+
+def test_rows_to_measure_by_may_repeat_and_be_named_and_those_left_out_are_told(whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    again = [(en, zh + mark) for en, zh in ROWS[:8] for mark in ("", "！", "？")]
+    rows = [*again, again[0], ("same", "same"), ("", "空")]
+    lines = ["id,ask,say", *(f"{n},{en},{zh}" for n, (en, zh) in enumerate(rows))]
+    (tmp_path / "test.csv").write_text("\n".join(lines), encoding="utf-8")
+    done = invoke("evaluate", whole, tmp_path / "test.csv", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert (facts["directions"][0]["pairs"], facts["aside"]) == (26, {"empty": 1})
+    assert "27 rows of test.csv: column ask (English) is translated into column say (Chinese)" in done.stderr
+    assert "test.csv:28 an empty side" in done.stderr
+    lines = ["ask,say,other", *(f"{en},{zh},{zh[::-1]}" for en, zh in ROWS[:8])]
+    (tmp_path / "two.csv").write_text("\n".join(lines), encoding="utf-8")
+    named = evaluate(whole, tmp_path / "two.csv", columns={"source": "ask", "target": "other"})
+    assert named["columns"]["target"] == "other"
+    with pytest.raises(UserError, match="knows source, target, but not label"):
+        evaluate(whole, tmp_path / "test.csv", columns={"label": "ask"})
+    (tmp_path / "one.csv").write_text("ask\nhello there\n", encoding="utf-8")
+    with pytest.raises(UserError, match="Name them with --column source=NAME --column target=NAME"):
+        evaluate(whole, tmp_path / "one.csv")
+
+
+def test_what_is_set_aside_is_kept_with_its_row_and_reason(tmp_path: Path) -> None:
+    lines = [*(f"{en}\t{zh}" for en, zh in ROWS), f"{ROWS[0][0]}\t{ROWS[0][1]}", "alone\t"]
+    (tmp_path / "a.tsv").write_text("\n".join(lines), encoding="utf-8")
+    prepare_pairs(tmp_path / "a.tsv", out=tmp_path / "data")
+    kept = [json.loads(line) for line in (tmp_path / "data" / "refused.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["row"], row["reason"]) for row in kept] == [
+        (len(ROWS) + 1, "there before"),
+        (len(ROWS) + 2, "an empty side"),
+    ]
+    assert kept[0]["text"] == " | ".join(ROWS[0])
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,9 @@ from bimo.plan import check_choices, refuse_another_plan
 from bimo.run import RunConfig, claim, run_from_mapping
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
+from bimo.tasks.folder import keep_refused
 from bimo.text.chinese import check_script
-from bimo.text.pairs import SPLITS, Pair, PairFile, read_pairs, split_pairs
+from bimo.text.pairs import SPLITS, Pair, PairColumns, PairFile, describe_aside, describe_pairs, read_pairs, split_pairs
 from bimo.text.untranslated import words_in
 from bimo.tokens.directions import tag_named, tags_of
 from bimo.tokens.pairs import PairBatches, PairTokens, pack_pairs
@@ -47,7 +48,7 @@ from bimo.train.recipe import recipe
 
 __all__ = ["prepare_pairs", "read_split", "train_translator"]
 
-VERSION = 2
+VERSION = 3
 """Goes into every key. Raise it when the same input would now give another result."""
 
 LEAST_PAIRS = 100
@@ -67,14 +68,6 @@ SMOOTHING = 0.1
 ADAM_RATE = 0.004
 WARMUP = 0.1
 
-LANGUAGES = {"zh": "Chinese", "en": "English"}
-ASIDE = {
-    "empty": "an empty side",
-    "language": "no language to translate into",
-    "same": "twice the same text",
-    "duplicate": "there before",
-    "unread": "could not be read",
-}
 SAMPLES = 3
 
 
@@ -148,27 +141,34 @@ def prepare_pairs(
 ) -> dict[str, Any]:
     """Read, split, tokenize and pack a file of pairs into `out`, unless that was done. Returns the facts.
 
-    `out` gets `pairs/{train,validation,test}.tsv`, a tokenizer for both languages, its words, and `tokens/`.
+    `out` gets `pairs/{train,validation,test}.tsv`, the rows set aside, a tokenizer for both languages, its words, and
+    `tokens/`.
     """
     require_room(out, 6 * pairs.stat().st_size)
     stages = Stages(out)
     stages.begin()
-    columns = {"source": source, "target": target, **({"to": to_column} if to_column else {})}
+    columns: dict[str, Any] = {"source": source, "target": target, **({"to": to_column} if to_column else {})}
     choices = {**columns, "chinese": chinese, "both": both, "seed": seed}
     key = digest_json({"version": VERSION, "file": digest_file(pairs), **choices})
     facts = stages.facts("tokens", key)
     if facts is None:
         with stages.anew("tokens", key):
             found = read_pairs(pairs, **columns, chinese=chinese)
-            facts = {**_store(found, out, seed=seed), **_pack(out, found.columns.names if both else ())}
-        files = [*(out / "pairs").glob("*.tsv"), *(out / "tokens").glob("*.bin"), out / "tokenizer.json", out / WORDS]
+            facts = {**_store(found, out, both=both, seed=seed), **_pack(out, found.columns.names if both else ())}
         facts["chinese"] = chinese
+        files = [
+            out / "refused.jsonl",
+            *(out / "pairs").glob("*.tsv"),
+            *(out / "tokens").glob("*.bin"),
+            out / "tokenizer.json",
+            out / WORDS,
+        ]
         stages.record("tokens", key, facts, sorted(files))
     _say_pairs(facts, console)
     return facts
 
 
-def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
+def _store(found: PairFile, out: Path, *, both: bool, seed: int) -> dict[str, Any]:
     """Write the pairs of each split."""
     if len(found.pairs) < LEAST_PAIRS:
         raise UserError(
@@ -178,7 +178,8 @@ def _store(found: PairFile, out: Path, *, seed: int) -> dict[str, Any]:
             pairs=len(found.pairs),
             least=LEAST_PAIRS,
         )
-    splits = split_pairs(found.pairs, seed=seed)
+    keep_refused(out / "refused.jsonl", found.refused)
+    splits = split_pairs(found.pairs, seed=seed, alike=both)
     for name, pairs in splits.items():
         with replacing(out / "pairs" / f"{name}.tsv") as part:
             part.write_text("".join(map(_line, pairs)), encoding="utf-8")
@@ -237,20 +238,8 @@ def _directed(pairs: list[Pair], both: Sequence[str]) -> list[Pair]:
 
 
 def _say_pairs(facts: dict[str, Any], console: Console) -> None:
-    columns = facts["columns"]
-    read = {"rows": facts["rows"], "file": facts["file"], **columns}
-    if columns.get("to"):
-        text = t(
-            "{rows:,} rows of {file}: column {source} is translated into column {target}, in the language that column "
-            "{to} names",
-            **read,
-        )
-    else:
-        from_, into = (t(LANGUAGES.get(code, code)) for code in columns["languages"])
-        sentence = "{rows:,} rows of {file}: column {source} ({from_}) is translated into column {target} ({into})"
-        text = t(sentence, from_=from_, into=into, **read)
-    console.say("Read", text)
-    aside = ", ".join(f"{t(ASIDE[reason])} {count:,}" for reason, count in facts["aside"].items())
+    console.say("Read", describe_pairs(facts["file"], facts["rows"], PairColumns(**facts["columns"])))
+    aside = ", ".join(f"{describe_aside(reason)} {count:,}" for reason, count in facts["aside"].items())
     too_long = sum(split["too_long"] for split in facts["tokens"].values())
     text = t(
         "{train:,} pairs to learn from, {validation:,} to watch the learning, {test:,} for the end; none crosses",
@@ -260,7 +249,7 @@ def _say_pairs(facts: dict[str, Any], console: Console) -> None:
     if facts["languages"]:
         console.show(t("learned by language: --to {languages}", languages="|".join(facts["languages"])))
     if aside:
-        console.show(t("set aside: {reasons}", reasons=aside))
+        console.show(t("set aside: {reasons}; all stand in {path}", reasons=aside, path="bimo/data/refused.jsonl"))
     if facts["first_unread"]:
         console.warn(t("the first row that could not be read: {where}", where=facts["first_unread"]))
     if too_long:

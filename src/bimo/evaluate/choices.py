@@ -76,15 +76,17 @@ def _multiple_choice(row: dict[str, Any]) -> Question:
     if not isinstance(answers, list) or len(answers) < 2:
         raise ValueError
     if isinstance(right, str):
-        letter = right.strip().upper()
-        right = LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else answers.index(right)
+        texts = [str(text).strip() for text in answers]
+        named = right.strip()
+        # An answer may be a letter itself, as blood groups are.
+        right = texts.index(named) if named in texts else [*LETTERS].index(named.upper())
     return Question(row["question"], tuple(f" {text}" for text in answers), int(right))
 
 
 FORMS = (
     Form("minimal pairs", 1, ("sentence_good", "sentence_bad"), _minimal_pair),
     Form("causal choice", 1, ("premise", "choice1", "choice2", "question", "label"), _causal_choice),
-    Form("multiple choice", 1, ("question", "choices", "answer"), _multiple_choice),
+    Form("multiple choice", 2, ("question", "choices", "answer"), _multiple_choice),
 )
 """BLiMP (Warstadt et al. 2020), XCOPA in Chinese (Ponti et al. 2020), and questions with a list of choices."""
 

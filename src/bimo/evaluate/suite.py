@@ -57,7 +57,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a model at what it is for; returns facts as JSON, of which `task` says what was measured.
 
-    A classifier on texts with labels, whose `columns` can be named; a translator on pairs; an encoder on masked words
+    A classifier on texts with labels or a translator on pairs, whose `columns` can be named; an encoder on masked words
     of prepared data, on pairs with scores of likeness, or on questions if it answers any; a language model on prepared
     data (its held-out part), on any files of text, on questions with choices, on conversations or on preferences; an
     `adapter` may be added to it. `against` is another model of the kind to compare with on the same examples. On
@@ -71,11 +71,11 @@ def evaluate(
     if holds_classifier(model):
         _require_none(adapter=adapter)
         return evaluate_classifier(model, source, against=other, columns=columns, console=console)
-    _require_none(column=columns)
     family = family_in(model)
     if family == PAIRED:
         _require_none(adapter=adapter)
-        return evaluate_translations(model, source, against=other, console=console)
+        return evaluate_translations(model, source, against=other, columns=columns, console=console)
+    _require_none(column=columns)
     if family == "encoder":
         _require_none(against=other, adapter=adapter)
         if head_in(model) == "span":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from bimo.files import digest_file
 from bimo.generate.translator import Translation, Translator, careful_lines, load
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages
+from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
-from bimo.text.pairs import Pair, PairFile, read_pairs
+from bimo.text.pairs import Pair, PairFile, describe_pairs, read_pairs
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
@@ -23,13 +25,23 @@ SHOWN = 5
 
 
 def evaluate_translations(
-    model: Path, source: Path, *, against: Path | None = None, console: Console = SILENT
+    model: Path,
+    source: Path,
+    *,
+    against: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    console: Console = SILENT,
 ) -> dict[str, Any]:
     """Translate every pair of a file, in each direction that the model knows; returns facts as JSON.
 
-    `against` is another model, compared on the same pairs by a paired bootstrap (Koehn 2004).
+    `against` is another model, compared on the same pairs by a paired bootstrap (Koehn 2004). `columns` says what
+    `source` and `target` are called in the file.
     """
     _require_sacrebleu()
+    given = dict(columns or {})
+    wrong = next((name for name in given if name not in ("source", "target")), None)
+    if wrong is not None:
+        raise UserError("--column knows {known}, but not {name}.", code=USAGE, known="source, target", name=wrong)
     translators = [load(path) for path in (model, *([against] if against else []))]
     tags = translators[0].tags
     if any(other.tags.keys() != tags.keys() for other in translators):
@@ -37,12 +49,17 @@ def evaluate_translations(
     learned = _learned(model)
     to = learned.get("to", "")
     # What a model of one direction, or of both, learned from had no column of languages: here it says nothing, either.
-    found = read_pairs(source, to=to, known=tags.keys() if to or not learned else ())
+    known = tags.keys() if to or not learned else ()
+    found = read_pairs(source, **given, to=to, known=known, repeats=True)
+    console.say("Read", describe_pairs(found.name, found.rows, found.columns))
+    tell_refused(found.refused, console, kept=False)
     ways = _ways(found, [*tags], learned)
     return {
         "task": "translate",
         "file": source.name,
         "sha256": digest_file(source),
+        "columns": asdict(found.columns),
+        "aside": dict(found.aside),
         "directions": [_direction(translators, to, pairs, console) for to, pairs in ways],
         "against": str(against) if against else "",
     }

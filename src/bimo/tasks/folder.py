@@ -22,7 +22,7 @@ from bimo.text.inventory import file_digests
 from bimo.text.sources import find_sources
 from bimo.train.pretrain import check_output
 
-__all__ = ["claimed", "learned_from", "number_format", "tell_refused", "write_refused"]
+__all__ = ["claimed", "keep_refused", "learned_from", "number_format", "tell_refused", "write_refused"]
 
 REFUSALS_SHOWN = 3
 
@@ -94,6 +94,11 @@ def tell_refused(refused: Sequence[Rejected], console: Console, *, kept: bool = 
 
 def write_refused(out: Path, refused: Sequence[Rejected]) -> None:
     """All of them into `bimo/refused.jsonl`."""
-    with replacing(out / "bimo" / "refused.jsonl") as part:
+    keep_refused(out / "bimo" / "refused.jsonl", refused)
+
+
+def keep_refused(path: Path, refused: Sequence[Rejected]) -> None:
+    """All of them into a file, a row a line."""
+    with replacing(path) as part:
         lines = (json.dumps({"row": r.line, "reason": r.detail, "text": r.text}, ensure_ascii=False) for r in refused)
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -5,6 +5,7 @@ A row that is no conversation is refused with its number and the reason; nothing
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "answer"
 """Keys of a question and its answer."""
 
 Read = TypeVar("Read")
+
+LISTS = ("messages", "conversations")
+"""Keys of which each holds a list of turns."""
 
 ROLE_KEYS, CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "message", "text")
 
@@ -117,6 +121,9 @@ def conversation_in(value: Any) -> tuple[str, tuple[dict[str, str], ...]]:
     for form, keys, read in FORMS:
         if _has(value, keys):
             return form, whole(read(value))
+    unlisted = next((key for key in LISTS if isinstance(value.get(key), str)), None)
+    if unlisted is not None:
+        raise NoConversation(t("its {key} are a text and no list", key=unlisted))
     raise NoConversation(t("it has none of the keys that hold conversations"))
 
 
@@ -126,7 +133,19 @@ def is_conversation(value: Any) -> bool:
 
 
 def _has(value: dict[str, Any], keys: Sequence[str]) -> bool:
-    return all(isinstance(value.get(key), str | list) for key in keys)
+    return all(
+        _listed(value.get(key)) is not None if key in LISTS else isinstance(value.get(key), str | list) for key in keys
+    )
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """A list, also one that is spelled in JSON, as rows have it that came out of a table; else None."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, list) else None
 
 
 def whole(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
@@ -144,7 +163,7 @@ def whole(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
 def turns(value: dict[str, Any], key: str) -> list[dict[str, str]]:
     """A list of objects, or of texts, that say who speaks, or else speak by turns."""
     messages = [message("system", value["system"])] if value.get("system") else []
-    for number, turn in enumerate(value[key], 1):
+    for number, turn in enumerate(_listed(value[key]) or [], 1):
         if isinstance(turn, str):
             turn = {"content": turn}
         if not isinstance(turn, dict):

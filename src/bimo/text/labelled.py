@@ -1,4 +1,4 @@
-"""Files of texts with labels -> texts each once, and a split that no text is on both sides of.
+"""Files of texts with labels -> texts each once, and a split that no text is on both sides of, if there is one.
 
 A table with a column of texts, perhaps a second one, and a column of labels; or a folder with a folder for each label.
 """
@@ -24,8 +24,8 @@ from bimo.text.readers import open_lines
 from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
-from bimo.text.split import split_position
-from bimo.text.tables import TEXT_KEYS, unknown_column
+from bimo.text.split import split_position, tied_places
+from bimo.text.tables import LABEL_KEYS, PAIR_KEYS, TEXT_KEYS, unknown_column
 
 __all__ = [
     "Labelled",
@@ -36,19 +36,6 @@ __all__ = [
     "read_labelled",
     "split_labelled",
 ]
-
-LABEL_KEYS = (
-    *("label", "labels", "category", "categories", "class", "intent", "sentiment", "target", "topic", "polarity"),
-    *("stars", "rating", "gold_label", "tag", "tags"),
-    *("标签", "类别", "分类", "类型", "情感", "意图", "主题", "评分"),
-)
-"""Names of what holds the label, best first."""
-
-PAIR_KEYS = (
-    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("text1", "text2")),
-    *(("text_a", "text_b"), ("question1", "question2"), ("前提", "假设"), ("句子1", "句子2")),
-)
-"""Names of two texts that a label is about together."""
 
 COLUMNS = ("text", "second", "label")
 """What can be named."""
@@ -61,7 +48,7 @@ MOST_LABELS = 0.5
 """A column with more values than this share of its rows holds no labels."""
 HELD_OUT, MOST_HELD_OUT = 0.1, 2000
 """Of the texts of each label, and of all."""
-EXAMPLE_CHARACTERS = 200
+EXAMPLE_CHARACTERS, REFUSED_SHOWN = 200, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +100,19 @@ class LabelledFile:
         return sentence + t(" (texts in {text}, labels in {label})", text=texts, label=self.columns.label)
 
     def refused_lines(self) -> list[str]:
-        """What was set aside, by reason."""
-        counts = Counter(rejected.detail for rejected in self.refused)
-        return [t("{count:,} rows set aside: {reason}", count=count, reason=reason) for reason, count in counts.items()]
+        """What was set aside, by reason, and where the first of it stands."""
+        places: dict[str, list[str]] = {}
+        for rejected in self.refused:
+            places.setdefault(rejected.detail, []).append(place_in(rejected.source, rejected.line))
+        return [
+            t(
+                "{count:,} rows set aside: {reason} ({places})",
+                count=len(found),
+                reason=reason,
+                places=", ".join(found[:REFUSED_SHOWN]) + (" …" if len(found) > REFUSED_SHOWN else ""),
+            )
+            for reason, found in places.items()
+        ]
 
 
 def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once: bool = True) -> LabelledFile:
@@ -128,7 +125,7 @@ def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once:
     refused: list[Rejected] = []
     chosen: LabelledColumns | None = None
     several = False
-    if path.is_dir() and any(inner.is_dir() for inner in path.iterdir()):
+    if path.is_dir() and any(inner.is_dir() for inner in _visible(path)):
         found = list(_folder_examples(path, refused))
     else:
         rows, chosen = _open_rows(path, columns or {}, refused)
@@ -196,9 +193,12 @@ def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.n
     Which ones depends on the texts and `seed` alone; a label's only text is in the last part.
     """
     numbers = np.empty(len(examples), dtype=np.int64)
-    for group in _by_labels(examples, seed):
-        for rank, place in enumerate(group):
-            numbers[place] = (folds - 1 - rank) % folds
+    for groups in _by_labels(examples, seed):
+        sizes = [0] * folds
+        for group in groups:
+            smallest = max(range(folds), key=lambda fold: (-sizes[fold], fold))
+            sizes[smallest] += len(group)
+            numbers[group] = smallest
     return numbers
 
 
@@ -208,9 +208,12 @@ def held_out_places(examples: Sequence[Labelled], share: float, *, seed: int) ->
     Which ones depends on the texts and `seed` alone; a label's only text is learned from.
     """
     held_out = np.zeros(len(examples), dtype=bool)
-    for group in _by_labels(examples, seed):
-        if len(group) > 1:
-            held_out[group[: max(1, round(share * len(group)))]] = True
+    for groups in _by_labels(examples, seed):
+        room = max(1, round(share * sum(map(len, groups))), min(map(len, groups)))
+        for group in groups if len(groups) > 1 else ():
+            if len(group) <= room:
+                held_out[group] = True
+                room -= len(group)
     return held_out
 
 
@@ -224,17 +227,31 @@ def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Lab
     return sides
 
 
-def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[int]]:
-    """Places of the examples of each label, in an order that their texts decide; of several labels the rarest counts:
-    most combinations of labels are met once, and could be spread over nothing."""
+def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[list[int]]]:
+    """Places of the examples of each label, those together that no split may part, in an order that their texts decide;
+    of several labels the rarest counts: most combinations of labels are met once, and could be spread over nothing."""
     texts = Counter(label for example in examples for label in example.labels)
-    groups: dict[str, list[int]] = {}
-    for place, example in enumerate(examples):
-        rarest = min(example.labels, key=lambda label: (texts[label], label), default="")
-        groups.setdefault(rarest, []).append(place)
-    for group in groups.values():
-        group.sort(key=lambda place: split_position(f"{examples[place].text}\n{examples[place].second}", seed))
-    return groups.values()
+    positions = [split_position(f"{example.text}\n{example.second}", seed) for example in examples]
+    found: dict[str, list[list[int]]] = {}
+    for group in _inseparable(examples):
+        labels = {label for place in group for label in examples[place].labels}
+        rarest = min(labels, key=lambda label: (texts[label], label), default="")
+        found.setdefault(rarest, []).append(group)
+    for groups in found.values():
+        groups.sort(key=lambda group: min(positions[place] for place in group))
+    return found.values()
+
+
+def _inseparable(examples: Sequence[Labelled]) -> list[list[int]]:
+    """Places of the examples that share a text, on whichever side it stands; where that ties more than half of them
+    together, of those that share their first text, since nothing else could be held out."""
+    firsts = [[text_digest(example.text)] for example in examples]
+    seconds = [[text_digest(example.second)] if example.second else [] for example in examples]
+    both = tied_places([*first, *second] for first, second in zip(firsts, seconds, strict=True))
+    for groups in (both, tied_places(firsts)):
+        if 2 * max(map(len, groups), default=0) <= len(examples):
+            return groups
+    return [[place] for place in range(len(examples))]
 
 
 def _open_rows(
@@ -244,7 +261,7 @@ def _open_rows(
     if len(files) > 1:
         sentence = "{path} holds several files and no folder for each label. Name one file of texts with labels."
         raise UserError(sentence, code=DATA_REFUSED, path=path)
-    rows = read_rows(files[0], Reading(refused.append))
+    rows = read_rows(files[0], Reading(refused.append, named=wanted.values()))
     first = list(itertools.islice(rows, FIRST_ROWS))
     if not first:
         detail = f" ({place_in(refused[0].source, refused[0].line)}: {refused[0].detail})" if refused else ""
@@ -288,7 +305,7 @@ def _text(value: Any) -> str:
 def _labels(value: Any, *, several: bool) -> tuple[str, ...] | None:
     """None where there is none; a list may be empty."""
     if several:
-        parts = value if isinstance(value, list) else str(value or "").split("|")
+        parts = value if isinstance(value, list) else value.split("|") if isinstance(value, str) else [value]
         named = {name for part in parts if (name := _label(part))}
         return tuple(sorted(named)) if named or isinstance(value, list) else None
     name = _label(value)
@@ -303,9 +320,14 @@ def _label(value: Any) -> str:
     return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
 
 
+def _visible(folder: Path) -> list[Path]:
+    return sorted(inner for inner in folder.iterdir() if not inner.name.startswith("."))
+
+
 def _folder_examples(path: Path, refused: list[Rejected]) -> Iterator[tuple[int, Labelled]]:
-    for inner in sorted(path.iterdir()):
-        if not inner.is_dir() or inner.name.startswith("."):
+    for inner in _visible(path):
+        if not inner.is_dir():
+            refused.append(Rejected(inner.name, 0, "no_text", t("it stands in no folder of a label"), ""))
             continue
         for file in find_sources([inner]):
             before = len(refused)

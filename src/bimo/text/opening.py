@@ -6,7 +6,7 @@ import gzip
 import itertools
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,8 @@ class Reading:
     passage_characters: int = LONGEST_TARGET
     text_column: str | None = None
     controls: tuple[str, ...] = ()
+    named: Collection[str] = ()
+    """Columns that the user named."""
     encodings: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
     bytes_read: int = 0

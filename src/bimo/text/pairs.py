@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +20,49 @@ from bimo.text.opening import Reading
 from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
-from bimo.text.split import split_position
-from bimo.text.tables import unknown_column
+from bimo.text.split import split_position, tied_places
+from bimo.text.tables import LANGUAGES, unknown_column
 
-__all__ = ["SPLITS", "Pair", "PairColumns", "PairFile", "one_line", "read_pairs", "split_pairs"]
+__all__ = [
+    "SPLITS",
+    "Pair",
+    "PairColumns",
+    "PairFile",
+    "describe_aside",
+    "describe_pairs",
+    "one_line",
+    "read_pairs",
+    "split_pairs",
+]
 
 SPLITS = ("train", "validation", "test")
 """To learn from, to watch the learning, to measure once at the end."""
 
 _FIRST_ROWS = 2000
-_DISTINCT = 0.5
+_DISTINCT, _DISTINCT_AGAIN = 0.5, 0.1
+"""A column of texts has different ones in more than this share of its rows; a source may stand there several times in
+pairs to measure by, once with each reference."""
+
+_CODE = re.compile(r"[!-~]*[\d_/:#][!-~]*")
+"""What numbers a row or says where it is from, such as doc_12: it has letters, too, but is no text to translate."""
+
 _WRAPPERS = ("translation", "translations")
-_LANGUAGES = {
-    "zh": "zh",
-    "zho": "zh",
-    "cmn": "zh",
-    "chinese": "zh",
-    "中文": "zh",
-    "en": "en",
-    "eng": "en",
-    "english": "en",
+ASIDE = {
+    "empty": "an empty side",
+    "language": "no language to translate into",
+    "same": "twice the same text",
+    "duplicate": "there before",
+    "unread": "could not be read",
 }
-"""How people call the languages that a script tells apart."""
+"""Why rows are set aside."""
 
 MOST_LANGUAGES = 100
 """Into which one file translates: each becomes a token."""
+
+SPOKEN = {"zh": "Chinese", "en": "English"}
+"""What languages are called in sentences."""
+
+_EXAMPLE_CHARACTERS = 200
 
 _HELD_SHARE, _HELD_MOST = 0.05, 1000
 """Of all pairs, for each of validation and test."""
@@ -80,13 +99,14 @@ class PairColumns:
 
 @dataclass(frozen=True)
 class PairFile:
-    """What a file of pairs came to: its pairs, each once, and what was set aside, by reason."""
+    """What a file of pairs came to: its pairs and the rows that were set aside, which `aside` counts by reason."""
 
     name: str
     columns: PairColumns
     pairs: list[Pair]
     rows: int
     aside: Counter[str]
+    refused: list[Rejected]
     first_unread: str
 
 
@@ -98,38 +118,46 @@ def read_pairs(
     to: str = "",
     known: Collection[str] = (),
     chinese: str = "",
+    repeats: bool = False,
 ) -> PairFile:
     """The pairs of a table of any format; `source` and `target` name columns, or languages (en, zh) by their script.
 
     Without names the first two columns count whose cells mostly differ from row to row. `to` names a column that says
     into which language each row is translated. Where languages are `known`, it is such a column if all its cells are
     among them, as is, without that name, the only one of which this holds.
-    `chinese` brings Chinese into one script. Rows with an empty side, with twice the same text, or that were there
-    before are set aside. All pairs are held in memory. Raises UserError when there are no two columns of text, or none
-    of that name.
+    `chinese` brings Chinese into one script. Rows with an empty side are set aside, and so are those with twice the
+    same text or that were there before, unless pairs that are there to measure by count with their `repeats`. All
+    pairs are held in memory. Raises UserError when there are no two columns of text, or none of that name.
     """
     unread: list[Rejected] = []
-    rows = (_unwrapped(row) for _, row in read_rows(_only_file(path), Reading(unread.append)))
+    numbered = read_rows(_only_file(path), Reading(unread.append, named=(source, target, to)))
+    rows = ((number, _unwrapped(row)) for number, row in numbered)
     first = list(itertools.islice(rows, _FIRST_ROWS))
-    columns = _choose_columns(path, first, source, target, to, known)
+    columns = _choose_columns(path, [row for _, row in first], source, target, to, known, repeats=repeats)
     aside: Counter[str] = Counter()
-    pairs: dict[Pair, None] = {}
+    refused: list[Rejected] = []
+    pairs: list[Pair] = []
+    there: set[Pair] = set()
     count = 0
-    for row in itertools.chain(first, rows):
+    for number, row in itertools.chain(first, rows):
         count += 1
         left, right = (one_line(row.get(name), chinese) for name in (columns.source, columns.target))
         language = _as_tag(row.get(columns.to)) if columns.to else ""
         pair = Pair(left, right, language)
+        reason = ""
         if not left or not right:
             reason = "empty"
         elif columns.to and not language:
             reason = "language"
-        else:
-            reason = "same" if left == right else "duplicate" if pair in pairs else ""
+        elif not repeats:
+            reason = "same" if left == right else "duplicate" if pair in there else ""
         if reason:
             aside[reason] += 1
+            shown = f"{left} | {right}"[:_EXAMPLE_CHARACTERS]
+            refused.append(Rejected(path.name, number, "bad_row", describe_aside(reason), shown))
         else:
-            pairs[pair] = None
+            there.add(pair)
+            pairs.append(pair)
     aside.update({"unread": len(unread)} if unread else {})
     if not pairs:
         raise UserError("{path} holds no pair of texts.", code=DATA_REFUSED, path=path)
@@ -142,7 +170,28 @@ def read_pairs(
             count=len(languages),
         )
     where = f"{place_in(unread[0].source, unread[0].line)}: {unread[0].detail}" if unread else ""
-    return PairFile(path.name, columns, list(pairs), count + len(unread), aside, where)
+    refused = sorted([*refused, *unread], key=lambda rejected: rejected.line)
+    return PairFile(path.name, columns, pairs, count + len(unread), aside, refused, where)
+
+
+def describe_aside(reason: str) -> str:
+    """Why rows are set aside, in words."""
+    return t(ASIDE[reason])
+
+
+def describe_pairs(name: str, rows: int, columns: PairColumns) -> str:
+    """What is read from where, as a sentence."""
+    read = {"rows": rows, "file": name, "source": columns.source, "target": columns.target}
+    if columns.to:
+        return t(
+            "{rows:,} rows of {file}: column {source} is translated into column {target}, in the language that column "
+            "{to} names",
+            to=columns.to,
+            **read,
+        )
+    from_, into = (t(SPOKEN.get(code, code)) for code in columns.languages)
+    sentence = "{rows:,} rows of {file}: column {source} ({from_}) is translated into column {target} ({into})"
+    return t(sentence, from_=from_, into=into, **read)
 
 
 def _as_tag(cell: Any) -> str:
@@ -169,7 +218,14 @@ def one_line(value: Any, chinese: str) -> str:
 
 
 def _choose_columns(
-    path: Path, rows: list[dict[str, Any]], source: str, target: str, to: str, known: Collection[str]
+    path: Path,
+    rows: list[dict[str, Any]],
+    source: str,
+    target: str,
+    to: str,
+    known: Collection[str],
+    *,
+    repeats: bool,
 ) -> PairColumns:
     """The two columns of text, in the direction that was asked for, and the one that names languages."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -181,29 +237,44 @@ def _choose_columns(
         to = to if to in possible else possible[0] if len(possible) == 1 else ""
     elif to and to not in names:
         raise unknown_column(to, names, path)
-    texts = [name for name in names if name != to and len(set(cells[name])) > _DISTINCT * len(rows)]
+    free = {name: cells[name] for name in names if name != to}
+    texts = _texts(free, _DISTINCT * len(rows))
+    if repeats and len(texts) < 2:
+        texts = _texts(free, _DISTINCT_AGAIN * len(rows))
     languages = {name: _language(cells[name]) for name in texts}
     chosen = [_named(path, wanted, names, texts, languages) if wanted else "" for wanted in (source, target)]
-    free = [name for name in texts if name not in chosen]
-    for place, name in enumerate(chosen):
-        if not name and free:
-            chosen[place] = free.pop(0)
+    for place, wanted in ((0, target), (1, source)):
+        if not chosen[place]:
+            others = [name for name in texts if name not in chosen]
+            # Who asks for a language, and not for a column, wants it from or into another one.
+            spoken = languages[chosen[1 - place]] if wanted and wanted not in names else ""
+            foreign = [name for name in others if spoken and languages[name] != spoken]
+            chosen[place] = next(iter([*foreign, *others]), "")
     if not all(chosen) or chosen[0] == chosen[1]:
         raise UserError(
-            "{path} has no two columns of text that differ from row to row. It has: {names}. Name them with --source "
-            "and --target.",
+            "{path} has no two columns of text that differ from row to row. It has: {names}. Name them with {options}.",
             code=DATA_REFUSED,
             path=path,
             names=", ".join(names[:30]) or t("nothing"),
+            options="--column source=NAME --column target=NAME" if repeats else "--source NAME --target NAME",
         )
     return PairColumns(chosen[0], chosen[1], (_language(cells[chosen[0]]), _language(cells[chosen[1]])), to)
+
+
+def _texts(cells: dict[str, list[str]], least: float) -> list[str]:
+    """The columns of more than `least` different texts, likeliest first: called as languages, or no codes of rows."""
+    found = [name for name in cells if len(set(cells[name])) > least and _language(cells[name]) != "und"]
+    called = [name for name in found if name.strip().lower() in LANGUAGES]
+    written = [name for name in found if not all(map(_CODE.fullmatch, cells[name]))]
+    likely = next((names for names in (called, written) if len(names) > 1), found)
+    return [*likely, *(name for name in found if name not in likely)]
 
 
 def _named(path: Path, wanted: str, names: Sequence[str], texts: Sequence[str], languages: dict[str, str]) -> str:
     """The column called `wanted`, else the first whose text is in the language of that name."""
     if wanted in names:
         return wanted
-    code = _LANGUAGES.get(wanted.lower())
+    code = LANGUAGES.get(wanted.lower())
     found = next((name for name in texts if code and languages[name] == code), None)
     if found is None:
         raise UserError(
@@ -237,21 +308,10 @@ def split_pairs(pairs: Sequence[Pair], *, seed: int, alike: bool = False) -> dic
     return {name: [pairs[i] for i in sorted(chosen)] for name, chosen in held.items()}
 
 
-def _groups(pairs: Sequence[Pair], alike: bool) -> Iterable[list[int]]:
+def _groups(pairs: Sequence[Pair], alike: bool) -> list[list[int]]:
     """Places of pairs that are tied by a shared source or target, directly or by others."""
-    parent = list(range(len(pairs)))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = place = parent[parent[place]]
-        return place
-
-    first: dict[tuple[bool, bytes], int] = {}
-    for place, pair in enumerate(pairs):
-        for is_target, text in ((False, pair.source), (True, pair.target)):
-            other = first.setdefault((is_target and not (pair.to or alike), text_digest(text)), place)
-            parent[root(place)] = root(other)
-    groups: dict[int, list[int]] = {}
-    for place in range(len(pairs)):
-        groups.setdefault(root(place), []).append(place)
-    return groups.values()
+    sides = ((pair, ((False, pair.source), (True, pair.target))) for pair in pairs)
+    return tied_places(
+        [(is_target and not (pair.to or alike), text_digest(text)) for is_target, text in texts]
+        for pair, texts in sides
+    )

@@ -97,7 +97,9 @@ def open_table(source: OpenFile) -> tuple[Layout, Iterator[tuple[int, list[str]]
     first, lines = peek(lines, size=lambda pair: len(pair[1]))
     if not any(line.strip() for _, line in first):
         return None
-    layout = find_layout([line for _, line in first], tabs=source.ending != ".csv")
+    reading = source.reading
+    named = {*reading.named, *reading.controls, reading.text_column or ""}
+    layout = find_layout([line for _, line in first], tabs=source.ending != ".csv", named=named)
     rows = _csv_rows(source, lines, layout)
     if layout.header:
         next(rows, None)

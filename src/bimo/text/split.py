@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bimo.text.documents import Document
 from bimo.text.measure import Sizes
 from bimo.text.store import DocumentWriter
 
-__all__ = ["SplitWriter", "is_validation", "split_position", "validation_share"]
+__all__ = ["SplitWriter", "is_validation", "split_position", "tied_places", "validation_share"]
 
 _MOST = 0.1
 _LEAST_FOR_SMALL = 0.05
@@ -38,6 +39,26 @@ def split_position(text: str, seed: int) -> float:
 def is_validation(text: str, share: float, seed: int) -> bool:
     """Whether a text belongs to validation: its position lies below `share`."""
     return split_position(text, seed) < share
+
+
+def tied_places(keys: Iterable[Iterable[Hashable]]) -> list[list[int]]:
+    """Groups of the places whose keys are given: what shares a key, directly or by others, stands in one group."""
+    parent: list[int] = []
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
+        return place
+
+    first: dict[Hashable, int] = {}
+    for place, own in enumerate(keys):
+        parent.append(place)
+        for key in own:
+            parent[root(place)] = root(first.setdefault(key, place))
+    groups: dict[int, list[int]] = {}
+    for place in range(len(parent)):
+        groups.setdefault(root(place), []).append(place)
+    return [*groups.values()]
 
 
 class SplitWriter:

@@ -6,15 +6,21 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bimo.runtime import DATA_REFUSED, UserError
+from bimo.text.language import script_of
 
 __all__ = [
+    "LABEL_KEYS",
+    "LANGUAGES",
     "ONE_COLUMN",
+    "PAIR_KEYS",
+    "SCORE_KEYS",
+    "TEXT_KEYS",
     "Layout",
     "choose_columns",
     "find_layout",
@@ -48,17 +54,44 @@ JOINED_KEYS = (
 ONE_COLUMN = "\x1f"
 """What a table with one column is said to be delimited by: it stands in no text."""
 
+LABEL_KEYS = (
+    *("label", "labels", "category", "categories", "class", "intent", "sentiment", "target", "topic", "polarity"),
+    *("stars", "rating", "gold_label", "tag", "tags"),
+    *("标签", "类别", "分类", "类型", "情感", "意图", "主题", "评分"),
+)
+"""Names of what holds the label, best first."""
+
+PAIR_KEYS = (
+    *(("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("text1", "text2")),
+    *(("text_a", "text_b"), ("question1", "question2"), ("前提", "假设"), ("句子1", "句子2")),
+    *(("文本1", "文本2"), ("问题1", "问题2")),
+)
+"""Names of two texts that a label or a score is about together."""
+
+SCORE_KEYS = ("score", "similarity", "sim", "label", "gold", "rating", "分数", "得分", "相似度", "标签")
+"""Names of how alike two texts are."""
+
+LANGUAGES = {
+    **dict.fromkeys(("zh", "zho", "cmn", "chinese", "中文"), "zh"),
+    **dict.fromkeys(("en", "eng", "english", "英文"), "en"),
+}
+"""How people call the languages that a script tells apart, and columns of them."""
+
 _TURN_KEYS = ("content", "value", "message", "text")
 _COLUMN_NAMES = frozenset(
     (
-        *("source", "target", "src", "tgt", "language", "lang", "en", "zh", "english", "chinese"),
-        *("id", "title", "author", "label", "labels", "category", "class", "score"),
-        *("question", "answer", "prompt", "chosen", "rejected"),
-        *("原文", "译文", "中文", "英文", "语言", "标签", "类别", "标题", "作者", "问题", "答案"),
+        *TEXT_KEYS,
+        *LABEL_KEYS,
+        *SCORE_KEYS,
+        *LANGUAGES,
+        *(name for names in (*JOINED_KEYS, *PAIR_KEYS) for name in names),
+        *("source", "src", "tgt", "language", "lang", "id", "title", "author", "rejected"),
+        *("原文", "译文", "语言", "标题", "作者", "问题", "答案"),
     )
 )
-"""Two of them in a first row are names of columns, however short what stands below."""
+"""Two of them in a first row are names of columns, however short what stands below, and so is one among plain words."""
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 _NAMES = re.compile(r"[A-Za-z_][\w .-]{0,39}|[\u4e00-\u9fff]{1,8}")
 
 Columns = tuple[tuple[str, ...], ...]
@@ -186,8 +219,11 @@ class Layout:
         return {"delimiter": self.delimiter, "quoting": quoting, "strict": True}
 
 
-def find_layout(lines: Sequence[str], *, tabs: bool) -> Layout:
-    """Delimiter, quoting and header of a table from its first lines: those that give every row the same width."""
+def find_layout(lines: Sequence[str], *, tabs: bool, named: Collection[str] = ()) -> Layout:
+    """Delimiter, quoting and header of a table from its first lines: those that give every row the same width.
+
+    A first row with a column that the user `named` is a header.
+    """
     best: tuple[float, Layout] | None = None
     for delimiter in ("\t", ",", ";", "|") if tabs else (",", "\t", ";", "|"):
         ways = (True,) if delimiter != "\t" else (True, False) if _is_quoted(lines) else (False, True)
@@ -200,12 +236,12 @@ def find_layout(lines: Sequence[str], *, tabs: bool) -> Layout:
             width, count = widths.most_common(1)[0]
             share = count / len(rows) if width > 1 else 0.0
             if best is None or share > best[0]:
-                header = _has_header(rows)
+                header = _has_header(rows, named)
                 names = tuple(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
                 best = share, Layout(delimiter, quoted, header, names)
     if best is None or best[0] <= 0:
         rows = _parse(lines, Layout(ONE_COLUMN, True, False, ()))
-        header = bool(rows) and _has_header(rows)
+        header = bool(rows) and _has_header(rows, named)
         return Layout(ONE_COLUMN, True, header, tuple(rows[0]) if header else ("1",))
     return best[1]
 
@@ -235,21 +271,30 @@ def _parse(lines: Sequence[str], layout: Layout) -> list[list[str]]:
     return rows
 
 
-def _has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns: known names, or plain words that are unlike what stands below them."""
+def _has_header(rows: list[list[str]], named: Collection[str]) -> bool:
+    """Whether the first row names the columns: as the user does, by known names, or plainly and unlike what follows."""
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
-    if any(cell.lower() in TEXT_KEYS for cell in first):
+    columns = [[row[place].strip() for row in rest if place < len(row)] for place in range(len(first))]
+    # What most rows have in a place, such as the code of a language, is no name of it.
+    below = [(name, cells) for name, cells in zip(first, columns, strict=True) if 2 * cells.count(name) <= len(cells)]
+    known = _COLUMN_NAMES.intersection(name.lower() for name, _ in below)
+    if len(known) > 1 or known.intersection(TEXT_KEYS):
         return True
-    filled = [cell for cell in first if cell]
-    if len({cell.lower() for cell in filled} & _COLUMN_NAMES) > 1:
+    if any(name in named and not name.isdigit() for name, _ in below):
         return True
+    filled = [name for name in first if name]
     if not rest or not filled or len(set(filled)) < len(filled) or not all(map(_NAMES.fullmatch, filled)):
         return False
-    columns = [[row[place].strip() for row in rest if place < len(row)] for place in range(len(first))]
     if any(name and name in column for name, column in zip(first, columns, strict=True)):
         return False
-    return any(
-        all(cell.isdigit() for cell in column) or sum(map(len, column)) > 2 * len(name) * len(column)
-        for name, column in zip(first, columns, strict=True)
-        if name and column
-    )
+    below = [(name, cells) for name, cells in below if name and cells]
+    if known or any(_are_numbers(cells) for _, cells in below):
+        return True
+    scripts = [script_of(name) for name, _ in below]
+    if {"en", "zh"} <= {*scripts} and scripts == [script_of(" ".join(cells)) for _, cells in below]:
+        return False  # a word and its translation, above others
+    return any(sum(map(len, cells)) > 2 * len(name) * len(cells) for name, cells in below)
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    return any(cells) and all(map(_NUMBER.fullmatch, filter(None, cells)))

@@ -45,7 +45,7 @@ def classify_table(
     files = find_sources([path])
     if len(files) > 1:
         raise UserError("{path} holds several files. Name the one to classify.", code=DATA_REFUSED, path=path)
-    rows = (row for _, row in read_rows(files[0], Reading(refuse)))
+    rows = (row for _, row in read_rows(files[0], Reading(refuse, named=columns.values())))
     first = list(itertools.islice(rows, FIRST_ROWS))
     if not first:
         raise UserError("{path} holds no row that can be read.", code=DATA_REFUSED, path=path)

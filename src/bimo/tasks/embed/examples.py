@@ -21,7 +21,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import SourceFile
 from bimo.text.split import split_position
-from bimo.text.tables import unknown_column
+from bimo.text.tables import SCORE_KEYS, unknown_column
 
 __all__ = ["LEAST", "Columns", "Examples", "read_examples", "read_lines"]
 
@@ -36,9 +36,10 @@ DISTINCT, LONG = 0.1, 20
 """A column of texts, and not of kinds of rows, has different ones in more than this share of them, or texts of so many
 characters in the mean, such as answers that are given to many questions."""
 
+NUMBERS, NUMBERS_NAMED = 0.9, 0.5
+"""Shares of the cells of a column of numbers that are some: the others were left out, or spelled N/A."""
+
 PLAIN_ENDINGS = (".txt", ".text", ".md")
-SCORES = ("score", "similarity", "sim", "label", "gold", "rating", "分数", "得分", "相似度", "标签")
-"""What a column of scores is called, where a table has several columns of numbers."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def read_examples(path: Path, columns: Mapping[str, str] | None = None, *, repea
             (number, {"text": line}) for number, line in enumerate(read_lines(path), 1) if line.strip()
         )
     else:
-        rows = read_rows(file, Reading(refused.append))
+        rows = read_rows(file, Reading(refused.append, named=given.values()))
     rows = iter(rows)
     first = list(itertools.islice(rows, FIRST_ROWS))
     found = Examples(path, choose_columns(path, [row for _, row in first], given, refused), refused=refused)
@@ -200,7 +201,7 @@ def choose_columns(
     if "text" in given:
         return Columns(given["text"])
     cells = {name: [row[name] for row in rows if _filled(row.get(name))] for name in names}
-    numbers = [name for name in names if cells[name] and all(as_score(cell) is not None for cell in cells[name])]
+    numbers = [name for name in names if cells[name] and _holds_numbers(name, cells[name])]
     texts = [
         name
         for name in names
@@ -223,10 +224,16 @@ def choose_columns(
     return Columns(sides[0], sides[1], given.get("score") or (_score_column(numbers, cells) if sides[1] else ""))
 
 
+def _holds_numbers(name: str, cells: Sequence[Any]) -> bool:
+    """Whether nearly all cells are numbers, or most of those of a column that is called as scores are."""
+    needed = NUMBERS_NAMED if name.strip().lower() in SCORE_KEYS else NUMBERS
+    return sum(as_score(cell) is not None for cell in cells) >= needed * len(cells)
+
+
 def _score_column(numbers: Sequence[str], cells: Mapping[str, Sequence[Any]]) -> str:
     """The column of scores among those of numbers, "" where there is none; numbers of rows are no scores."""
     scores = [name for name in numbers if len(set(cells[name])) < len(cells[name]) or len(cells[name]) < LEAST]
-    named = [name for name in numbers if name.strip().lower() in SCORES]
+    named = [name for name in numbers if name.strip().lower() in SCORE_KEYS]
     return next(iter([*named, *scores]), "")
 
 
