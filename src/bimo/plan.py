@@ -23,7 +23,7 @@ from bimo.report.planned import plan_reasons
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, require_least, t
 from bimo.stages import Stages
 from bimo.tokens.tokenizer import load_tokenizer
-from bimo.train.checkpoint import checkpoint_bytes
+from bimo.train.checkpoint import disk_bytes
 from bimo.train.objectives import tokenizer_of, trial_loss
 from bimo.train.optim import build_optimizers
 from bimo.train.recipe import masked_recipe, recipe, restart_recipe
@@ -344,7 +344,7 @@ def _settle(
         "seconds": seconds,
         # Preparing and counting came before, in this process: of much text they took more than training will.
         "memory_bytes": max(peak_memory_bytes(), PROCESS_BYTES + shape.training_bytes(batch)),
-        "disk_bytes": checkpoint_bytes(shape.parameters) + 4 * shape.parameters,
+        "disk_bytes": disk_bytes(shape.parameters),
         # Fitted to runs of decoders; what it says of others is good for choosing a size, not for a promise.
         "bits_per_byte": [(1 - RANGE) * middle, (1 + RANGE) * middle] if usual else None,
         "kneser_ney": corpus.kneser_ney,

@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from bimo.files import digest_file, replacing_folder
 from bimo.runtime import random_sources
 
-__all__ = ["checkpoint_bytes", "keep_only", "load_newest", "save_checkpoint"]
+__all__ = ["disk_bytes", "keep_only", "load_newest", "save_checkpoint"]
 
 TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 
 
-def checkpoint_bytes(trained: int) -> int:
-    """The most room on disk that checkpoints of so many trained weights take: the last two, the best, and the next.
+def disk_bytes(trained: int) -> int:
+    """The most room on disk that so many trained weights take: in checkpoints, the last two, the best and the next, and
+    in what is written of them at the end.
 
-    12 bytes a weight: in fp32 itself and two means of its gradients, of which Muon keeps but one.
+    12 bytes a weight in each: in fp32 itself and two means of its gradients, of which Muon keeps but one. 4 at the end.
     """
-    return 4 * 12 * trained
+    return (4 * 12 + 4) * trained
 
 
 def save_checkpoint(

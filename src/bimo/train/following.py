@@ -17,7 +17,8 @@ __all__ = ["Following"]
 
 
 class Following:
-    """Follows the run `title`: a hook that validates, so many `times`, and a listener to events of the loop.
+    """Follows the run `title`: a hook that validates, so many `times`, one that saves, `saving`, sooner after a
+    validation, and a listener to events of the loop.
 
     `tokens` says how many were read so far; `show` shows, after a validation, what the model can do.
     """
@@ -30,13 +31,13 @@ class Following:
         title: str,
         times: int,
         metrics: Metrics,
-        saving: Saving,
         console: Console,
         tokens: Callable[[Progress], int],
         show: Callable[[Progress], None] | None = None,
     ) -> None:
         self.model, self.objective, self.title, self.times = model, objective, title, times
-        self.metrics, self.saving, self.console, self.tokens, self.show = metrics, saving, console, tokens, show
+        self.metrics, self.console, self.tokens, self.show = metrics, console, tokens, show
+        self.saving = Saving()
 
     def validate(self, trainer: Trainer, facts: StepFacts | None) -> None:
         """Now and then, and at the end: how it does on text that is not trained on; ends what only gets worse."""

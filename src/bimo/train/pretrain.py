@@ -28,11 +28,11 @@ from bimo.text.controls import read_controls
 from bimo.tokens.batches import Batches
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
-from bimo.train.checkpoint import checkpoint_bytes
+from bimo.train.checkpoint import disk_bytes
 from bimo.train.embedding import start_from_vectors
 from bimo.train.following import Following
 from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
-from bimo.train.loop import Progress, Saving, StepFacts, StepSource, Trainer, keep_to_time
+from bimo.train.loop import Progress, StepFacts, StepSource, Trainer, keep_to_time
 from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective, choose_objective, tokenizer_of
@@ -151,7 +151,7 @@ class _Run:
         self.tokenizer, self.objective = course.tokenizer, course.objective
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.start = open_start(Path(settings.start), self.tokenizer) if settings.start else None
-        self.metrics, self.saving = Metrics(self.home / "metrics.jsonl"), Saving()
+        self.metrics = Metrics(self.home / "metrics.jsonl")
         if shape.vocabulary < self.tokenizer.vocabulary:
             raise UserError(
                 "The model's vocabulary ({model}) is smaller than the tokenizer's ({tokenizer}).",
@@ -182,7 +182,7 @@ class _Run:
                     out=self.out,
                 )
             return
-        require_room(self.out, checkpoint_bytes(self.shape.parameters) + 4 * self.shape.parameters)
+        require_room(self.out, disk_bytes(self.shape.parameters))
         place = self.course.data.resolve()
         inside = place.is_relative_to(self.out.resolve())
         model = {"family": family_of(self.shape), **to_mapping(self.shape)}
@@ -233,7 +233,6 @@ class _Run:
             title="Training",
             times=settings.validations,
             metrics=self.metrics,
-            saving=self.saving,
             console=self.console,
             tokens=self._tokens,
             show=self._show_sample,
@@ -248,7 +247,12 @@ class _Run:
             warmup=settings.warmup,
             decay=settings.decay,
             clip=settings.clip,
-            on_step=[self.log, *keep_to_time(settings.minutes, self.metrics.write), following.validate, self.saving],
+            on_step=[
+                self.log,
+                *keep_to_time(settings.minutes, self.metrics.write),
+                following.validate,
+                following.saving,
+            ],
             on_event=following.note,
             remedy=t(
                 "Lower the learning rates (--set train.muon_rate and train.adam_rate of bimo train), or compute in "

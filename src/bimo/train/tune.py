@@ -16,10 +16,10 @@ from bimo.files import require_room
 from bimo.machine import peak_memory_bytes
 from bimo.models.lora import Adapter, LoRAConfig, adapter_of, attach_adapter, new_adapter
 from bimo.runtime import seed_everything, t
-from bimo.train.checkpoint import checkpoint_bytes
+from bimo.train.checkpoint import disk_bytes
 from bimo.train.following import Following
 from bimo.train.health import MOST_WORSE
-from bimo.train.loop import Saving, StepFacts, Trainer, keep_to_time
+from bimo.train.loop import StepFacts, Trainer, keep_to_time
 from bimo.train.metrics import Metrics
 from bimo.train.objectives import Objective
 
@@ -112,7 +112,7 @@ class Tuning:
     ) -> None:
         self.model, self.objective, self.batches = model, objective, batches
         self.settings, self.home, self.console = settings, home, console
-        self.metrics, self._saving = Metrics(home / "metrics.jsonl"), Saving()
+        self.metrics = Metrics(home / "metrics.jsonl")
         self.lora: LoRAConfig | None = None
         if settings.lora is not None:
             adapter = new_adapter(model, settings.lora, seed=settings.seed)
@@ -131,7 +131,7 @@ class Tuning:
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         own = [weight for name, weight in self.model.named_parameters() if ".low_rank." not in name]
         steps = max(1, round(settings.epochs * self.batches.steps_per_epoch))
-        require_room(self.home, checkpoint_bytes(sum(weight.numel() for weight in trained)))
+        require_room(self.home, disk_bytes(sum(weight.numel() for weight in trained)))
         before = self.objective.validate(self.model)
         self.console.say("Validate", self.objective.verdict(before[self.objective.measure], 0))
         following = Following(
@@ -140,7 +140,6 @@ class Tuning:
             title="Tuning",
             times=settings.validations,
             metrics=self.metrics,
-            saving=self._saving,
             console=self.console,
             tokens=lambda progress: progress.targets,
         )
@@ -158,7 +157,7 @@ class Tuning:
                 self._log,
                 *keep_to_time(settings.minutes, self.metrics.write, most=steps),
                 following.validate,
-                self._saving,
+                following.saving,
             ],
             on_event=following.note,
             least_progress=MOST_WORSE,
