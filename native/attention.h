@@ -28,14 +28,18 @@ inline Lanes load_kept(const float *p) { return Lanes::load(p); }
 inline void store_kept(std::uint16_t *p, Lanes x) { x.store_half(p); }
 inline void store_kept(float *p, Lanes x) { x.store(p); }
 
-// The scores of N queries with the keys of `tiles` pairs of 16 positions. queries[i]: head_width numbers.
+// The scores of N queries with the keys of `pairs` pairs of 16 positions. queries[i]: head_width numbers. Asks the memory
+// for the next keys but one and for `values`, those of the same positions, which are wanted after it.
 template <int N, class Kept>
 void score_keys(const float *const *queries, const Kept *keys, int head_width, int head_stride, int pairs,
-                float *const *scores) {
-    for (int pair = 0; pair < pairs; pair++, keys += 2 * BAND * head_stride) {
+                const Kept *values, float *const *scores) {
+    const int step = 2 * BAND * head_stride;
+    for (int pair = 0; pair < pairs; pair++, keys += step, values += step) {
         Lanes left[N], right[N];
         for (int i = 0; i < N; i++) left[i] = right[i] = Lanes::all(0);
         for (int k = 0; k < head_width; k++) {
+            prefetch(keys + 2 * step + 2 * BAND * k);
+            prefetch(values + 2 * BAND * k);
             const Lanes a = load_kept(keys + k * BAND), b = load_kept(keys + (head_stride + k) * BAND);
             for (int i = 0; i < N; i++) {
                 const Lanes query = Lanes::all(queries[i][k]);
@@ -99,7 +103,7 @@ void attend(const float *const *queries, const int *lengths, const Kept *keys, c
     const int longest = *std::max_element(lengths, lengths + N), padded = round_up(longest, 2 * BAND);
     float *rows[N], sums[N];
     for (int i = 0; i < N; i++) rows[i] = scores + std::size_t(i) * scores_stride;
-    score_keys<N, Kept>(queries, keys, head_width, head_stride, padded / (2 * BAND), rows);
+    score_keys<N, Kept>(queries, keys, head_width, head_stride, padded / (2 * BAND), values, rows);
     for (int i = 0; i < N; i++) sums[i] = weigh(rows[i], lengths[i], padded);
     mix_values<N, Kept>(rows, sums, values, head_width, head_stride, longest, outs);
 }

@@ -155,7 +155,7 @@ int bimo_set_matrix(bimo_decoder *decoder, int which, int layer, int format, con
     Matrix &matrix = of_layer ? decoder->layers[layer].matrices[which]
                    : which == BIMO_EMBEDDING ? decoder->embedding : decoder->own_head;
     try {
-        return pack(matrix, format, data, rows, columns) ? BIMO_OK : BIMO_WRONG_ARGUMENT;
+        return pack(matrix, decoder->arena, format, data, rows, columns) ? BIMO_OK : BIMO_WRONG_ARGUMENT;
     } catch (const std::bad_alloc &) {
         return BIMO_NO_MEMORY;
     }

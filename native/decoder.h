@@ -66,6 +66,7 @@ struct Decoder {
     int slots = 0, positions = 0, cache_bytes = 2;   // cache_bytes: of a number that is remembered
     Team team;
 
+    Arena arena;                         // where the matrices are
     std::vector<Layer> layers;
     Matrix embedding, own_head;
     Buffer<float> last_norm;

@@ -13,18 +13,36 @@
 
 namespace bimo {
 
-template <class T> Buffer<T> allocate(std::size_t count) {
-    constexpr std::size_t HUGE_PAGE = 2 << 20;
-    const std::size_t alignment = count * sizeof(T) >= HUGE_PAGE ? HUGE_PAGE : 64;
-    const std::size_t bytes = std::max(alignment, (count * sizeof(T) + alignment - 1) / alignment * alignment);
-    if (bytes / sizeof(T) < count) throw std::bad_alloc();
-    void *memory = std::aligned_alloc(alignment, bytes);
+namespace {
+
+constexpr std::size_t HUGE_PAGE = 2 << 20;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t REGION = 0;   // each matrix by itself, so that reading past one is seen
+#else
+constexpr std::size_t REGION = 8 * HUGE_PAGE;
+#endif
+
+// Memory with anything in it; that which nobody has written to yet takes no room.
+Buffer<std::uint8_t> room(std::size_t bytes) {
+    const std::size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+    const std::size_t whole = std::max(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (whole < bytes) throw std::bad_alloc();
+    Buffer<std::uint8_t> memory(static_cast<std::uint8_t *>(std::aligned_alloc(alignment, whole)));
     if (!memory) throw std::bad_alloc();
 #if defined(__linux__)
-    if (alignment == HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page look-ups; only a wish
+    if (alignment == HUGE_PAGE) madvise(memory.get(), whole, MADV_HUGEPAGE);  // fewer page look-ups; only a wish
 #endif
-    std::memset(memory, 0, bytes);
-    return Buffer<T>(static_cast<T *>(memory));
+    return memory;
+}
+
+} // namespace
+
+template <class T> Buffer<T> allocate(std::size_t count) {
+    const std::size_t bytes = count * sizeof(T);
+    if (bytes / sizeof(T) < count) throw std::bad_alloc();
+    Buffer<std::uint8_t> memory = room(bytes);
+    std::memset(memory.get(), 0, bytes);
+    return Buffer<T>(reinterpret_cast<T *>(memory.release()));
 }
 
 template Buffer<std::uint8_t> allocate(std::size_t);
@@ -32,6 +50,21 @@ template Buffer<std::int8_t> allocate(std::size_t);
 template Buffer<std::uint16_t> allocate(std::size_t);
 template Buffer<std::int32_t> allocate(std::size_t);
 template Buffer<float> allocate(std::size_t);
+
+std::uint8_t *Arena::take(std::size_t bytes) {
+    bytes = (bytes + 63) / 64 * 64;
+    if (bytes > left_) {
+        const std::size_t size = std::max(bytes, REGION);
+        regions_.push_back(room(size));
+        next_ = regions_.back().get();
+        left_ = size;
+    }
+    std::uint8_t *taken = next_;
+    next_ += bytes;
+    left_ -= bytes;
+    std::memset(taken, 0, bytes);
+    return taken;
+}
 
 float half_to_float(std::uint16_t half) {
     // The exponent's bits moved to where a float has them are 112 too low; a product mends that, tiny numbers included.
@@ -178,15 +211,15 @@ void write_numbers(std::uint8_t *tile, int lane, const std::uint8_t *row, int fi
 
 } // namespace
 
-bool pack(Matrix &matrix, int format, const void *data, int rows, int columns) {
+bool pack(Matrix &matrix, Arena &arena, int format, const void *data, int rows, int columns) {
     const Format is = format_of(format);
     if (columns % is.block_columns) return false;
     matrix = Matrix{is.packing, rows, columns, nullptr};
-    matrix.bytes = allocate<std::uint8_t>(matrix.size());
+    matrix.bytes = arena.take(matrix.size());
     const std::size_t row_bytes = std::size_t(columns / is.block_columns) * is.block_bytes;
     for (int row = 0; row < rows; row++) {
         const std::uint8_t *source = static_cast<const std::uint8_t *>(data) + row * row_bytes;
-        std::uint8_t *tile = matrix.bytes.get() + (matrix.band(row / BAND) - matrix.bytes.get());
+        std::uint8_t *tile = matrix.bytes + matrix.tile_bytes() * matrix.tiles() * (row / BAND);
         for (int group = 0; group < matrix.tiles(); group++, tile += matrix.tile_bytes()) switch (is.packing) {
             case Packing::U4: write_affine(tile, row % BAND, read_affine(format, source, group)); break;
             case Packing::S8: write_scaled(tile, row % BAND, read_scaled(format, source, group)); break;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 namespace bimo {
 
@@ -30,22 +31,35 @@ template <class T> using Buffer = std::unique_ptr<T[], Free>;
 // Zeros, aligned for whole registers. Throws std::bad_alloc.
 template <class T> Buffer<T> allocate(std::size_t count);
 
+// Room for matrices, as long as it lives. Most are smaller than a large page; beside each other they lie in such pages all
+// the same, and a step looks up few addresses.
+class Arena {
+  public:
+    // `bytes` zeros, aligned for whole registers. Throws std::bad_alloc.
+    std::uint8_t *take(std::size_t bytes);
+
+  private:
+    std::vector<Buffer<std::uint8_t>> regions_;
+    std::uint8_t *next_ = nullptr;
+    std::size_t left_ = 0;
+};
+
 struct Matrix {
     Packing packing = Packing::F32;
     int rows = 0, columns = 0;          // as in the model
-    Buffer<std::uint8_t> bytes;
+    std::uint8_t *bytes = nullptr;      // in an Arena
 
     int bands() const { return round_up(rows, BAND) / BAND; }
     int tiles() const { return round_up(columns, GROUP) / GROUP; }
     std::size_t tile_bytes() const;
     std::size_t size() const { return tile_bytes() * tiles() * bands(); }
-    const std::uint8_t *band(int index) const { return bytes.get() + tile_bytes() * tiles() * index; }
+    const std::uint8_t *band(int index) const { return bytes + tile_bytes() * tiles() * index; }
     explicit operator bool() const { return bytes != nullptr; }
 };
 
-// Reorders rows x columns of a file's format (BIMO_F32 ...). Throws std::bad_alloc; false when the columns do not come
-// in whole blocks of the format.
-bool pack(Matrix &matrix, int format, const void *data, int rows, int columns);
+// Reorders rows x columns of a file's format (BIMO_F32 ...) into room from the arena. Throws std::bad_alloc; false when the
+// columns do not come in whole blocks of the format.
+bool pack(Matrix &matrix, Arena &arena, int format, const void *data, int rows, int columns);
 
 // One row as numbers: out[columns].
 void unpack_row(const Matrix &matrix, int row, float *out);
