@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 from turns import Bursts, Turns
 
-__all__ = ["AsLogits", "Shape", "train_for_seconds", "train_in_bursts"]
+__all__ = ["Scored", "Shape", "train_for_seconds", "train_in_bursts"]
 
 FOREVER = 1_000_000
 SETTINGS: dict[str, dict[str, Any]] = {"default": {}, "bf16": {"bf16": True}}
@@ -68,16 +68,18 @@ class Windows(Dataset):
         return {"input_ids": self._rows[index], "labels": self._rows[index]}
 
 
-class AsLogits(nn.Module):
-    """ids [B, T] -> logits [B, T, V], with as much of a config as ours has."""
+class Scored(nn.Module):
+    """What `rolling_scores` asks of a model, from transformers' GPT-2."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
         super().__init__()
         self.model = model
+        self.head = model.lm_head
         self.config = SimpleNamespace(context=model.config.n_positions, vocabulary=model.config.vocab_size)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.model(input_ids=ids).logits
+    def hidden_states(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> what the head multiplies [B, T, D]."""
+        return self.model.transformer(input_ids=ids).last_hidden_state
 
 
 class StopBetweenBursts(TrainerCallback):
@@ -135,11 +137,11 @@ def train_in_bursts(turns: Turns, tokens: Path, shape: Shape, batch: int, settin
 
 def train_for_seconds(
     tokens: Path, shape: Shape, *, seconds: float, rate: float, batch: int
-) -> tuple[AsLogits, dict[str, float]]:
+) -> tuple[Scored, dict[str, float]]:
     """Train in bfloat16 for `seconds`, the learning rate falling to zero by then. Returns the model and the facts."""
     windows, timer, model = Windows(tokens, shape.context), UntilTimeIsUp(seconds), shape.build()
     settings = {"per_device_train_batch_size": batch, "learning_rate": rate, "lr_scheduler_type": "constant"}
     with tempfile.TemporaryDirectory() as folder:
         done = trainer(model, windows, Path(folder), timer, max_steps=FOREVER, **settings, **SETTINGS["bf16"]).train()
     steps = done.global_step
-    return AsLogits(model), {"seconds": timer.spent, "steps": steps, "tokens": steps * batch * shape.context}
+    return Scored(model), {"seconds": timer.spent, "steps": steps, "tokens": steps * batch * shape.context}

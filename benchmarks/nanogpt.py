@@ -24,7 +24,16 @@ import torch
 from torch import Tensor, nn
 from turns import Bursts, Turns
 
-__all__ = ["README_ON_A_CPU", "Log", "load_checkpoint", "load_model_file", "run_training", "train_in_bursts", "version"]
+__all__ = [
+    "README_ON_A_CPU",
+    "Log",
+    "Scored",
+    "load_checkpoint",
+    "load_model_file",
+    "run_training",
+    "train_in_bursts",
+    "version",
+]
 
 README_ON_A_CPU = (
     "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 "
@@ -136,7 +145,7 @@ def run_training(checkout: Path, work: Path, arguments: Sequence[str], *, data: 
 
 
 def load_checkpoint(checkout: Path, checkpoint: Path) -> nn.Module:
-    """The model of a checkpoint as ids [B, T] -> logits [B, T, V], in float32, with as much of a config as ours has.
+    """The model of a checkpoint in float32, with as much of ours as it takes to be scored.
 
     nanoGPT saves no other way than torch's; of that, `weights_only` lets tensors and plain values in and no code.
     """
@@ -144,17 +153,19 @@ def load_checkpoint(checkout: Path, checkpoint: Path) -> nn.Module:
     file = load_model_file(checkout)
     model = file.GPT(file.GPTConfig(**stored["model_args"]))
     model.load_state_dict(stored["model"])
-    return _AllLogits(model)
+    return Scored(model)
 
 
-class _AllLogits(nn.Module):
-    """Its model computes the logits of all positions only when it is given targets."""
+class Scored(nn.Module):
+    """What `rolling_scores` asks of a model. Hidden states cannot be had from it, so its logits go through no head."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.head = nn.Identity()
         self.config = SimpleNamespace(context=model.config.block_size, vocabulary=model.config.vocab_size)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def hidden_states(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> logits [B, T, V]; of all positions only where it is given targets."""
         logits, _ = self.model(ids, ids)
         return logits

@@ -7,11 +7,17 @@ import importlib
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bimo.models.scoring import rolling_scores
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("record", "turns", "nanogpt", "performance_page", "tasks")
+MODULES = ("record", "turns", "nanogpt", "gpt2", "performance_page", "tasks")
 
 
 @pytest.fixture
@@ -176,6 +182,39 @@ def test_nanogpt_time_leaves_evaluation_out(benchmark):
     assert log.validations == [(0, 4.1), (2, 3.8)]
     assert log.curve == [(0, 4.1), (pytest.approx(0.08), 3.8)]
     assert log.seconds_until(4) == pytest.approx(0.16)
+
+
+def own_nats(logits: torch.Tensor, ids: torch.Tensor) -> float:
+    """Of ids [1, T] but the first, with logits [1, T, V]."""
+    return F.cross_entropy(logits[0, :-1].float(), ids[0, 1:], reduction="sum").item()
+
+
+def test_gpt2_is_scored_as_it_computes_itself(benchmark) -> None:
+    gpt2 = benchmark("gpt2")
+    model = gpt2.Shape(vocabulary=40, layers=2, width=32, heads=2, context=16).build().eval()
+    ids = torch.arange(12)[None] * 7 % 40
+    (score,) = rolling_scores(gpt2.Scored(model), ids.tolist(), context=16, stride=8)
+    assert score.nats == pytest.approx(own_nats(model(input_ids=ids).logits, ids), rel=1e-5)
+
+
+class OnlyLastUnlessGivenTargets(nn.Module):
+    """nanoGPT's model from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(block_size=16, vocab_size=40)
+        self.table = nn.Embedding(40, 40)
+
+    def forward(self, ids: torch.Tensor, targets: torch.Tensor | None = None) -> tuple[torch.Tensor, None]:
+        logits = self.table(ids)
+        return (logits if targets is not None else logits[:, -1:]), None
+
+
+def test_nanogpt_is_scored_as_it_computes_itself(benchmark) -> None:
+    model = OnlyLastUnlessGivenTargets()
+    ids = torch.arange(12)[None] * 7 % 40
+    (score,) = rolling_scores(benchmark("nanogpt").Scored(model), ids.tolist(), context=16, stride=8)
+    assert score.nats == pytest.approx(own_nats(model(ids, ids)[0], ids), rel=1e-5)
 
 
 def test_benchmarks_import_what_there_is() -> None:
