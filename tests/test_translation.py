@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from bimo import machine as machine_file
 from bimo import translation
 from bimo.cli import app
+from bimo.console import Console
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json, read_metrics
 from bimo.generate.beam import Beams
@@ -63,6 +64,17 @@ def whole(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "model"
     train(pairs, out)
     return out
+
+
+def test_a_file_that_was_learned_from_is_told(whole: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sacrebleu")
+    said: list[str] = []
+    console = Console(quiet=True)
+    monkeypatch.setattr(console, "warn", said.append)
+    evaluate(whole, whole / "bimo" / "data" / "pairs" / "test.tsv", console=console)
+    assert said == []
+    evaluate(whole, pairs, console=console)
+    assert said == ["The model learned from this very file, so it knows the answers."]
 
 
 def test_a_training_leaves_a_marian_folder_and_what_it_was_made_from(whole: Path) -> None:

@@ -149,13 +149,14 @@ def prepare_pairs(
     stages.begin()
     columns: dict[str, Any] = {"source": source, "target": target, **({"to": to_column} if to_column else {})}
     choices = {**columns, "chinese": chinese, "both": both, "seed": seed}
-    key = digest_json({"version": VERSION, "file": digest_file(pairs), **choices})
+    file = digest_file(pairs)
+    key = digest_json({"version": VERSION, "file": file, **choices})
     facts = stages.facts("tokens", key)
     if facts is None:
         with stages.anew("tokens", key):
             found = read_pairs(pairs, **columns, chinese=chinese)
             facts = {**_store(found, out, both=both, seed=seed), **_pack(out, found.columns.names if both else ())}
-        facts["chinese"] = chinese
+        facts |= {"chinese": chinese, "sha256": file}
         files = [
             out / "refused.jsonl",
             *(out / "pairs").glob("*.tsv"),

@@ -16,7 +16,7 @@ from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
 from bimo.machine import kept_machine
 from bimo.runtime import USAGE, UserError, t
-from bimo.stages import is_prepared
+from bimo.stages import Stages, is_prepared
 from bimo.text.documents import Rejected
 from bimo.text.inventory import file_digests
 from bimo.text.sources import find_sources
@@ -70,9 +70,13 @@ def number_format(out: Path, device: torch.device) -> torch.dtype:
 
 
 def learned_from(folder: Path, source: Path) -> bool:
-    """Whether what stands in a folder was tuned on this very file, or on these files of a folder."""
-    manifest = folder / "bimo" / "manifest.json"
-    learned = read_json(manifest).get("inputs", {}).get("file") if manifest.is_file() else None
+    """Whether what stands in a folder was tuned on this very file, on these files of a folder, or on its pairs."""
+    home = folder / "bimo"
+    manifest, pairs = home / "manifest.json", home / "data" / "pairs"
+    if pairs.is_dir():
+        learned = Stages(home / "data").known("tokens").get("sha256")
+    else:
+        learned = read_json(manifest).get("inputs", {}).get("file") if manifest.is_file() else None
     if learned is None or is_prepared(source):
         return False
     digests = file_digests(find_sources([source]))
