@@ -1,11 +1,14 @@
 """What `bimo plan` promises and what comes of it: time, peak memory, and bits per byte of documents held out.
 
     python benchmarks/plan.py TEXTS [TEXTS ...] --minutes 1 10 --work FOLDER
+    python benchmarks/plan.py TEXTS [TEXTS ...] --minutes 10 --presets drop line stroke --work FOLDER --dry
     python benchmarks/plan.py --fit --work FOLDER
 
-Each text, a file or a folder, goes through `bimo run` once for each time, alone on the machine. What came of it is kept
-in `--work`, so that an interrupted benchmark goes on with the next run. Time is that of training; memory is that of all
-processes of the command, what cleaning, counting and evaluation take included.
+Each text, a file or a folder, goes through `bimo run` once for each time, alone on the machine, with the size that the
+plan chooses or with each of `--presets`: what size and reading are worth apart from each other shows only where they
+were not chosen together. What came of it is kept in `--work`, so that an interrupted benchmark goes on with the next
+run. Time is that of training; memory is that of all processes of the command, what cleaning, counting and evaluation
+take included.
 
 `--fit` chooses the weights of `bimo.models.scaling` by least squares of relative errors over all runs in `--work`, and
 says how far off each run is by weights fitted to the runs on other texts: an expectation is worth what it says of a
@@ -15,6 +18,7 @@ text that it has not seen.
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path, nargs="*")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
+    parser.add_argument("--presets", nargs="+", default=[""], help="sizes, instead of the one that the plan chooses")
     parser.add_argument("--work", type=Path, required=True, help="a folder for the runs")
     parser.add_argument("--fit", action="store_true", help="choose the weights of the expectation instead")
     parser.add_argument("--dry", action="store_true", help="keep nothing in results.jsonl")
@@ -44,10 +49,11 @@ def main() -> None:
         return
     machine = measure_machine(torch.device("cpu"), seconds=1.0).facts()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    runs = [run(text, minutes, chosen.work) for text in chosen.texts for minutes in chosen.minutes]
+    wanted = itertools.product(chosen.texts, chosen.minutes, chosen.presets)
+    runs = [run(text, minutes, preset, chosen.work) for text, minutes, preset in wanted]
     conclude(
         "plan",
-        settings={"texts": [text.stem for text in chosen.texts], "minutes": chosen.minutes},
+        settings={"texts": [text.stem for text in chosen.texts], "minutes": chosen.minutes, "presets": chosen.presets},
         machine=machine,
         packages=("torch",),
         comparisons=[
@@ -64,20 +70,21 @@ def main() -> None:
     )
 
 
-def run(text: Path, minutes: float, work: Path) -> dict[str, Any]:
+def run(text: Path, minutes: float, preset: str, work: Path) -> dict[str, Any]:
     """What was planned and what was reached; from the work folder if it is there."""
-    stem = f"{text.stem}-{minutes:g}"
+    stem = "-".join(filter(None, (text.stem, f"{minutes:g}", preset)))
     kept = work / f"{stem}.json"
     if not kept.exists():
         out = work / stem
         command = [*BIMO, "run", str(text), "--out", str(out), "--minutes", f"{minutes:g}", "--quiet"]
+        command += ["--preset", preset] if preset else []
         _, memory = measure_command(command)
         plan, training, evaluation = (read_json(out / "bimo" / f"{n}.json") for n in ("plan", "training", "evaluation"))
         kneser_ney = evaluation["baselines"]["kneser_ney"]
         write_json(
             kept,
             {
-                "name": f"{text.stem}, {minutes:g} min",
+                "name": ", ".join(filter(None, (text.stem, f"{minutes:g} min", preset))),
                 "text": text.stem,
                 "parameters": plan["parameters"],
                 "tokens": training["tokens"],
