@@ -248,7 +248,7 @@ def two_ways(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of both directions that has learned its pairs by heart."""
     out = tmp_path_factory.mktemp("two") / "model"
     learned = [change for change in CHANGES if not change.startswith(("train.steps", "model.width", "model.hidden"))]
-    train(pairs, out, both=True, changes=[*learned, "train.steps=400", "model.width=64", "model.hidden=128"])
+    train(pairs, out, both=True, changes=[*learned, "train.steps=600", "model.width=64", "model.hidden=128"])
     return out
 
 
