@@ -33,10 +33,10 @@ OURS = "bimo Q4_1"
 SAME_FORMAT = "llama.cpp Q4_1"
 COMPARED_PROMPT = 128
 SCORED_TEXTS = 16
-SHORT_TURNS = 3
+SCORED_CHARACTERS = 1500
+ROUNDS_OF_ONE = 3
 """Rounds with one sequence for each with many: its turn is over in a second, and the memory of a shared machine may be
 twice as fast in the next."""
-SCORED_CHARACTERS = 1500
 
 
 def workers(file: Path, folder: Path, chosen: argparse.Namespace) -> dict[str, tuple[Any, ...]]:
@@ -79,7 +79,7 @@ def measure(everyone: list[Contestant], ids: list[int], chosen: argparse.Namespa
     interleave(everyone, [{"do": "write", "tokens": 8, "prompts": [next(passages)[:prompt]]}], what="warm-up")
     reading = [{"do": "read", "ids": next(passages)} for _ in range(rounds)]
     return {
-        "one": interleave(everyone, tasks(1, rounds * SHORT_TURNS), what="one sequence"),
+        "one": interleave(everyone, tasks(1, rounds * ROUNDS_OF_ONE), what="one sequence"),
         "many": interleave(everyone, tasks(chosen.batch, rounds), what=f"{chosen.batch} sequences"),
         "read": interleave(everyone, reading, what="reading"),
     }

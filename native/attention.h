@@ -28,8 +28,10 @@ inline Lanes load_kept(const float *p) { return Lanes::load(p); }
 inline void store_kept(std::uint16_t *p, Lanes x) { x.store_half(p); }
 inline void store_kept(float *p, Lanes x) { x.store(p); }
 
-// The scores of N queries with the keys of `pairs` pairs of 16 positions. queries[i]: head_width numbers. Asks the memory
-// for the next keys but one and for `values`, those of the same positions, which are wanted after it.
+// The scores of N queries with the keys of `pairs` pairs of 16 positions. queries[i]: head_width numbers.
+//
+// On the way the memory is asked for the keys of the next pair but one, and for `values`, those of the same positions, which
+// are wanted afterwards: a line for each k, which is all of them in fp16 and half in fp32.
 template <int N, class Kept>
 void score_keys(const float *const *queries, const Kept *keys, int head_width, int head_stride, int pairs,
                 const Kept *values, float *const *scores) {

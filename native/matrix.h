@@ -31,8 +31,8 @@ template <class T> using Buffer = std::unique_ptr<T[], Free>;
 // Zeros, aligned for whole registers. Throws std::bad_alloc.
 template <class T> Buffer<T> allocate(std::size_t count);
 
-// Room for matrices, as long as it lives. Most are smaller than a large page; beside each other they lie in such pages all
-// the same, and a step looks up few addresses.
+// Room for matrices, as long as it lives: what is set anew takes new room. Most matrices are smaller than a large page;
+// beside each other they lie in such pages all the same, and a step looks up few addresses.
 class Arena {
   public:
     // `bytes` zeros, aligned for whole registers. Throws std::bad_alloc.

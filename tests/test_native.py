@@ -229,6 +229,23 @@ def test_the_kernel_computes_what_its_twin_does(kind: str, block: int) -> None:
     check_models(kind, range(block * 25, block * 25 + 25), ways)
 
 
+@pytest.mark.parametrize("instructions", [way for way in ways_here() if way != "torch"])
+def test_matrices_lie_in_as_many_regions_as_they_take(instructions: str) -> None:
+    """18 MB in the layers, where a region has 16, and an embedding that is larger than one."""
+    random = np.random.default_rng(3)
+    config = ModelConfig(
+        vocabulary=17_000, layers=5, width=256, heads=4, kv_heads=2, head_width=64, hidden=960, context=64
+    )
+    weights = random_weights(random, config, ("F32",))
+    kernel = NativeDecoder(config, weights, threads=2, instructions=instructions)
+    twin = RoundedSteps(config, weights)
+    found, expected = [], []
+    for steps, logits in ((kernel, found), (twin, expected)):
+        steps.reserve(1, 20)
+        logits.append(steps.step(np.arange(20) * 849, np.zeros(20), np.arange(20), np.arange(20)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ALLOWED["float32"] * float(np.std(expected)) * 5)
+
+
 def test_a_sequence_gets_the_same_numbers_alone_and_in_company() -> None:
     random = np.random.default_rng(5)
     config = random_config(random, 32)

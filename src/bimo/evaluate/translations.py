@@ -11,9 +11,8 @@ from typing import Any
 
 from bimo.console import SILENT, Console
 from bimo.files import digest_file
-from bimo.generate.translator import Translation, Translator, careful_lines, load
+from bimo.generate.translator import Translation, Translator, careful_lines, facts_of_pairs, load
 from bimo.runtime import USAGE, UserError, t
-from bimo.stages import Stages
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
 from bimo.text.pairs import Pair, PairFile, describe_pairs, read_pairs
@@ -46,7 +45,7 @@ def evaluate_translations(
     tags = translators[0].tags
     if any(other.tags.keys() != tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
-    learned = _learned(model)
+    learned = facts_of_pairs(model).get("columns", {})
     to = learned.get("to", "")
     # What a model of one direction, or of both, learned from had no column of languages: here it says nothing, either.
     known = tags.keys() if to or not learned else ()
@@ -63,12 +62,6 @@ def evaluate_translations(
         "directions": [_direction(translators, to, pairs, console) for to, pairs in ways],
         "against": str(against) if against else "",
     }
-
-
-def _learned(model: Path) -> dict[str, Any]:
-    """The columns that a model of ours learned from, with their languages; empty for another's."""
-    data = model / "bimo" / "data"
-    return Stages(data).known("tokens")["columns"] if (data / "pairs").is_dir() else {}
 
 
 def _ways(found: PairFile, languages: list[str], learned: dict[str, Any]) -> list[tuple[str, list[Pair]]]:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
@@ -18,7 +19,7 @@ from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 from bimo.weights.names import require_fitting
 
-__all__ = ["WORDS", "Translation", "Translator", "careful_lines", "load", "translate"]
+__all__ = ["WORDS", "Translation", "Translator", "careful_lines", "facts_of_pairs", "load", "translate"]
 
 USUAL = Beams()
 
@@ -106,12 +107,19 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
         raise UserError("There is no model folder {folder}.", folder=path)
     model, tokenizer = load_translator(path, device=pick_device(device)), load_tokenizer(path)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
-    data = path / "bimo" / "data"
-    stored = data / WORDS
+    stored = path / "bimo" / "data" / WORDS
     words = frozenset(stored.read_text(encoding="utf-8", errors="replace").split()) if stored.is_file() else frozenset()
     # Folders made before this was kept do not say.
-    chinese = Stages(data).known("tokens").get("chinese", "") if (data / "pairs").is_dir() else ""
-    return Translator(model, tokenizer, words=words, chinese=chinese)
+    return Translator(model, tokenizer, words=words, chinese=facts_of_pairs(path).get("chinese", ""))
+
+
+def facts_of_pairs(folder: Path) -> dict[str, Any]:
+    """What was written down of the pairs that a translator of ours learned from (`translation.prepare_pairs`).
+
+    Empty for any other model. Raises UserError when the pairs were prepared by half.
+    """
+    data = folder / "bimo" / "data"
+    return Stages(data).known("tokens") if (data / "pairs").is_dir() else {}
 
 
 def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "") -> list[str]:

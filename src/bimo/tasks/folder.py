@@ -14,9 +14,10 @@ import torch
 import bimo
 from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
+from bimo.generate.translator import facts_of_pairs
 from bimo.machine import kept_machine
 from bimo.runtime import USAGE, UserError, t
-from bimo.stages import Stages, is_prepared
+from bimo.stages import is_prepared
 from bimo.text.documents import Rejected
 from bimo.text.inventory import file_digests
 from bimo.text.sources import find_sources
@@ -71,12 +72,9 @@ def number_format(out: Path, device: torch.device) -> torch.dtype:
 
 def learned_from(folder: Path, source: Path) -> bool:
     """Whether what stands in a folder was tuned on this very file, on these files of a folder, or on its pairs."""
-    home = folder / "bimo"
-    manifest, pairs = home / "manifest.json", home / "data" / "pairs"
-    if pairs.is_dir():
-        learned = Stages(home / "data").known("tokens").get("sha256")
-    else:
-        learned = read_json(manifest).get("inputs", {}).get("file") if manifest.is_file() else None
+    manifest = folder / "bimo" / "manifest.json"
+    inputs = read_json(manifest).get("inputs", {}) if manifest.is_file() else {}
+    learned = inputs.get("file") or facts_of_pairs(folder).get("sha256")
     if learned is None or is_prepared(source):
         return False
     digests = file_digests(find_sources([source]))
