@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bimo import console as module
-from bimo.console import SILENT, Console
+from bimo.console import SILENT, Console, clock
 from bimo.runtime import set_language
 
 
@@ -116,3 +116,10 @@ def test_bars_may_stand_one_in_the_other(monkeypatch):
         outer(0.5, "outside")
         console.say("Read", "still above")
     assert "still above" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0:00"), (59.6, "1:00"), (119.7, "2:00"), (125, "2:05"), (3725, "62:05")]
+)
+def test_time_is_shown_in_minutes_and_whole_seconds(seconds, shown):
+    assert clock(seconds) == shown

@@ -11,7 +11,7 @@ from typing import Any
 
 from bimo.runtime import t
 
-__all__ = ["SILENT", "Console", "Update", "cells", "pad"]
+__all__ = ["SILENT", "Console", "Update", "cells", "clock", "pad"]
 
 Update = Callable[[float, str], None]
 """`update(done, text)`: how much of the total is done, and what to show beside the bar."""
@@ -90,6 +90,12 @@ def _ignore(done: float, text: str = "") -> None:
 
 def _move(bar: Any, task: Any, done: float, text: str = "") -> None:
     bar.update(task, completed=done, text=text)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and whole seconds, as `2:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def cells(text: str) -> int:

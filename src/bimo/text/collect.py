@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bimo.console import Update
+from bimo.console import Update, clock
 from bimo.files import replacing_folder
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, return_freed_memory, t
 from bimo.text.batch_store import CleanedBatches
@@ -233,13 +233,12 @@ def _clean(
 def _rates(name: str, done: int, documents: int, seconds: float, total: int) -> str:
     """`notes.txt  12.3 MB/s, 4,567 documents/s, 0:42 left`"""
     seconds = max(seconds, 1e-3)
-    left = round(seconds * (total - done) / max(1, done))
     return t(
         "{name}  {megabytes:.1f} MB/s, {documents:,.0f} documents/s, {left} left",
         name=name,
         megabytes=done / 1e6 / seconds,
         documents=documents / seconds,
-        left=f"{left // 60}:{left % 60:02d}",
+        left=clock(seconds * (total - done) / max(1, done)),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 import bimo
 from bimo.config import to_mapping, write_toml
-from bimo.console import SILENT, Console
+from bimo.console import SILENT, Console, clock
 from bimo.files import digest_file, digest_json, locked, read_json, require_room, write_json
 from bimo.machine import kept_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
@@ -289,12 +289,11 @@ class _Run:
             self.metrics.write(event)
         left = progress.seconds * (progress.steps / progress.step - 1)
         line = t(
-            "{loss}, {rate:,.0f} tokens/s ({share:.0%} of this machine), {minutes:.0f}:{seconds:02.0f} left",
+            "{loss}, {rate:,.0f} tokens/s ({share:.0%} of this machine), {left} left",
             loss=self.objective.line(trainer.health.recent_loss),
             rate=rate,
             share=self._share_of_peak(rate),
-            minutes=left // 60,
-            seconds=left % 60,
+            left=clock(left),
         )
         self.update(progress.step / progress.steps, line)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bimo.config import require_ranges
-from bimo.console import Console
+from bimo.console import Console, clock
 from bimo.files import require_room
 from bimo.machine import peak_memory_bytes
 from bimo.models.lora import Adapter, LoRAConfig, adapter_of, attach_adapter, new_adapter
@@ -193,10 +193,9 @@ class Tuning:
         self.metrics.write({**event, **seconds})
         left = progress.seconds * (progress.steps / progress.step - 1)
         line = t(
-            "{loss}, {rate:,.0f} targets/s, {minutes:.0f}:{seconds:02.0f} left",
+            "{loss}, {rate:,.0f} targets/s, {left} left",
             loss=self.objective.line(trainer.health.recent_loss),
             rate=progress.targets / progress.seconds,
-            minutes=left // 60,
-            seconds=left % 60,
+            left=clock(left),
         )
         self._update(progress.step / progress.steps, line)
