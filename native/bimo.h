@@ -140,6 +140,25 @@ typedef struct {
 /* Raises found[states] to the length of the longest run of the text that ends in each state. */
 void bimo_walk(const bimo_automaton *automaton, const uint32_t *characters, int64_t count, int32_t *found);
 
+/* The tokens of a vocabulary as a tree of bytes, each node before all that are below it; the root is node 0. A walk
+   through it along an automaton over bytes, whose state 0 leads nowhere. */
+typedef struct {
+    const uint8_t *bytes;   /* [nodes]: leads to each node */
+    const int32_t *depths;  /* [nodes]: bytes from the root */
+    const int32_t *behind;  /* [nodes]: the first node that is not below it */
+    const int32_t *tokens;  /* [nodes + 1]: where the tokens that end in each node begin in `ids` */
+    const int32_t *ids;     /* [tokens] */
+    int32_t *states;        /* [deepest + 1]: on the way to `node`, the first of them before any byte */
+    int32_t *allowed;       /* [tokens]: the tokens that were found to lead on, */
+    int32_t *after;         /* [tokens]: and the state after each */
+    int32_t nodes;
+    int32_t node;           /* the next one, at first 1 */
+    int32_t found;
+} bimo_token_walk;
+
+/* Goes on until the end, which is -1, or to a state whose row of table [states, 256] is needed and not `expanded`. */
+int32_t bimo_walk_tokens(bimo_token_walk *walk, const int32_t *table, const uint8_t *expanded);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -23,7 +23,8 @@ AVX512 += ["-mtune=icelake-server", "-mprefer-vector-width=512"]
 
 def sources() -> dict[str, list[str]]:
     """Every file of the kernel for this processor, with the options that are its own."""
-    files: dict[str, list[str]] = {f"{name}.cpp": [] for name in ("matrix", "decoder", "grams", "copying", "plain")}
+    names = ("matrix", "decoder", "grams", "copying", "tokens", "plain")
+    files: dict[str, list[str]] = {f"{name}.cpp": [] for name in names}
     if platform.machine().lower() in ("x86_64", "amd64"):
         files |= {"decoder.cpp": ["-DBIMO_HAS_AVX"], "avx2.cpp": AVX2, "avx512.cpp": AVX512}
     return files

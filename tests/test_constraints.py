@@ -18,7 +18,7 @@ from writing import WAYS, complete, open_way
 
 from bimo.generate.batching import Request
 from bimo.generate.constraints import Automaton, choices, json_schema, regex
-from bimo.generate.constraints.automaton import DEAD, START, compile_expression
+from bimo.generate.constraints.automaton import DEAD, FAR, START, compile_expression
 from bimo.generate.constraints.json_numbers import integers, numbers
 from bimo.generate.constraints.masks import Constraint, Vocabulary, allowed_reference
 from bimo.generate.engine import LanguageModel, write_reference
@@ -299,6 +299,21 @@ def test_masks_are_those_of_the_slow_twin(automaton: Automaton, drops_blank: boo
             slow = allowed_reference(automaton, spelling, state, **settings)
             assert found <= slow
             assert found == slow or left < 40
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_core_finds_the_tokens_that_the_slow_twin_finds(tiny_tokenizer: Tokenizer, first: bool) -> None:
+    spelling = Spelling(spelling_of(tiny_tokenizer).pieces, drops_blank=True)
+    trie = Vocabulary(spelling).trie(first=first)
+    met = 0
+    for form in forms(60, seed=5):
+        automaton = regex(form.said) if form.kind == "regex" else json_schema(form.said)
+        for state in range(START, 40):
+            if state < len(automaton.distance) and automaton.distance[state] < FAR:
+                fast, slow = trie.mask(automaton, state), trie.mask_reference(automaton, state)
+                assert all(itertools.starmap(np.array_equal, zip(fast, slow, strict=True)))
+                met += len(fast.ids)
+    assert met > 10_000
 
 
 def test_enough_is_enough() -> None:

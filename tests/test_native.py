@@ -386,13 +386,14 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from bimo import kernel\n"
         "kernel.LIBRARY = Path(sys.argv[1])\n"
-        "import test_copying, test_fused, test_native, torch\n"
+        "import test_constraints, test_copying, test_fused, test_native, torch\n"
         "torch.set_num_threads(1)\n"
         "ways = kernel.INSTRUCTIONS[: kernel.INSTRUCTIONS.index(kernel.best_instructions()) + 1]\n"
         "for kind in test_native.KINDS:\n"
         "    test_native.check_models(kind, range(15), list(ways))\n"
         "test_fused.check_operations(ways, range(5))\n"
         "test_copying.test_the_longest_runs_are_those_of_the_slow_twin()\n"
+        "test_constraints.test_masks_are_those_of_the_slow_twin(test_constraints.regex('(ab)*b?|a{3}中'), True)\n"
         "print('nothing found')\n"
     )
     environment = {

@@ -20,6 +20,7 @@ __all__ = [
     "Automaton",
     "LinearModel",
     "Shape",
+    "TokenWalk",
     "VectorsInTraining",
     "best_instructions",
     "load_library",
@@ -76,6 +77,15 @@ class Automaton(ctypes.Structure):
     _fields_: ClassVar = [(name, POINTER) for name in ("offsets", "characters", "next", "shorter", "length")]
 
 
+class TokenWalk(ctypes.Structure):
+    """bimo_token_walk"""
+
+    _fields_: ClassVar = [
+        *((name, POINTER) for name in ("bytes", "depths", "behind", "tokens", "ids", "states", "allowed", "after")),
+        *((name, ctypes.c_int32) for name in ("nodes", "node", "found")),
+    ]
+
+
 class LinearModel(ctypes.Structure):
     """bimo_linear_model"""
 
@@ -114,6 +124,7 @@ def load_library() -> ctypes.CDLL | None:
     library.bimo_linear.argtypes = [ctypes.POINTER(LinearModel), POINTER, POINTER, POINTER, LONG, POINTER]
     library.bimo_walk.argtypes = [ctypes.POINTER(Automaton), POINTER, LONG, POINTER]
     library.bimo_walk.restype = None
+    library.bimo_walk_tokens.argtypes = [ctypes.POINTER(TokenWalk), POINTER, POINTER]
     library.bimo_training.argtypes = [INT, INT, INT]
     library.bimo_training.restype = POINTER
     return library

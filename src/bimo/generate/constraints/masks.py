@@ -1,104 +1,26 @@
 """Which tokens may come next, so that a text keeps its form and still comes to its end in the tokens that are left.
 
-S states of an automaton, V vocabulary, N nodes of a trie.
+S states of an automaton, V vocabulary.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
-from bimo.generate.constraints.automaton import DEAD, FAR, START, Automaton
+from bimo.generate.constraints.automaton import FAR, START, Automaton
+from bimo.generate.constraints.trie import Mask, TokenTrie
 from bimo.runtime import USAGE, UserError
 from bimo.tokens.spelling import Spelling
 
-__all__ = ["Constraint", "TokenTrie", "Vocabulary", "allowed_reference"]
+__all__ = ["Constraint", "Vocabulary", "allowed_reference"]
 
 STATES_REMEMBERED = 256
 """For how many states it is kept which tokens may come: up to eight bytes a token each."""
 
 LONGEST_LOOK = 32
 """Bytes of a token that are looked at where the way behind is known already."""
-
-
-class Mask(NamedTuple):
-    """Ids of tokens, the state after each, and these states, each once."""
-
-    ids: np.ndarray
-    after: np.ndarray
-    reached: np.ndarray
-
-
-class TokenTrie:
-    """The bytes of all tokens as a tree. The children of a node, and the tokens that end in it, stand together.
-
-    `edges` [N - 1] are 256 times a node, plus a byte, in order: that at place i leads to node i + 1.
-    """
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.pieces = pieces
-        self.ids = np.array(sorted((id_ for id_, piece in enumerate(pieces) if piece), key=pieces.__getitem__))
-        spelled = [pieces[id_] for id_ in self.ids]
-        lengths = np.array([len(piece) for piece in spelled])
-        flat, starts = np.frombuffer(b"".join(spelled), np.uint8), np.cumsum(lengths) - lengths
-        nodes = np.zeros(len(spelled), dtype=np.int64)  # of each token, where its bytes so far lead
-        parents, bytes_, count = [np.array([-1])], [np.zeros(1, np.uint8)], 1
-        open_ = np.arange(len(spelled))
-        for depth in range(lengths.max()):
-            open_ = open_[lengths[open_] > depth]
-            byte = flat[starts[open_] + depth]
-            key = nodes[open_] * 256 + byte
-            new = np.concatenate([[True], key[1:] != key[:-1]])
-            nodes[open_] = count + np.cumsum(new) - 1
-            parents.append(key[new] // 256)
-            bytes_.append(byte[new])
-            count += int(new.sum())
-        self.byte = np.concatenate(bytes_)
-        parent = np.concatenate(parents)
-        everyone = np.arange(len(parent))
-        self.edges = parent[1:] * 256 + self.byte[1:]
-        self.first_child, self.after_children = np.searchsorted(parent, everyone), np.searchsorted(parent, everyone + 1)
-        order = np.argsort(nodes, kind="stable")
-        self.ids, ending = self.ids[order], nodes[order]
-        self.first_token, self.after_tokens = np.searchsorted(ending, everyone), np.searchsorted(ending, everyone + 1)
-
-    def missing_bytes(self) -> list[int]:
-        """Bytes that are no token by themselves."""
-        return sorted({*range(256)} - {piece[0] for piece in self.pieces if len(piece) == 1})
-
-    def child(self, node: int, byte: int) -> int:
-        """The node behind a byte; 0, which is the root, where there is none."""
-        place = int(np.searchsorted(self.edges, node * 256 + byte))
-        return place + 1 if place < len(self.edges) and self.edges[place] == node * 256 + byte else 0
-
-    def ends_token(self, node: int) -> bool:
-        """Whether the way to a node is a whole token."""
-        return bool(self.after_tokens[node] > self.first_token[node])
-
-    def mask(self, automaton: Automaton, state: int) -> Mask:
-        """All tokens that lead from a state of an automaton to one that is not DEAD."""
-        nodes, states = np.zeros(1, dtype=np.int64), np.array([state], dtype=np.int32)
-        ids, after = [], []
-        while len(nodes):
-            which, nodes = _spans(self.first_child[nodes], self.after_children[nodes])
-            automaton.expand(states)
-            states = automaton.table[states[which], self.byte[nodes]]
-            alive = np.flatnonzero(states != DEAD)
-            nodes, states = nodes[alive], states[alive]
-            which, tokens = _spans(self.first_token[nodes], self.after_tokens[nodes])
-            ids.append(self.ids[tokens])
-            after.append(states[which])
-        met = np.concatenate(after)
-        return Mask(np.concatenate(ids), met, np.unique(met))
-
-
-def _spans(firsts: np.ndarray, afters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of all spans [first, after) one after another: (the place of each one's span, the number)."""
-    counts = afters - firsts
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
 
 
 class Vocabulary:
@@ -108,6 +30,8 @@ class Vocabulary:
         self.anywhere = self.first = TokenTrie(spelling.pieces)
         if spelling.drops_blank:
             self.first = TokenTrie([piece.removeprefix(b" ") for piece in spelling.pieces])
+        self.pieces = frozenset(spelling.pieces)
+        self.longest = max(map(len, spelling.pieces))
 
     def trie(self, *, first: bool) -> TokenTrie:
         """That for the first token of a text, or that for the others."""
@@ -147,23 +71,19 @@ class Constraint:
             byte, way = self.automaton.nearest(ways[-1])
             bytes_.append(byte)
             ways.append(way)
+        longest = self._vocabulary.longest
         for start in range(len(ways) - 1, -1, -1):
             if self.automaton.accepting(ways[start]):
                 self._needed[ways[start]] = 0
             elif ways[start] not in self._needed:
-                self._needed[ways[start]] = 1 + self._fewest_behind(ways[start:], bytes_[start:])
+                spelled = bytes(bytes_[start : start + longest])
+                self._needed[ways[start]] = 1 + self._fewest_behind(ways[start:], spelled)
         return self._needed[state]
 
-    def _fewest_behind(self, ways: list[int], bytes_: list[int]) -> int:
+    def _fewest_behind(self, ways: list[int], spelled: bytes) -> int:
         """Of the states on a way that one token reaches from its first, the fewest tokens from there."""
-        trie, node, found = self._vocabulary.anywhere, 0, []
-        for byte, way in zip(bytes_, ways[1:], strict=True):
-            node = trie.child(node, byte)
-            if not node:
-                break
-            if trie.ends_token(node) and way in self._needed:
-                found.append(self._needed[way])
-        return min(found)
+        ends = (length for length in range(1, len(spelled) + 1) if spelled[:length] in self._vocabulary.pieces)
+        return min(self._needed[ways[length]] for length in ends if ways[length] in self._needed)
 
     def require_room(self, tokens: int) -> None:
         """Raises UserError where the text cannot come to its end in so many tokens."""
