@@ -124,31 +124,26 @@ def in_range(runs: list[dict[str, Any]]) -> str:
 
 def fit(runs: list[dict[str, Any]]) -> str:
     """The weights, and each run's relative error by them and by those fitted without its text."""
-    features = np.array(
-        [
-            terms(
-                run["parameters"],
-                tokens=run["tokens"],
-                unique=run["unique"],
-                order_gain=order_gain(run["after_a_megabyte"]),
-            )
-            for run in runs
-        ]
-    )
+    features = np.array([terms(run["parameters"], tokens=run["tokens"], unique=run["unique"]) for run in runs])
     ratios = np.array([run["reached"]["bits"] / min(run["after_a_megabyte"]) for run in runs])
+    left = np.array([1 - order_gain(run["after_a_megabyte"]) for run in runs])
     texts = np.array([run["text"] for run in runs])
 
-    def weights_of(chosen: np.ndarray) -> np.ndarray:
-        scaled = features[chosen] / ratios[chosen, None]
-        return np.linalg.lstsq(scaled, np.ones(len(scaled)), rcond=None)[0]
+    def fitted(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Relative errors of all runs, and the weights and orders that make those of the chosen ones least."""
+        found = []
+        for orders in np.linspace(0, 6, 61):
+            scaled = features * (left**orders / ratios)[:, None]
+            weights = np.linalg.lstsq(scaled[chosen], np.ones(chosen.sum()), rcond=None)[0]
+            found.append((scaled @ weights - 1, weights, orders))
+        return min(found, key=lambda one: float(np.square(one[0][chosen]).sum()))
 
-    weights = weights_of(np.full(len(runs), True))
+    seen, weights, orders = fitted(np.full(len(runs), True))
     rows = [["", "reached", "error", "error, fitted without this text"]]
     for place, run in enumerate(runs):
-        unseen = features[place] @ weights_of(texts != texts[place]) / ratios[place] - 1
-        seen = features[place] @ weights / ratios[place] - 1
-        rows.append([run["name"], f"{run['reached']['bits']:.3f}", f"{seen:+.1%}", f"{unseen:+.1%}"])
-    return f"{text_table(rows)}\n\nweights: {', '.join(f'{weight:.3f}' for weight in weights)}"
+        unseen, *_ = fitted(texts != texts[place])
+        rows.append([run["name"], f"{run['reached']['bits']:.3f}", f"{seen[place]:+.1%}", f"{unseen[place]:+.1%}"])
+    return f"{text_table(rows)}\n\nweights: {', '.join(f'{weight:.3f}' for weight in weights)}; orders: {orders:.1f}"
 
 
 if __name__ == "__main__":

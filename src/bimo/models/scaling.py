@@ -6,9 +6,12 @@ import math
 
 __all__ = ["expected_ratio", "order_gain", "terms"]
 
-WEIGHTS = (0.42, -1.2, 0.19, 0.31)
-"""Of `terms`: least squares over our own runs (`benchmarks/plan.py --fit`), megabytes of text and minutes to half an
-hour."""
+WEIGHTS = (0.4, 0.127, 0.404)
+"""Of `terms`: least squares over our own runs (`benchmarks/plan.py --fit`), megabytes of text and a minute to ten, of
+sizes that the plan chose and of others."""
+
+ORDERS = 2.7
+"""Longer contexts are worth as much to a model as so many further orders are to counting; fitted with the weights."""
 
 HALF_LIFE = 6.0
 """Readings after which another one is worth 1/e of the first."""
@@ -20,20 +23,18 @@ def expected_ratio(parameters: int, *, tokens: int, unique: int, order_gain: flo
     Always a megabyte: counting gains from ever more text, and what it reaches with all of it says little of a model
     that has the time to read a part.
     """
-    numbers = terms(parameters, tokens=tokens, unique=unique, order_gain=order_gain)
-    return max(0.1, sum(weight * number for weight, number in zip(WEIGHTS, numbers, strict=True)))
+    numbers = terms(parameters, tokens=tokens, unique=unique)
+    return (1 - order_gain) ** ORDERS * sum(weight * number for weight, number in zip(WEIGHTS, numbers, strict=True))
 
 
-def terms(parameters: int, *, tokens: int, unique: int, order_gain: float) -> tuple[float, float, float, float]:
-    """What the expectation is a weighted sum of: a floor, the gain, and what size and reading leave to be learned.
+def terms(parameters: int, *, tokens: int, unique: int) -> tuple[float, float, float]:
+    """What the expectation is a weighted sum of: a floor, and what size and reading leave to be learned.
 
     The form of Hoffmann et al. 2022 (eq. 2) with repeated tokens discounted as in Muennighoff et al. 2023 (eq. 5).
-    `order_gain` is the share that Kneser-Ney still gains from its last order: where longer contexts help counting,
-    they help attention more.
     """
     repeats = max(0.0, tokens / unique - 1)
     useful = min(tokens, unique) + unique * HALF_LIFE * (1 - math.exp(-repeats / HALF_LIFE))
-    return 1.0, order_gain, (parameters / 1e6) ** -0.34, (useful / 1e6) ** -0.28
+    return 1.0, (parameters / 1e6) ** -0.34, (useful / 1e6) ** -0.28
 
 
 def order_gain(by_order: list[float]) -> float:
