@@ -116,7 +116,10 @@ def test_padding_is_never_written_and_hypotheses_come_best_first(make_translator
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"width": 0}, "width must be at least 1"), ({"length_penalty": float("nan")}, "length_penalty must be a number")],
+    [
+        ({"width": 0}, "width must be at least 1"),
+        ({"length_penalty": float("nan")}, "length_penalty must be from -10 to 10"),
+    ],
 )
 def test_searches_that_cannot_be_are_refused(settings, sentence) -> None:
     with pytest.raises(UserError, match=sentence):

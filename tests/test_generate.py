@@ -5,19 +5,28 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 from writing import WAYS, write
 
+from bimo.cli import app
 from bimo.generate.batching import Batch, Request, Written
+from bimo.generate.constraints import regex
 from bimo.generate.engine import LanguageModel, _until, generate, load, write_reference
-from bimo.generate.sample import Sampling
+from bimo.generate.sample import Sampling, choose
 from bimo.models.scoring import rolling_windows
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
@@ -178,6 +187,45 @@ def test_streams_that_are_read_by_turns_do_not_meet(language_model: LanguageMode
     found[2] = "".join(third)
     assert [found[0] + "".join(first), found[1] + "".join(second), found[2]] == alone
     assert not fresh._unread
+
+
+def test_threads_write_what_they_write_alone(language_model: LanguageModel) -> None:
+    def text(seed: int) -> str:
+        return "".join(language_model.generate("会议", max_tokens=30, sampling=WIDE, seed=seed))
+
+    alone = [text(seed) for seed in range(8)]
+    many = language_model.samples("会议", count=8, max_tokens=30, sampling=WIDE)
+    with ThreadPoolExecutor(4) as pool:
+        samples = pool.submit(language_model.samples, "会议", count=8, max_tokens=30, sampling=WIDE)
+        assert [*pool.map(text, range(8))] == alone
+        assert samples.result() == many == alone
+    assert language_model._unread == {}
+
+
+def test_room_is_taken_for_what_is_asked(language_model: LanguageModel) -> None:
+    language_model.samples("会", count=70, max_tokens=2)
+    assert language_model._batch.slots == 64  # the others wait
+    many = language_model._batch.slots * language_model._batch.positions
+    "".join(language_model.generate("会", max_tokens=20))
+    assert language_model._batch.slots * language_model._batch.positions < many
+
+
+def test_what_ends_a_message_is_not_penalised(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands behind every earlier message, and a penalty would keep the next one from ending."""
+    model, ends = make_model(), frozenset([7])
+    request = Request([1, 7, 5, 7, 30], 12, Sampling(0.0, repetition_penalty=1.5), 0, ends)
+    shown: list[list[int]] = []
+
+    def choose_and_show(logits: Any, seen: list[list[int]], *others: Any) -> list[int]:
+        shown.extend(map(list, seen))
+        return choose(logits, seen, *others)
+
+    for module in ("batching", "engine"):
+        monkeypatch.setattr(sys.modules[f"bimo.generate.{module}"], "choose", choose_and_show)
+    (found,) = write(model, [request.prompt], max_tokens=12, sampling=request.sampling, ends=ends)
+    assert found == write_reference(model, request)
+    assert len(shown) == 2 * len(found)
+    assert all(seen[:2] == [5, 30] and 7 not in seen for seen in shown)
 
 
 def test_writing_stops_at_the_end_token(tiny_tokenizer: Tokenizer, make_model: MakeModel) -> None:
@@ -370,6 +418,35 @@ def test_a_tokenizer_larger_than_the_model_is_refused(
     tiny_tokenizer.save(tmp_path)
     with pytest.raises(UserError, match="has 640 tokens, but the model knows 639"):
         load(tmp_path)
+
+
+def test_a_prompt_that_is_too_long_is_said_to_be(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["generate", str(folder), "会议" * 40, "--max-tokens", "2"])
+    unread = load(folder).unread_tokens("会议" * 40)
+    assert unread > 0
+    assert f"its first {unread} tokens are not read" in done.stderr
+    assert "not read" not in CliRunner().invoke(app, ["generate", str(folder), "会议", "--max-tokens", "2"]).stderr
+
+
+def test_characters_that_a_terminal_does_not_have_are_spelled(folder: Path) -> None:
+    program = "from bimo.cli import main; main()"
+    command = [sys.executable, "-c", program, "generate", str(folder), "中", "--max-tokens", "1"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout[:6]) == (0, rb"\u4e2d"), done.stderr
+
+
+def test_a_chat_that_cannot_be_kept_is_refused_before_anything_is_said(folder: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["chat", str(folder), "--save", str(tmp_path)], input="Hello\n")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "cannot be used" in done.stderr
+
+
+def test_an_end_that_the_model_does_not_have_ends_nothing(folder: Path) -> None:
+    """As in models that were cut down: their settings still name the end of the larger one."""
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [99_999, -1, 3]}), encoding="utf-8")
+    model = load(folder)
+    assert model._ends == {3, model.tokenizer.end}
+    assert re.fullmatch("[ab]{3}", "".join(model.generate("", constraint=regex("[ab]{3}"), max_tokens=9)))
 
 
 def test_a_model_with_room_to_spare_is_not(tmp_path: Path, make_model: MakeModel, tiny_tokenizer: Tokenizer) -> None:

@@ -29,13 +29,17 @@ from bimo.run import run as run_all
 from bimo.run import run_from_mapping, train_settings
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
 from bimo.stages import Stages
+from bimo.tokens.batches import Batches
+from bimo.tokens.shards import TokenShards
+from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train import loop, objectives, pretrain
 from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
+from bimo.train.losses import next_token_loss
 from bimo.train.metrics import read_metrics
-from bimo.train.objectives import tokenizer_of
+from bimo.train.objectives import NextToken, tokenizer_of
 from bimo.train.pretrain import check_output, is_finished, train
 from bimo.train.settings import TrainConfig
-from bimo.weights.huggingface import require_storable
+from bimo.weights.huggingface import load_model, require_storable
 
 SETTINGS = TrainConfig(steps=12, batch=2, validations=4, dtype="float32", device="cpu")
 
@@ -149,6 +153,20 @@ def test_a_training_leaves_a_whole_model_folder(whole, data):
     assert facts["parameters"] == shape_for(data).parameters
     assert 0 < facts["validation_bits_per_byte"] < 8
     assert facts["skipped_steps"] == facts["roll_backs"] == facts["resumed"] == 0
+
+
+def test_the_gap_to_training_text_is_one_of_clean_text(data, tmp_path):
+    """Not of the losses of steps, which are made harder by dropout, noise and smoothing."""
+    harder = replace(SETTINGS, dropout=0.3, noise=0.3)
+    facts = run(data, tmp_path / "out", harder)
+    model = load_model(tmp_path / "out")
+    shards, validation = TokenShards(data / "tokens", "train"), TokenShards(data / "tokens", "validation")
+    batches = Batches(shards, batch=harder.batch, context=model.config.context, seed=harder.seed)
+    with torch.no_grad():
+        found = [next_token_loss(model, batches.at(step)) for step in range(facts["steps"])]
+    nats = sum(loss.item() * count for loss, count in found) / sum(count for _, count in found)
+    objective = NextToken(validation, load_tokenizer(tmp_path / "out"), context=model.config.context, noise=0.0)
+    assert facts["training_bits_per_byte"] == pytest.approx(objective.facts(nats)["bits_per_byte"], rel=1e-3)
 
 
 def test_training_goes_on_with_a_model_that_exists(whole, data, tmp_path):

@@ -311,7 +311,8 @@ def curves_of(train: float, checks: list[float]) -> dict[str, list[dict[str, Any
     ],
 )
 def test_learning_is_read_in_words(train, checks, expected):
-    reading = learning_reading(curves_of(train, checks))
+    training = {"training_bits_per_byte": train, "validation_bits_per_byte": checks[-1]}
+    reading = learning_reading(curves_of(train, checks), training)
     assert len(reading) == 3
     assert all(words in sentence for words, sentence in zip(expected, reading[1:], strict=True))
 

@@ -310,6 +310,10 @@ def test_what_is_beyond_the_context_is_left_out_from_the_oldest_on(place, tuned)
     assert [reach[0]["role"], reach[1]["role"], reach[-1]["content"]] == ["system", "user", "say 9"]
     assert len(conversation.messages) == 19
     assert conversation.forgotten == 18 - len(reach) > 0
+    assert conversation.unread == 0
+    "".join(conversation.ask("say it " * 40))
+    asked = model.chat.prompt(conversation._within_reach(conversation.messages[:-1]))
+    assert conversation.unread == len(asked) - 64 > 0
 
 
 def test_an_answer_that_is_cut_short_is_kept_as_far_as_it_went(place, tuned, tmp_path):
@@ -336,7 +340,8 @@ def test_the_first_wish_to_stop_lets_the_answer_end_and_the_second_acts_at_once(
 
 
 def test_only_what_was_kept_is_taken_up(tmp_path):
-    for value in ([], {"messages": [{"role": "king", "content": "x"}]}, {"messages": "x"}):
+    half = {"role": "user", "content": "\ud800"}
+    for value in ([], {"messages": [{"role": "king", "content": "x"}]}, {"messages": "x"}, {"messages": [half]}):
         write_json(tmp_path / "talk.json", value)
         with pytest.raises(UserError, match="is not a conversation that Bimo kept"):
             read_messages(tmp_path / "talk.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import json
 import os
 import shlex
@@ -41,6 +42,8 @@ def verb(help_: str, *, of: typer.Typer = app) -> Callable[[Verb], Verb]:
             try:
                 choose_waiting()
                 _require_text(options)
+                if isinstance(sys.stdout, io.TextIOWrapper):
+                    sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has every character
                 function(*arguments, **options)
                 sys.stdout.flush()  # what cannot be printed shows here, not when Python ends
             except (Exception, KeyboardInterrupt) as error:

@@ -53,6 +53,7 @@ def chat(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.files import write_json
     from bimo.generate.engine import load
     from bimo.generate.sample import Sampling
     from bimo.tasks.chat.conversation import Conversation, read_messages
@@ -67,7 +68,10 @@ def chat(
         told = messages[1:] if messages and messages[0]["role"] == "system" else messages
         messages = [{"role": "system", "content": system}, *told]
     language_model = load(model, device=device, adapter=adapter)
-    language_model.chat.require_usable()  # before anybody has typed anything
+    # Before anybody has typed anything it is known that an answer can be given, and kept.
+    language_model.chat.require_usable()
+    if save is not None:
+        write_json(save, {"messages": messages})
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     for line in asked_lines("> ", quiet=quiet):
         forgotten, interrupted = conversation.forgotten, False
@@ -83,6 +87,10 @@ def chat(
         if conversation.forgotten > forgotten:
             console.warn(
                 t("its context is full: it no longer reads the first {n:,} messages", n=conversation.forgotten)
+            )
+        if conversation.unread:
+            console.warn(
+                t("this message is too long: the first {count:,} tokens are not read", count=conversation.unread)
             )
         if interrupted and not sys.stdin.isatty():
             raise KeyboardInterrupt

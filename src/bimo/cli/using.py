@@ -113,6 +113,8 @@ def generate(
     constraint = _constraint(regex, json_schema, choice, stop)
     header = _header(model, set_ or [])
     language_model = load(model, device=device, adapter=adapter)
+    if unread := language_model.unread_tokens(header + prompt):
+        Console(quiet=quiet).warn(t("the prompt is too long: its first {count:,} tokens are not read", count=unread))
     texts = []
     for number in range(samples):
         pieces = language_model.generate(

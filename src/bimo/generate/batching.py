@@ -29,6 +29,7 @@ class Request:
 
     The text depends on the seed alone, not on who else is written at the same time. With a `constraint` it has that
     form, also when it takes all of max_tokens; it is over when nothing can follow, with or without a token of `ends`.
+    `begins` says that a text begins with what is written, as an answer does, and not with the prompt.
     """
 
     prompt: list[int]
@@ -37,6 +38,7 @@ class Request:
     seed: int = 0
     ends: frozenset[int] = frozenset()
     constraint: Constraint | None = None
+    begins: bool = True
 
     def __post_init__(self) -> None:
         assert self.prompt, "there is something to go on from"
@@ -44,7 +46,7 @@ class Request:
             raise UserError("max_tokens must be at least 1, but is {value}.", code=USAGE, value=self.max_tokens)
         if self.constraint is not None:
             assert self.ends, "a text that may go on ends with a token"
-            self.constraint.require_room(self.max_tokens)
+            self.constraint.require_room(self.max_tokens, first=self.begins)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ class _Sequence:
     @property
     def written(self) -> int:
         return len(self.ids) - len(self.request.prompt)
+
+    @property
+    def at_beginning(self) -> bool:
+        return self.request.begins and not self.written
+
+    @property
+    def seen(self) -> list[int]:
+        """What counts as repeated: not what ends documents and messages, or a penalty would keep them from ending."""
+        return [id_ for id_ in self.ids[1:] if id_ not in self.request.ends]
 
 
 class Batch:
@@ -171,7 +182,7 @@ class Batch:
 
     def _note(self, sequence: _Sequence, token: int) -> bool:
         """Add a token to its sequence; says whether it is the last."""
-        request, first = sequence.request, sequence.written == 0
+        request, first = sequence.request, sequence.at_beginning
         sequence.ids.append(token)
         if token in request.ends or sequence.written == request.max_tokens:
             return True
@@ -219,13 +230,12 @@ def _choose_all(sequences: list[_Sequence], logits: np.ndarray) -> list[int]:
         if request.constraint is not None:
             left = request.max_tokens - written
             logits[row] = request.constraint.hide(
-                logits[row], sequence.state, first=written == 0, left=left, ends=request.ends
+                logits[row], sequence.state, first=sequence.at_beginning, left=left, ends=request.ends
             )
         groups.setdefault(request.sampling, []).append(row)
     for sampling, rows in groups.items():
         chances = [sequences[row].chances.random() for row in rows]
-        # The token that begins the document does not count as written, or a penalty would keep it from ending.
-        seen = [sequences[row].ids[1:] for row in rows]
+        seen = [sequences[row].seen for row in rows] if sampling.repetition_penalty != 1.0 else [[]] * len(rows)
         for row, token in zip(rows, choose(logits[rows], seen, sampling, chances), strict=True):
             chosen[row] = token
     return chosen

@@ -20,7 +20,7 @@ from bimo.runtime import t
 
 __all__ = ["BeamCache", "Beams", "Hypothesis", "padded", "search", "search_reference"]
 
-RANGES = {"width": "at least 1", "length_penalty": "a number", "max_tokens": "at least 1"}
+RANGES = {"width": "at least 1", "length_penalty": "from -10 to 10", "max_tokens": "at least 1"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Beams:
     def __post_init__(self) -> None:
         fits = {
             "width": self.width >= 1,
-            "length_penalty": math.isfinite(self.length_penalty),
+            "length_penalty": abs(self.length_penalty) <= 10,
             "max_tokens": self.max_tokens >= 1,
         }
         require_ranges(self, fits, lambda name: t(RANGES[name]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ __all__ = ["LanguageModel", "Likelihood", "generate", "load", "write_reference"]
 
 
 USUAL = Sampling()
-CONSTRAINTS_KEPT = 16
+CONSTRAINTS_KEPT = 4
+MOST_AT_ONCE = 64
+"""Sequences of `answers`; the others wait."""
 
 
 class Likelihood(NamedTuple):
@@ -44,7 +47,7 @@ class LanguageModel:
     """A model with its tokenizer. Evaluation sees it through `loglikelihood`, `rolling_loglikelihood`, `generate`.
 
     The compiled core writes with the weights as they were when it first wrote. `ends` are ids that end an answer, where
-    those are others than what stands between documents.
+    those are others than what stands between documents. Several threads may use it: their texts are written together.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class LanguageModel:
         self.config: LanguageShape = source.config
         self._ends = ends | {tokenizer.end}
         self._unread: dict[int, deque[Written]] = {}
+        self._one_at_a_time = threading.RLock()  # of those who step the batch
 
     @functools.cached_property
     def model(self) -> LanguageModule:
@@ -94,7 +98,8 @@ class LanguageModel:
         would cut it. Several streams of one model may be read by turns: one for which there is no slot waits until
         those before it are written to their end.
         """
-        return _until(stop, self._pieces(self._request(prompt, max_tokens, sampling, seed, constraint)))
+        request = self._request(prompt, max_tokens, sampling, seed, constraint)
+        return _until(stop, self._pieces(request, StreamDecoder(self.tokenizer, after=request.prompt)))
 
     def reply(
         self,
@@ -110,26 +115,39 @@ class LanguageModel:
         ends = self._ends if self.chat.closing is None else self._ends | {self.chat.closing}
         prompt = self.chat.prompt(messages) or [self.tokenizer.end]
         request = Request(prompt, max_tokens, sampling, seed, ends, self._constraint(constraint))
-        return _until(stop, self._pieces(request))
+        return _until(stop, self._pieces(request, StreamDecoder(self.tokenizer)))
 
-    def _pieces(self, request: Request) -> Iterator[str]:
-        pieces = StreamDecoder(self.tokenizer)
-        self._make_room(slots=1, positions=len(request.prompt) + request.max_tokens)
-        ticket = self._batch.add(request)
-        mine = self._unread[ticket] = deque[Written]()
+    def _pieces(self, request: Request, pieces: StreamDecoder) -> Iterator[str]:
+        (ticket,) = self._begin([request])
+        mine = self._unread[ticket]
         try:
             last = False
             while not last:
-                while not mine:
-                    self._write()
+                with self._one_at_a_time:
+                    while not mine:
+                        self._write()
                 written = mine.popleft()
                 last = written.last
                 if written.token not in request.ends:
                     yield pieces.push(written.token)
             yield pieces.finish()
         finally:
-            self._batch.cancel(ticket)
-            del self._unread[ticket]
+            self._leave([ticket])
+
+    def _begin(self, requests: list[Request]) -> list[int]:
+        """Tickets of requests that are written with the next steps."""
+        longest = max(len(request.prompt) + request.max_tokens for request in requests)
+        with self._one_at_a_time:
+            self._make_room(slots=min(len(requests), MOST_AT_ONCE), positions=longest)
+            tickets = [self._batch.add(request) for request in requests]
+            self._unread |= {ticket: deque[Written]() for ticket in tickets}
+        return tickets
+
+    def _leave(self, tickets: list[int]) -> None:
+        with self._one_at_a_time:
+            for ticket in tickets:
+                self._batch.cancel(ticket)
+                del self._unread[ticket]
 
     def _write(self) -> None:
         """One step of all streams; each finds its token when it is read next."""
@@ -139,13 +157,14 @@ class LanguageModel:
     def _make_room(self, *, slots: int, positions: int) -> None:
         """At least so much, or as many positions as it writes on. Streams that are under way are written first.
 
-        The next power of two, so that a conversation that grows is not read anew with each message.
+        The next power of two, so that a conversation that grows is not read anew with each message; not more than
+        that, or a long text after many short ones would take room for many long ones.
         """
         positions = min(1 << (positions - 1).bit_length(), self.config.reach)
         if self._batch.slots < slots or self._batch.positions < positions:
             while self._batch.busy:
                 self._write()
-            self._batch.reserve(max(slots, self._batch.slots), max(positions, self._batch.positions))
+            self._batch.reserve(slots, positions)
 
     def samples(
         self,
@@ -159,29 +178,30 @@ class LanguageModel:
     ) -> list[str]:
         """What follows `prompt`, `count` times, computed together. Sample i is that of seed + i alone."""
         requests = [self._request(prompt, max_tokens, sampling, seed + i, constraint) for i in range(count)]
-        return [self.tokenizer.decode(ids[:-1] if ids[-1] in self._ends else ids) for ids in self.answers(requests)]
+        written = [ids[:-1] if ids[-1] in self._ends else ids for ids in self.answers(requests)]
+        return [self._text_after(requests[0].prompt, ids) for ids in written]
+
+    def _text_after(self, prompt: list[int], ids: list[int]) -> str:
+        pieces = StreamDecoder(self.tokenizer, after=prompt)
+        return "".join(map(pieces.push, ids)) + pieces.finish()
 
     def answers(self, requests: list[Request]) -> list[list[int]]:
         """The ids that each request is answered with, in their order, the end token included where one was met."""
-        longest = max(len(request.prompt) + request.max_tokens for request in requests)
-        self._make_room(slots=len(requests), positions=longest)
-        tickets = [self._batch.add(request) for request in requests]
-        for ticket in tickets:
-            self._unread[ticket] = deque()
+        tickets = self._begin(requests)
+        mine = [self._unread[ticket] for ticket in tickets]
         try:
-            while self._batch.busy:
-                self._write()
-            return [[written.token for written in self._unread[ticket]] for ticket in tickets]
+            while not all(written and written[-1].last for written in mine):
+                with self._one_at_a_time:
+                    self._write()
+            return [[one.token for one in written] for written in mine]
         finally:
-            for ticket in tickets:
-                self._batch.cancel(ticket)
-                del self._unread[ticket]
+            self._leave(tickets)
 
     def _request(
         self, prompt: str, max_tokens: int, sampling: Sampling, seed: int, constraint: Automaton | None
     ) -> Request:
         ids = self._prompt_ids(prompt)
-        return Request(ids, max_tokens, sampling, seed, self._ends, self._constraint(constraint))
+        return Request(ids, max_tokens, sampling, seed, self._ends, self._constraint(constraint), begins=not prompt)
 
     def _constraint(self, automaton: Automaton | None) -> Constraint | None:
         """An automaton with the tokens of this model; those that were asked for last are kept."""
@@ -205,8 +225,8 @@ class LanguageModel:
         windows: list[Window] = []
         sizes = []
         for number, (context, continuation) in enumerate(pairs):
-            after = self.tokenizer.encode(continuation)
-            ids = [*self._prompt_ids(context), *after][-max(limit, len(after)) - 1 :]
+            before, after = self._prompt_ids(context), self._after(context, continuation)
+            ids = [*before, *after][-max(limit, len(after)) - 1 :]
             sizes.append(len(after))
             if len(after) > limit:
                 windows += rolling_windows(ids, context=limit, stride=max(1, limit // 2), owner=number)
@@ -229,6 +249,18 @@ class LanguageModel:
         begin = self._prompt_ids("")
         ids = [[*begin, *document, end] for document in self.tokenizer.encode_batch(documents)]
         return rolling_scores(self.model, ids, context=context, stride=stride)
+
+    def _after(self, context: str, continuation: str) -> list[int]:
+        """The ids of a continuation as they are in the whole text; by itself, where no token ends between the two.
+
+        Some tokenizers put a blank before everything that they encode.
+        """
+        before, whole = self.tokenizer.encode(context), self.tokenizer.encode(context + continuation)
+        return whole[len(before) :] if whole[: len(before)] == before else self.tokenizer.encode(continuation)
+
+    def unread_tokens(self, prompt: str) -> int:
+        """How many tokens at the beginning of a prompt are beyond the model's reach, and have no effect."""
+        return max(0, len(self._prompt_ids(prompt)) - self.config.reach)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         ids = [*self.tokenizer.begin, *self.tokenizer.encode(prompt)]
@@ -264,7 +296,7 @@ def write_reference(model: LanguageModule, request: Request) -> list[int]:
     """
     context = model.config.reach
     chances = np.random.default_rng(request.seed)
-    constraint, state = request.constraint, START
+    constraint, state, begins = request.constraint, START, request.begins
     ids, start = list(request.prompt), max(0, len(request.prompt) - context)
     while len(ids) - len(request.prompt) < request.max_tokens:
         if len(ids) - start > context:
@@ -273,12 +305,14 @@ def write_reference(model: LanguageModule, request: Request) -> list[int]:
         written = len(ids) - len(request.prompt)
         if constraint is not None:
             left = request.max_tokens - written
-            logits[0] = constraint.hide(logits[0], state, first=written == 0, left=left, ends=request.ends)
-        ids += choose(logits, [ids[1:]], request.sampling, [chances.random()])
+            first = begins and not written
+            logits[0] = constraint.hide(logits[0], state, first=first, left=left, ends=request.ends)
+        seen = [id_ for id_ in ids[1:] if id_ not in request.ends]
+        ids += choose(logits, [seen], request.sampling, [chances.random()])
         if ids[-1] in request.ends:
             break
         if constraint is not None:
-            state = constraint.after(state, ids[-1], first=written == 0)
+            state = constraint.after(state, ids[-1], first=begins and not written)
             if constraint.closed(state):
                 break
     return ids[len(request.prompt) :]

@@ -86,23 +86,25 @@ def compare(bits: float, other: float, name: str = "", interval: list[float] | N
     return t("{share} worse than {name}", share=share, name=name) if name else t("{share} worse", share=share)
 
 
-def learning_reading(curves: dict[str, list[Facts]]) -> list[str]:
-    """Sentences on the gap between training and unseen text, and on where the curve was heading."""
-    checks, steps = curves["validation"], curves["step"]
+def learning_reading(curves: dict[str, list[Facts]], training: Facts) -> list[str]:
+    """Sentences on the gap between training and unseen text, and on where the curve was heading.
+
+    The gap is one of clean text on both sides: losses of steps are taken with dropout, noise and smoothing.
+    """
+    checks = curves["validation"]
     if not checks:
         return []
     last, best = checks[-1], min(checks, key=lambda check: check["bits_per_byte"])
     sentences = []
-    if steps:
-        tail = [step["bits_per_byte"] for step in steps[-max(1, len(steps) // 10) :]]
-        train = sum(tail) / len(tail)
-        gap = (last["bits_per_byte"] - train) / train if train else 0.0
+    train, unseen = (number(training, f"{side}_bits_per_byte") for side in ("training", "validation"))
+    if train is not None and unseen is not None:
+        gap = (unseen - train) / train if train else 0.0
         sentences.append(
             t(
                 "At the end it needs {train:.2f} bits per byte on its training text and "
                 "{validation:.2f} on text it never saw.",
                 train=train,
-                validation=last["bits_per_byte"],
+                validation=unseen,
             )
         )
         if gap < 0.05:

@@ -167,12 +167,12 @@ def learning(facts: Facts, curves: dict[str, list[Facts]]) -> Section | None:
             alternative=spoken,
             height=height,
         )
-        legend = [("stroke step", t("text it trains on"))] if lines["step"] else []
+        legend = [("stroke step", t("steps of training"))] if lines["step"] else []
         legend += [("stroke validation", t("text it never saw"))] if lines["validation"] else []
         legend += [("ring", t("best check"))] if mark else []
         legend += [("stroke level", t("simple methods"))] if levels else []
         charts.append(figure(drawing, legend=legend))
-    reading = element("p", join_sentences(learning_reading(curves))) if charts else None
+    reading = element("p", join_sentences(learning_reading(curves, facts["training"]))) if charts else None
     incidents = _incidents(facts, curves)
     return ("learning", t("How it learned"), [reading, *charts, *incidents]) if charts or incidents else None
 

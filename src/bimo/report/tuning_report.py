@@ -173,7 +173,7 @@ def _learning(facts: Facts, events: list[Facts]) -> Section | None:
         alternative=t("Loss over steps: on held-out text from {first:.3f} to {last:.3f}.", first=first, last=last),
     )
     legend = [
-        ("stroke step", t("text it trains on")),
+        ("stroke step", t("steps of training")),
         ("stroke validation", t("text it never saw")),
         ("ring", t("what was kept")),
     ]

@@ -55,6 +55,8 @@ WORD_MARK = "\ue000"
 Item = TypeVar("Item")
 
 LONGEST_TOKEN_BYTES = 32
+TOKENS_BEFORE = 8
+"""On which it may depend what a token looks like: as many as the longest character can have."""
 SMALLEST_VOCABULARY = 512
 LARGEST_VOCABULARY = 32_768
 
@@ -185,15 +187,19 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Turns ids that arrive one by one into text, never cutting a character in two."""
+    """Turns ids that arrive one by one into text, never cutting a character in two.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    They follow the ids `after`, where there is text before: at the beginning of a text some tokenizers drop a blank.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         # SentencePiece's tokens of bytes: as long as a run of them is no text, each comes out as a U+FFFD of its own.
         self._in_runs = tokenizer.inner.token_to_id("<0xE4>") is not None
         # From the last token whose text was given whole: what the next one looks like may depend on it.
-        self._ids: list[int] = []
-        self._given = 0
+        before = tokenizer.decode([*after[-TOKENS_BEFORE:]])
+        self._ids = [*after[-TOKENS_BEFORE:]] if "\ufffd" not in before else []
+        self._given = len(before) if self._ids else 0
 
     def push(self, token: int) -> str:
         """The text that is certain now; empty while a character is not complete."""

@@ -58,6 +58,8 @@ class MaskedWords:
         """Of what is masked."""
         return masked_loss(model, batch)
 
+    clean_loss = loss
+
     def facts(self, loss: float) -> dict[str, float]:
         """The loss as it is, in nats a token."""
         return {"masked_loss": loss}

@@ -23,7 +23,16 @@ from bimo.train.losses import masked_loss, next_token_loss, translation_loss
 from bimo.train.masked_words import MaskedWords
 from bimo.train.settings import TrainConfig
 
-__all__ = ["NextToken", "Objective", "Translate", "choose_objective", "tokenizer_of", "trial_loss"]
+__all__ = [
+    "VALIDATION_TOKENS",
+    "NextToken",
+    "Objective",
+    "Pretraining",
+    "Translate",
+    "choose_objective",
+    "tokenizer_of",
+    "trial_loss",
+]
 
 VALIDATION_TOKENS = 24_000
 """Validation during training looks at about so many tokens; the evaluation afterwards looks at all."""
@@ -56,6 +65,13 @@ class Objective(Protocol):
         """What `validate` found, as a sentence."""
 
 
+class Pretraining(Objective, Protocol):
+    """What a training from nothing asks as well."""
+
+    def clean_loss(self, model: Any, batch: Any) -> tuple[Tensor, int]:
+        """`loss` as `validate` takes it: of the batch as it is, without noise and smoothing."""
+
+
 class NextToken:
     """Predict each token from those before it: the objective of every language model."""
 
@@ -71,6 +87,10 @@ class NextToken:
     def loss(self, model: LanguageModule, batch: Any) -> tuple[Tensor, int]:
         """Of windows [B, T + 1]."""
         return next_token_loss(model, batch, noise=self.noise, smoothing=self.smoothing)
+
+    def clean_loss(self, model: LanguageModule, batch: Any) -> tuple[Tensor, int]:
+        """Of windows [B, T + 1], as they are."""
+        return next_token_loss(model, batch)
 
     def facts(self, loss: float) -> dict[str, float]:
         """The loss as bits per byte, by the bytes that a token of the validation text has."""
@@ -101,7 +121,7 @@ def tokenizer_of(data: Path, family: str) -> Tokenizer:
     return with_mask_token(tokenizer) if family == "encoder" else tokenizer
 
 
-def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer, settings: TrainConfig) -> Objective:
+def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer, settings: TrainConfig) -> Pretraining:
     """What a model of this shape is trained for. Raises UserError where no document is held out."""
     if next(iter(validation.documents()), None) is None:
         raise UserError(
@@ -143,6 +163,10 @@ class Translate:
     def loss(self, model: EncoderDecoder, batch: PairBatch) -> tuple[Tensor, int]:
         """Of pairs, smoothed."""
         return translation_loss(model, batch, noise=self.noise, smoothing=self.smoothing)
+
+    def clean_loss(self, model: EncoderDecoder, batch: PairBatch) -> tuple[Tensor, int]:
+        """Of pairs, as they are."""
+        return translation_loss(model, batch)
 
     def facts(self, loss: float) -> dict[str, float]:
         """The loss as bits a byte of the target, and as perplexity of a token."""

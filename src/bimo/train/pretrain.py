@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
 
@@ -35,7 +36,7 @@ from bimo.train.health import LEAST_PROGRESS, MOST_WORSE
 from bimo.train.loop import Progress, StepFacts, StepSource, Trainer, keep_to_time
 from bimo.train.masked_words import MaskedWords
 from bimo.train.metrics import Metrics
-from bimo.train.objectives import Objective, choose_objective, tokenizer_of
+from bimo.train.objectives import VALIDATION_TOKENS, Pretraining, choose_objective, tokenizer_of
 from bimo.train.optim import build_optimizers
 from bimo.train.restart import open_start, take_weights
 from bimo.train.settings import TrainConfig
@@ -106,7 +107,7 @@ class Course:
     data: Path
     tokenizer: Tokenizer
     batches: StepSource
-    objective: Objective
+    objective: Pretraining
     fingerprint: str
     verify: Callable[[], None]
 
@@ -335,6 +336,7 @@ class _Run:
             "share_of_peak": self._share_of_peak(rate),
             "peak_memory_bytes": peak_memory_bytes(),
             f"validation_{self.objective.measure}": health.best_validation,
+            f"training_{self.objective.measure}": self._on_training_text(progress),
             "skipped_steps": health.skipped,
             "roll_backs": health.roll_backs,
             "resumed": progress.resumed,
@@ -353,6 +355,16 @@ class _Run:
         write_json(self.home / "training.json", facts)
         self.tidy()
         return facts
+
+    @torch.no_grad()
+    def _on_training_text(self, progress: Progress) -> float:
+        """The objective's measure of some of what was read, taken as that of unseen text is, so that they compare."""
+        count = max(1, min(progress.step, VALIDATION_TOKENS * progress.step // self._tokens(progress)))
+        places = np.linspace(0, progress.step - 1, count).astype(int).tolist()
+        self.model.eval()
+        found = [self.objective.clean_loss(self.model, self.course.batches.at(place)) for place in places]
+        nats = sum(mean.item() * counted for mean, counted in found) / sum(counted for _, counted in found)
+        return self.objective.facts(nats)[self.objective.measure]
 
     def tidy(self) -> None:
         """What comes after the end, unless that was done: the pages, and no checkpoints any more."""

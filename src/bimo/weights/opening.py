@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -69,5 +69,7 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
     else:
         raise UserError("There is no model folder {folder}.", folder=path)
     require_one_direction(opened.source.config)
-    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=opened.source.config.vocabulary)
-    return opened
+    vocabulary = opened.source.config.vocabulary
+    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=vocabulary)
+    # Models that were cut down still name the end that their teacher had.
+    return replace(opened, ends=frozenset(end for end in opened.ends if 0 <= end < vocabulary))

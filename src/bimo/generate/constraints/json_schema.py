@@ -25,7 +25,7 @@ from bimo.generate.constraints.expressions import (
     literal,
     sequence,
 )
-from bimo.generate.constraints.json_numbers import decimals_of, integers, numbers
+from bimo.generate.constraints.json_numbers import LARGEST, MOST_DIGITS, decimals_of, integers, numbers
 from bimo.generate.constraints.json_strings import strings
 from bimo.generate.constraints.json_types import (
     ALONE,
@@ -222,6 +222,10 @@ def _bound(schema: Schema, keyword: str, where: str) -> Decimal | None:
     if not bound.is_finite() or decimals_of(bound) > MOST_DECIMALS:
         raise wrong(
             where, t("{keyword} has more than {most} digits behind the point", keyword=keyword, most=MOST_DECIMALS)
+        )
+    if (bound > LARGEST) if keyword in ("minimum", "exclusiveMinimum") else (bound < -LARGEST):
+        raise wrong(
+            where, t("{keyword} has more than the {most} digits that are written", keyword=keyword, most=MOST_DIGITS)
         )
     return bound
 

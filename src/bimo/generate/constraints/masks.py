@@ -16,8 +16,8 @@ from bimo.tokens.spelling import Spelling
 
 __all__ = ["Constraint", "Vocabulary", "allowed_reference"]
 
-STATES_REMEMBERED = 256
-"""For how many states it is kept which tokens may come: up to eight bytes a token each."""
+REMEMBERED_BYTES = 64e6
+"""Of a form, for which tokens may come in which state: up to eight bytes a token and state."""
 
 LONGEST_LOOK = 32
 """Bytes of a token that are looked at where the way behind is known already."""
@@ -51,7 +51,8 @@ class Constraint:
             raise _no_tokens()
         self._vocabulary = vocabulary
         self._needed: dict[int, int] = {}
-        self._mask = functools.lru_cache(STATES_REMEMBERED)(self._make_mask)
+        remembered = max(8, int(REMEMBERED_BYTES / 8 / len(vocabulary.anywhere.ids)))
+        self._mask = functools.lru_cache(remembered)(self._make_mask)
 
     def needed(self, state: int) -> int:
         """How many tokens are enough from a state to where the text may end: a way is known that takes as many.
@@ -85,11 +86,11 @@ class Constraint:
         ends = (length for length in range(1, len(spelled) + 1) if spelled[:length] in self._vocabulary.pieces)
         return min(self._needed[ways[length]] for length in ends if ways[length] in self._needed)
 
-    def require_room(self, tokens: int) -> None:
-        """Raises UserError where the text cannot come to its end in so many tokens."""
+    def require_room(self, tokens: int, *, first: bool) -> None:
+        """Raises UserError where the text cannot come to its end in so many tokens; `first` as in `hide`."""
         if self.automaton.accepting(START):
             return
-        reached = self._mask(START, True).reached.tolist()
+        reached = self._mask(START, first).reached.tolist()
         if not reached:
             raise _no_tokens()  # where it would have to begin with the blank that is dropped
         least = 1 + min(map(self.needed, reached))
@@ -104,7 +105,7 @@ class Constraint:
     def hide(self, logits: np.ndarray, state: int, *, first: bool, left: int, ends: frozenset[int]) -> np.ndarray:
         """logits [V] with -inf for all tokens after which the text could not end in the `left` - 1 tokens that remain.
 
-        A token of `ends` may come where the text may end. `first` says that nothing was written before.
+        A token of `ends` may come where the text may end. `first` says that nothing stands before.
         """
         ids, after, reached = self._mask(state, first)
         far = reached[self.automaton.distance[reached] >= left]  # in bytes, of which every token spells at least one

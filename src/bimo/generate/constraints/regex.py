@@ -27,6 +27,8 @@ __all__ = ["parse_whole", "parse_within"]
 Ranges = tuple[tuple[int, int], ...]
 
 NEWLINE: Ranges = ((10, 10),)
+ENDS_OF_LINES: Ranges = ((10, 10), (13, 13), (0x2028, 0x2029))
+BEYOND_ASCII: Ranges = ((0x80, sys.maxunicode),)
 CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
 HEXADECIMAL = {"x": 2, "u": 4, "U": 8}
 COUNT = re.compile(r"\{([0-9]*),([0-9]*)\}|\{([0-9]+)\}")
@@ -40,15 +42,18 @@ def parse_whole(pattern: str) -> Expression:
 
 
 def parse_within(pattern: str) -> Expression:
-    """The texts in which `re.search` finds the pattern."""
+    r"""The texts in which the pattern is found, as Python reads it and as ECMA-262, which JSON Schema means, does.
+
+    So \d and \w are of ASCII, and `.` is no end of a line of any kind.
+    """
     anywhere = Repeat(ANYTHING)
     return choice(
         sequence(EMPTY if begins else anywhere, expression, EMPTY if ends else anywhere)
-        for begins, expression, ends in _alternatives(pattern)
+        for begins, expression, ends in _alternatives(pattern, narrow=True)
     )
 
 
-def _alternatives(pattern: str) -> list[tuple[bool, Expression, bool]]:
+def _alternatives(pattern: str, *, narrow: bool = False) -> list[tuple[bool, Expression, bool]]:
     """(Whether it says that the text begins here, an alternative, whether it says that the text ends)."""
     try:
         with warnings.catch_warnings():
@@ -58,7 +63,7 @@ def _alternatives(pattern: str) -> list[tuple[bool, Expression, bool]]:
         raise UserError(
             "{pattern!r:.80} is no regular expression: {error}.", code=USAGE, pattern=pattern, error=str(error)[:200]
         ) from None
-    return _Parser(pattern).top()
+    return _Parser(pattern, narrow).top()
 
 
 @dataclass
@@ -66,6 +71,7 @@ class _Parser:
     """Reads a pattern that Python has accepted already, from left to right."""
 
     pattern: str
+    narrow: bool
     place: int = 0
     depth: int = 0
 
@@ -135,7 +141,7 @@ class _Parser:
         if character == "[":
             return Characters(self._class())
         if character == ".":
-            return Characters(complement(NEWLINE))
+            return Characters(complement(ENDS_OF_LINES if self.narrow else NEWLINE))
         if character == "^":
             raise self._refusal("^")
         if character == "\\":
@@ -164,7 +170,7 @@ class _Parser:
     def _escape(self) -> Expression:
         letter = self._next()
         if letter in "wWdDsS":
-            return Characters(_category(letter))
+            return Characters(self._category(letter))
         if letter in "bBAZ":
             raise self._refusal("\\" + letter)
         octal = re.compile(r"0|[1-3][0-7]{2}").match(self.pattern, self.place - 1)
@@ -220,8 +226,12 @@ class _Parser:
             return ord(character)
         letter = self._next()
         if letter in "wWdDsS":
-            return _category(letter)
+            return self._category(letter)
         return 8 if letter == "b" else self._code_point(letter)
+
+    def _category(self, letter: str) -> Ranges:
+        found = _category(letter)
+        return complement(union(complement(found), BEYOND_ASCII)) if self.narrow and letter in "wd" else found
 
 
 @functools.cache

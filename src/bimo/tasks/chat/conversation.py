@@ -9,7 +9,7 @@ from pathlib import Path
 from bimo.files import read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import Sampling
-from bimo.runtime import DATA_REFUSED, UserError
+from bimo.runtime import DATA_REFUSED, UserError, is_text
 from bimo.tokens.chat import ROLES, Message
 
 __all__ = ["Conversation", "read_messages"]
@@ -28,6 +28,8 @@ class Conversation:
     path: Path | None = None
     forgotten: int = 0
     """The messages that had no room any more when the model was last asked."""
+    unread: int = 0
+    """Tokens at the beginning of what it was asked that had none either."""
 
     def ask(self, text: str) -> Generator[str, None, None]:
         """Stream the answer to what the user says. Closed early, it keeps what was said until then."""
@@ -35,6 +37,7 @@ class Conversation:
         pieces: list[str] = []
         reached = self._within_reach(said)
         self.forgotten = len(said) - len(reached)
+        self.unread = max(0, len(self.model.chat.prompt(reached)) - self.model.config.reach)
         try:
             for piece in self.model.reply(
                 reached,
@@ -79,4 +82,7 @@ def read_messages(path: Path) -> list[Message]:
 
 
 def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and value.get("role") in ROLES and isinstance(value.get("content"), str)
+    if not isinstance(value, dict) or value.get("role") not in ROLES:
+        return False
+    content = value.get("content")
+    return isinstance(content, str) and is_text(content)
