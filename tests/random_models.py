@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import load_file, save_file
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -43,3 +46,15 @@ def randomised(model: Model, *, size: float = 0.3, seed: int = 0) -> Model:
             centre = 0 if weight.ndim == 2 or name.endswith("bias") else 1
             weight.copy_(centre + noise * (size if weight.ndim == 2 else 0.2))
     return model.eval()
+
+
+def split_weights(folder: Path) -> None:
+    """Put the weights of a model folder into two files and an index, as large models come."""
+    whole = folder / "model.safetensors"
+    weights = load_file(whole)
+    places = {name: f"model-{1 + number % 2:05d}-of-00002.safetensors" for number, name in enumerate(sorted(weights))}
+    for place in set(places.values()):
+        save_file({name: weights[name] for name in weights if places[name] == place}, folder / place)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    whole.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,28 @@ def test_rows_that_are_none_are_told(tmp_path, model):
         evaluate(model, write_rows(tmp_path / "bad.jsonl", bad))
 
 
+@pytest.mark.parametrize(
+    ("rows", "broken"),
+    [
+        (PAIRS, {"sentence_good": None}),
+        (PAIRS, {"sentence_bad": ["The dog are here."]}),
+        (CAUSES, {"question": None}),
+        (CAUSES, {"choice1": None}),
+        (CHOICES, {"question": None}),
+        (CHOICES, {"question": 7}),
+        (CHOICES, {"choices": ["3", None]}),
+        (CHOICES, {"answer": float("inf")}),
+    ],
+)
+def test_what_should_be_text_and_is_none_makes_no_question(tmp_path, model, rows, broken):
+    warned = []
+    console = SimpleNamespace(warn=warned.append)
+    file = write_rows(tmp_path / "rows.jsonl", [*rows, {**rows[0], **broken}])
+    assert len(read_questions(file, form_in(file), console=console)) == len(rows)
+    assert "is no question of the form" in warned[0]
+    assert evaluate(model, file)["questions"] == len(rows)
+
+
 def test_the_likeliest_answer_is_the_one_that_counts(tmp_path, model):
     """The slow twin asks for one likelihood at a time."""
     language_model = load(model)
@@ -89,6 +112,31 @@ def test_the_likeliest_answer_is_the_one_that_counts(tmp_path, model):
     assert facts["accuracy_by_length"] == pytest.approx(by_length / len(PAIRS))
     assert facts["chance"] == 0.5
     assert f"12 questions: {right / 12:.1%} right" in evaluation_lines(facts)[0]
+
+
+def test_a_model_without_preferences_is_right_by_chance(tmp_path, make_model, tiny_tokenizer):
+    """All its likelihoods of so many tokens are the same, so that no place among the answers may be the better one."""
+    blank = make_model(vocabulary=tiny_tokenizer.vocabulary, context=64)
+    blank.head.weight.data.zero_()
+    save_model(tmp_path / "blank", blank, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path / "blank")
+    pairs = [{"sentence_good": f"{one} {other}", "sentence_bad": f"{other} {one}"} for one, other in ("ab", "cd")]
+    assert evaluate(tmp_path / "blank", write_rows(tmp_path / "rows.jsonl", pairs))["accuracy"] == 0.5
+    orders = ["a b c", "b c a", "c a b", "c b a"]
+    choices = [{"question": "?", "choices": orders, "answer": answer} for answer in range(4)]
+    facts = evaluate(tmp_path / "blank", write_rows(tmp_path / "rows.jsonl", choices))
+    assert (facts["accuracy"], facts["accuracy_by_length"]) == (facts["chance"], facts["chance"])
+
+
+def test_a_model_that_computes_no_numbers_is_no_figure(tmp_path, make_model, tiny_tokenizer):
+    broken = make_model(vocabulary=tiny_tokenizer.vocabulary, context=64)
+    for weight in broken.parameters():
+        if weight.ndim == 1:  # the gains of the norms: finite, and too large
+            weight.data.fill_(3e38)
+    save_model(tmp_path / "broken", broken, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path / "broken")
+    with pytest.raises(UserError, match="What this model computes is no number"):
+        evaluate(tmp_path / "broken", write_rows(tmp_path / "rows.jsonl", PAIRS))
 
 
 def test_two_models_are_compared_on_the_same_questions(tmp_path, model, make_model, tiny_tokenizer):

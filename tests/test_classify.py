@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bimo.cli import app
-from bimo.evaluate.classified import classified_lines
+from bimo.evaluate.classified import MEASURES, _difference_of, classified_lines
 from bimo.kernel import load_library
 from bimo.report.charts import matrix_chart
 from bimo.report.page import render
@@ -362,6 +362,15 @@ def test_the_weakest_labels_are_those_of_the_texts_and_those_that_were_given():
     lines = classified_lines({"held_out": figures, "mistakes": [], "model": "m"})
     assert [line.split(":")[0] for line in lines[1:4]] == ["c", "b", "a"]
     assert not any(line.startswith("d:") for line in lines)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_texts_on_which_two_classifiers_agree_tell_nothing_apart(name):
+    truth = np.eye(2, dtype=bool)[np.arange(400) % 2]
+    theirs = truth.copy()
+    theirs[:4] = ~truth[:4]
+    assert _difference_of(MEASURES[name], truth, theirs, truth)[2] == 0.125
+    assert _difference_of(MEASURES[name], truth, truth, truth)[2] == 1.0
 
 
 def test_evaluation_and_a_pair_of_classifiers(model, rows, tmp_path):

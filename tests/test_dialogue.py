@@ -102,6 +102,8 @@ def test_bits_are_those_of_the_answers_alone(models, talks):
     assert [sample["reference"] for sample in facts["samples"]] == ["Here.", "很好。", "La, la."]
     assert all(len(sample["replies"]) == 2 for sample in facts["samples"])
     assert f"{mine:.4f}" in evaluation_lines(facts)[0]
+    assert facts["bits_per_byte_interval"] is None
+    assert "too few texts to say how sure" in evaluation_lines(facts)[0]
 
 
 def test_long_answers_are_cut_for_people_alone(models, talks, monkeypatch):

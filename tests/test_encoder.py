@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from random_models import randomised
+from random_models import randomised, split_weights
 from safetensors.torch import load_file, save_file
 from stories import write_stories
 
@@ -34,7 +34,7 @@ from bimo.prepare import prepare
 from bimo.run import choose_sampler, run_from_mapping
 from bimo.run import run as run_all
 from bimo.runs import list_runs
-from bimo.runtime import USAGE, UserError
+from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.tokens.masking import Masking
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import load_tokenizer
@@ -275,6 +275,13 @@ def test_evaluation_is_kept_and_said(data: Path, whole: Path) -> None:
     assert "bits per byte" not in card.lower()
 
 
+def test_an_encoder_in_several_files_is_measured(data: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "model")
+    split_weights(tmp_path / "model")
+    measured = evaluate(tmp_path / "model", data)
+    assert {**measured, "key": None} == {**evaluate(whole, data), "key": None}
+
+
 def test_the_baseline_counts(data: Path) -> None:
     shards = TokenShards(data / "tokens", "train")
     tokenizer = tokenizer_of(data, "encoder")
@@ -326,6 +333,14 @@ def test_an_encoder_is_measured_on_its_own_data_alone(data: Path, whole: Path, t
     prepare([write_stories(tmp_path / "d.txt", 30, seed=9)], out=tmp_path / "other")
     with pytest.raises(UserError, match="another tokenizer"):
         evaluate(whole, tmp_path / "other")
+
+
+def test_data_of_a_single_document_hold_no_text_to_evaluate_an_encoder_on(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The brave miller found a quick apple near the coat of the king.", encoding="utf-8")
+    prepare([tmp_path / "a.txt"], out=tmp_path / "lone")
+    with pytest.raises(UserError, match="holds no text to evaluate on") as caught:
+        evaluate(whole, tmp_path / "lone")
+    assert caught.value.code == DATA_REFUSED
 
 
 def test_the_doctor_knows_an_encoder(whole: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bimo.intervals import bootstrap, paired_bootstrap, paired_mean_difference, share_interval
+from bimo.intervals import bootstrap, paired_mean_difference, share_interval
 
 
 def test_the_interval_of_a_mean_is_that_of_theory():
@@ -19,10 +19,10 @@ def test_pairs_tell_apart_what_intervals_by_themselves_do_not():
     random = np.random.default_rng(2)
     hard = random.normal(0.0, 5.0, size=300)
     one, other = hard + 0.3 + random.normal(0, 0.5, 300), hard + random.normal(0, 0.5, 300)
-    low, high, p = paired_bootstrap(lambda i: one[i].mean(axis=1), lambda i: other[i].mean(axis=1), 300)
+    low, high, p = paired_mean_difference(one, other)
     assert 0 < low < 0.3 < high < 0.5
     assert p == 0.001
-    assert paired_bootstrap(lambda i: one[i].mean(axis=1), lambda i: one[i].mean(axis=1), 300)[2] == 1.0
+    assert paired_mean_difference(one, one)[2] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,12 @@ def test_few_examples_tell_nothing_apart():
     better, worse = np.array([1.0] * 5), np.array([0.0] * 5)
     assert paired_mean_difference(better[:1], worse[:1])[2] == 1.0
     assert paired_mean_difference(better, worse)[2] == 1 / 16
+
+
+@pytest.mark.parametrize(("differing", "expected"), [(1, 1.0), (2, 0.5), (4, 0.125)])
+def test_examples_on_which_two_agree_tell_nothing_apart(differing, expected):
+    """As the exact sign test has it, however many others there are."""
+    worse = np.random.default_rng(3).integers(0, 2, size=1000).astype(float)
+    better = worse.copy()
+    better[np.flatnonzero(worse == 0)[:differing]] = 1
+    assert paired_mean_difference(better, worse)[2] == expected

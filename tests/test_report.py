@@ -256,6 +256,19 @@ def test_verdict_is_honest(bits, expected):
     assert expected in " ".join(verdict({"evaluation": evaluation}))
 
 
+def test_a_single_document_is_no_certainty(tmp_path):
+    validation = {"documents": 1, "bytes": 4000, "characters": 4000, "tokens": 900}
+    evaluation = EVALUATION | {"bits_per_byte_interval": None, "validation": validation}
+    folder = write_facts(tmp_path / "model", evaluation=evaluation)
+    words = Page(report_of(folder)).words
+    assert words.count("differences may be chance") == 2  # the verdict, and beside the bars
+    assert "95 % certainty" not in words
+    card = card_of(folder)
+    assert "differences may be chance" in card
+    assert "95 % interval" not in card
+    assert "may be chance" not in Page(report_of(write_facts(tmp_path / "other"))).words
+
+
 @pytest.mark.parametrize(("after", "expected"), [(1.6, "20 % fewer bits: it follows them."), (2.0, "no fewer bits")])
 def test_steering_shows_what_tags_are_worth_and_which_there_are(tmp_path, after, expected):
     steering = {"documents": 9, "with_tags": after, "without_tags": 2.0}

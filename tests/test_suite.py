@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gguf_files import SHAPE, tokenizer_metadata, write_model
+from random_models import split_weights
 from stories import stories, write_stories
 
 from bimo.console import Console
@@ -129,8 +130,17 @@ def test_the_interval_holds_the_figure_and_narrows_with_more_text(tiny_tokenizer
         assert low < facts["bits_per_byte"] < high
         widths.append(high - low)
     assert widths[1] < 0.6 * widths[0]
-    alone = predict_texts(model, passages[:1])
-    assert alone["bits_per_byte_interval"] == pytest.approx([alone["bits_per_byte"]] * 2)
+
+
+@pytest.mark.parametrize(("count", "known"), [(1, False), (4, False), (5, True)])
+def test_few_texts_have_no_interval(tiny_tokenizer, make_model, count, known):
+    """Resamples of a single one are all that one, which would be certainty."""
+    model = language_model(tiny_tokenizer, make_model)
+    facts = predict_texts(model, stories(120).strip().split("\n\n")[:count])
+    assert (facts["bits_per_byte_interval"] is not None) is known
+    line = evaluation_lines(facts)[0]
+    assert ("in 95 % of resamples" in line) is known
+    assert ("(too few texts to say how sure that is)" in line) is not known
 
 
 def test_prepared_data_are_judged_by_their_held_out_part(model_folder, data):
@@ -176,6 +186,22 @@ def test_an_evaluation_is_kept_until_weights_or_text_change(model_folder, data, 
     prepare([write_stories(tmp_path / "c.txt", 30, seed=8)], out=tmp_path / "other")
     evaluate(model_folder, tmp_path / "other")
     assert len(counted) == 3
+
+
+def test_an_evaluation_of_weights_in_several_files_is_kept_until_they_change(model_folder, data, make_model):
+    whole = evaluate(model_folder, data)
+    split_weights(model_folder)
+    first = evaluate(model_folder, data)
+    assert first["bits_per_byte"] == whole["bits_per_byte"]
+    assert evaluate(model_folder, data) == first
+    tokenizer = load_tokenizer(data)
+    save_model(model_folder, make_model(vocabulary=tokenizer.vocabulary, context=64, seed=1), end=tokenizer.end)
+    split_weights(model_folder)
+    second = evaluate(model_folder, data)
+    assert (second["key"] != first["key"], second["bits_per_byte"] != first["bits_per_byte"]) == (True, True)
+    next(model_folder.glob("model-00002*")).unlink()
+    with pytest.raises(UserError, match="cannot be used: there is no such file"):
+        evaluate(model_folder, data)
 
 
 def test_pages_are_those_of_a_run_on_the_data_that_it_learned_from(model_folder, data, tmp_path):
@@ -310,7 +336,7 @@ def test_losses_are_summed_in_double_precision():
         model=SimpleNamespace(config=SimpleNamespace(context=8)),
     )
     with np.errstate(over="ignore"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "bootstrap", lambda bits, count: (0.0, 0.0))
+        patch.setattr(prediction, "interval_if_enough", lambda bits, count: [0.0, 0.0])
         patch.setattr(prediction, "math", SimpleNamespace(log=math.log, exp=lambda x: 0.0))
         facts = predict_texts(fake, texts)
     assert facts["bits_per_byte"] == pytest.approx(100_000.01 / math.log(2), rel=1e-12)

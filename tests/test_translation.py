@@ -19,13 +19,15 @@ from typer.testing import CliRunner
 from bimo import machine as machine_file
 from bimo import translation
 from bimo.cli import app
-from bimo.console import Console
+from bimo.console import SILENT, Console
+from bimo.evaluate import translations
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json, read_metrics
 from bimo.generate.beam import Beams
-from bimo.generate.translator import Translator, load
+from bimo.generate.translator import Translation, Translator, load
 from bimo.machine import Machine
 from bimo.runtime import UserError
+from bimo.text.pairs import Pair
 from bimo.text.untranslated import untranslated
 from bimo.tokens.pairs import PairTokens
 from bimo.train import objectives
@@ -313,6 +315,24 @@ def test_a_translator_is_measured_beside_references_and_another(two_ways: Path, 
     assert against["other"]["bleu"]["p"] == 1.0
     with pytest.raises(UserError, match="do not translate in the same directions"):
         evaluate(two_ways, file, against=whole)
+
+
+@pytest.mark.parametrize(("count", "p", "known"), [(1, 1.0, False), (4, 0.125, False), (40, 0.125, True)])
+def test_pairs_on_which_two_translators_agree_tell_nothing_apart(
+    count: int, p: float, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say something else of the first four alone. Fewer than five have no interval."""
+    pytest.importorskip("sacrebleu")
+    pairs = [Pair(f"line {number}", f"this is what is said of line {number}") for number in range(count)]
+    right = [pair.target for pair in pairs]
+    outputs = {"good": right, "bad": ["no"] * min(4, count) + right[4:]}
+    said = {who: [Translation(text, 0.0, []) for text in texts] for who, texts in outputs.items()}
+    monkeypatch.setattr(translations, "_translated", lambda who, *given: said[who])
+    named: Any = ["good", "bad"]
+    found: Any = translations._direction(named, "", pairs, SILENT)
+    assert [other["p"] for other in found["other"].values()] == [p, p]
+    assert [half is not None for half in found["half_intervals"].values()] == [known, known]
+    assert ("±" in translations.translation_lines({"directions": [found]})[0]) is known
 
 
 def test_rows_to_measure_by_may_repeat_and_be_named_and_those_left_out_are_told(whole: Path, tmp_path: Path) -> None:

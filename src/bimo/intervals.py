@@ -11,9 +11,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["Statistic", "bootstrap", "mean_interval", "paired_bootstrap", "paired_mean_difference", "share_interval"]
+__all__ = [
+    "FEWEST",
+    "Statistic",
+    "bootstrap",
+    "chance_of_agreement",
+    "interval_if_enough",
+    "mean_interval",
+    "paired_bootstrap",
+    "paired_mean_difference",
+    "share_interval",
+]
 
 RESAMPLES = 1000
+FEWEST = 5
+"""Examples from which resamples say how sure a figure is; those of one text are all that text."""
+
 CHUNK = 50
 """Resamples that are drawn at a time: 50 of a million examples are 400 MB."""
 
@@ -27,13 +40,18 @@ def bootstrap(statistic: Statistic, examples: int, *, seed: int = 0) -> tuple[fl
     return float(low), float(high)
 
 
+def interval_if_enough(statistic: Statistic, examples: int) -> list[float] | None:
+    """[low, high] as `bootstrap` has them; None where there are fewer examples than FEWEST."""
+    return [*bootstrap(statistic, examples)] if examples >= FEWEST else None
+
+
 def mean_interval(values: np.ndarray) -> list[float]:
     """[low, high] of the mean of values [N]."""
     return [*bootstrap(lambda drawn: values[drawn].mean(axis=1), len(values))]
 
 
 def share_interval(right: np.ndarray) -> list[float]:
-    """[low, high] of the share of what is right, of values [N] that are 1, 0 or, where two are as good, a half."""
+    """[low, high] of the share of what is right, of values [N] that are 1, 0 or, where several are as good, a share."""
     share, weight = float(right.mean()), 1.96**2 / len(right)
     middle = (share + weight / 2) / (1 + weight)
     half = math.sqrt(weight * share * (1 - share) + weight**2 / 4) / (1 + weight)
@@ -42,16 +60,29 @@ def share_interval(right: np.ndarray) -> list[float]:
 
 def paired_mean_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
     """As `paired_bootstrap`, of the means of values [N] of the same examples."""
-    return paired_bootstrap(lambda drawn: one[drawn].mean(axis=1), lambda drawn: other[drawn].mean(axis=1), len(one))
+    return paired_bootstrap(
+        lambda drawn: one[drawn].mean(axis=1),
+        lambda drawn: other[drawn].mean(axis=1),
+        len(one),
+        differing=int((one != other).sum()),
+    )
 
 
-def paired_bootstrap(one: Statistic, other: Statistic, examples: int, *, seed: int = 0) -> tuple[float, float, float]:
+def paired_bootstrap(
+    one: Statistic, other: Statistic, examples: int, *, differing: int, seed: int = 0
+) -> tuple[float, float, float]:
     """(low, high, p): the 95 % interval of `one` minus `other` on the same examples, and the two-sided p-value of
-    their being equal, which is at least 1 / resamples, and at least as likely as that a coin falls N times alike."""
+    their being equal, which is at least 1 / resamples, and at least `chance_of_agreement`."""
     differences = _resampled(lambda drawn: one(drawn) - other(drawn), examples, seed)
     low, high = np.quantile(differences, (0.025, 0.975))
     worse = min(float(np.mean(differences <= 0)), float(np.mean(differences >= 0)))
-    return float(low), float(high), min(1.0, max(2 * worse, 1 / RESAMPLES, 0.5 ** (examples - 1)))
+    return float(low), float(high), min(1.0, max(2 * worse, 1 / RESAMPLES, chance_of_agreement(differing)))
+
+
+def chance_of_agreement(differing: int) -> float:
+    """How likely it is that so many coins fall alike: no p-value is below it where two differ on so many examples
+    (sign test; Dixon and Mood 1946). Examples on which they agree are no coins."""
+    return min(1.0, 0.5 ** (differing - 1))
 
 
 def _resampled(statistic: Statistic, examples: int, seed: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.generate.engine import LanguageModel
+from bimo.generate.sample import require_numbers
 from bimo.intervals import paired_mean_difference, share_interval
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.text.documents import Rejected
@@ -62,7 +63,7 @@ class Form:
 
 
 def _minimal_pair(row: dict[str, Any]) -> Question:
-    return Question("", (f" {row['sentence_good']}", f" {row['sentence_bad']}"), 0)
+    return Question("", tuple(f" {_text(row[name])}" for name in ("sentence_good", "sentence_bad")), 0)
 
 
 def _causal_choice(row: dict[str, Any]) -> Question:
@@ -75,18 +76,27 @@ def _multiple_choice(row: dict[str, Any]) -> Question:
     answers, right = row["choices"], row["answer"]
     if not isinstance(answers, list) or len(answers) < 2:
         raise ValueError
+    if any(text is None or isinstance(text, list | dict) for text in answers):
+        raise TypeError
     if isinstance(right, str):
         texts = [str(text).strip() for text in answers]
         named = right.strip()
         # An answer may be a letter itself, as blood groups are.
         right = texts.index(named) if named in texts else [*LETTERS].index(named.upper())
-    return Question(row["question"], tuple(f" {text}" for text in answers), int(right))
+    return Question(_text(row["question"]), tuple(f" {text}" for text in answers), int(right))
+
+
+def _text(value: Any) -> str:
+    """A text as it is; raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 FORMS = (
-    Form("minimal pairs", 1, ("sentence_good", "sentence_bad"), _minimal_pair),
-    Form("causal choice", 1, ("premise", "choice1", "choice2", "question", "label"), _causal_choice),
-    Form("multiple choice", 2, ("question", "choices", "answer"), _multiple_choice),
+    Form("minimal pairs", 2, ("sentence_good", "sentence_bad"), _minimal_pair),
+    Form("causal choice", 2, ("premise", "choice1", "choice2", "question", "label"), _causal_choice),
+    Form("multiple choice", 3, ("question", "choices", "answer"), _multiple_choice),
 )
 """BLiMP (Warstadt et al. 2020), XCOPA in Chinese (Ponti et al. 2020), and questions with a list of choices."""
 
@@ -111,7 +121,7 @@ def read_questions(path: Path, form: Form, *, console: Console = SILENT) -> list
             question = form.read(row)
             if not 0 <= question.right < len(question.answers):
                 raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
             console.warn(
                 t("{where} is no question of the form “{form}”", where=place_in(path.name, number), form=form.name)
             )
@@ -130,7 +140,8 @@ def evaluate_choices(
     against: LanguageModel | None = None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """How often the right answer is the likeliest, as a whole and for each character, with 95 % intervals.
+    """How often the right answer is the likeliest, as a whole and for each character, with 95 % intervals. One of
+    several that are as likely counts for its share.
 
     `against` is another model, compared on the same questions.
     """
@@ -155,7 +166,8 @@ def evaluate_choices(
 
 
 def _right(model: LanguageModel, questions: list[Question], console: Console) -> np.ndarray:
-    """Whether the right answer is the likeliest as a whole, and for each character: [2, N]."""
+    """Whether the right answer is the likeliest as a whole, and for each character: [2, N], shares where it is one of
+    several. Raises UserError when a likelihood is no number."""
     right = np.zeros((2, len(questions)))
     with console.progress("Evaluate", len(questions)) as update:
         for start in range(0, len(questions), TOGETHER):
@@ -164,10 +176,17 @@ def _right(model: LanguageModel, questions: list[Question], console: Console) ->
             found = iter(model.loglikelihoods(pairs))
             for number, question in enumerate(group, start):
                 scores = np.array([each.logarithm for each in itertools.islice(found, len(question.answers))])
+                require_numbers(scores)
                 lengths = np.array([max(1, len(answer) - 1) for answer in question.answers])
-                right[:, number] = [each.argmax() == question.right for each in (scores, scores / lengths)]
+                right[:, number] = [_credit(each, question.right) for each in (scores, scores / lengths)]
             update(start + len(group), "")
     return right
+
+
+def _credit(scores: np.ndarray, right: int) -> float:
+    """1 where the answer `right` alone has the best of the scores [K], its share where several have it."""
+    best = scores == scores.max()
+    return float(best[right] / best.sum())
 
 
 def choice_lines(facts: dict[str, Any]) -> list[str]:

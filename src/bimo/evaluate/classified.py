@@ -120,7 +120,12 @@ def _difference_of(
     of: Callable[..., np.ndarray], mine: np.ndarray, its: np.ndarray, truth: np.ndarray
 ) -> tuple[float, float, float]:
     """How sure the difference of a measure of two sets of chosen labels [N, K] is: as `paired_bootstrap`."""
-    return paired_bootstrap(lambda drawn: of(mine, truth, drawn), lambda drawn: of(its, truth, drawn), len(truth))
+    return paired_bootstrap(
+        lambda drawn: of(mine, truth, drawn),
+        lambda drawn: of(its, truth, drawn),
+        len(truth),
+        differing=int((mine != its).any(axis=1).sum()),
+    )
 
 
 def classified_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.evaluate.choices import other_share_line
-from bimo.evaluate.prediction import bits_statistic
+from bimo.evaluate.prediction import bits_statistic, certainty
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
-from bimo.intervals import bootstrap, paired_bootstrap, paired_mean_difference, share_interval
+from bimo.intervals import interval_if_enough, paired_bootstrap, paired_mean_difference, share_interval
 from bimo.report.page import shorten
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.tasks.chat.before_after import replies
@@ -58,7 +58,8 @@ def evaluate_conversations(
     against: LanguageModel | None = None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """Bits per byte of what the assistant says in each conversation of a file, with a 95 % interval; facts as JSON.
+    """Bits per byte of what the assistant says in each conversation of a file, with a 95 % interval where there are
+    enough; facts as JSON.
 
     `against` is another model on the same conversations: `wins` counts those whose answers the first one holds
     likelier. Bytes are those of the answers as the models' templates lay them out. `left_out` counts conversations that
@@ -87,7 +88,7 @@ def evaluate_conversations(
         "answer_bytes": int(bytes_.sum()),
         "answer_tokens": tokens,
         "bits_per_byte": float(bits[0](everything)[0]),
-        "bits_per_byte_interval": [*bootstrap(bits[0], len(fitting))],
+        "bits_per_byte_interval": interval_if_enough(bits[0], len(fitting)),
         "nats_per_token": float(nats[0].sum() / tokens),
         "samples": [
             {"messages": prompt, "reference": reference, "replies": [*said]}
@@ -95,7 +96,8 @@ def evaluate_conversations(
         ],
     }
     if against is not None:
-        low, high, p = paired_bootstrap(bits[0], bits[1], len(fitting))
+        differing = int((nats[0] != nats[1]).sum())
+        low, high, p = paired_bootstrap(bits[0], bits[1], len(fitting), differing=differing)
         theirs = float(bits[1](everything)[0])
         facts["against"] = {
             "bits_per_byte": theirs,
@@ -225,14 +227,12 @@ def _summed_both(model: LanguageModel, duels: Sequence[Duel], console: Console) 
 
 def conversation_lines(facts: dict[str, Any]) -> list[str]:
     """An evaluation on conversations for people."""
-    low, high = facts["bits_per_byte_interval"]
     lines = [
         t(
-            "{bits:.4f} bits per byte of the answers ({low:.3f}-{high:.3f} in 95 % of resamples), {nats:.3f} nats a "
-            "token, in {conversations:,} conversations",
+            "{bits:.4f} bits per byte of the answers ({certainty}), {nats:.3f} nats a token, in {conversations:,} "
+            "conversations",
             bits=facts["bits_per_byte"],
-            low=low,
-            high=high,
+            certainty=certainty(facts["bits_per_byte_interval"]),
             nats=facts["nats_per_token"],
             conversations=facts["conversations"],
         )

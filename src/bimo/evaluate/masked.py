@@ -12,17 +12,18 @@ import numpy as np
 
 from bimo.console import SILENT, Console
 from bimo.evaluate.keeping import measure_once
-from bimo.files import digest_file, digest_json
+from bimo.files import digest_json
 from bimo.generate.blanks import Blank, blanks_in
 from bimo.generate.sample import require_numbers
 from bimo.models.encoder import Encoder
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.stages import Stages, is_prepared
 from bimo.tokens.masking import Masking
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.masked_words import WINDOWS_AT_ONCE, held_out_windows, masked_measures
 from bimo.weights.huggingface import load_encoder
+from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["blank_line", "evaluate_masked", "held_out_blanks", "masked_line", "unigram_measures"]
 
@@ -46,9 +47,7 @@ def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> di
             code=USAGE,
             source=data,
         )
-    key = digest_json(
-        {"version": VERSION, "weights": digest_file(model / "model.safetensors"), "tokens": Stages(data).key("tokens")}
-    )
+    key = digest_json({"version": VERSION, "weights": weight_digests(model), "tokens": Stages(data).key("tokens")})
     return measure_once(model, data, key=key, measure=lambda: _measure(model, data, console), console=console)
 
 
@@ -62,6 +61,8 @@ def _measure(folder: Path, data: Path, console: Console) -> dict[str, Any]:
             model=folder,
         )
     held_out, learned = (TokenShards(data / "tokens", split) for split in ("validation", "train"))
+    if next(iter(held_out.documents()), None) is None:
+        raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=data)
     if not load_tokenizer(data).inner.get_vocab().items() <= tokenizer.inner.get_vocab().items():
         raise UserError(
             "{data} was prepared with another tokenizer than {model} has, so the model cannot be measured on it.",

@@ -12,14 +12,14 @@ from bimo.baselines import MOST_VALIDATION_CHARACTERS, sample_evenly
 from bimo.console import SILENT, Console
 from bimo.generate.engine import LanguageModel
 from bimo.generate.sample import require_numbers
-from bimo.intervals import Statistic, bootstrap, paired_bootstrap
+from bimo.intervals import Statistic, interval_if_enough, paired_bootstrap
 from bimo.models.scoring import Score
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import is_prepared
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 
-__all__ = ["bits_statistic", "compare_models", "comparison_line", "predict_texts", "texts_to_predict"]
+__all__ = ["bits_statistic", "certainty", "compare_models", "comparison_line", "predict_texts", "texts_to_predict"]
 
 
 def texts_to_predict(source: Path, console: Console) -> list[str]:
@@ -38,7 +38,8 @@ def texts_to_predict(source: Path, console: Console) -> list[str]:
 
 
 def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = SILENT) -> dict[str, Any]:
-    """Bits per byte of whole texts, ends included, with a 95 % interval from a bootstrap over the texts.
+    """Bits per byte of whole texts, ends included, with a 95 % interval from a bootstrap over the texts, if those are
+    enough for one.
 
     `accuracy` is the share of the tokens that the model held for the likeliest.
     """
@@ -50,7 +51,7 @@ def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = 
     context = model.model.config.context
     return {
         "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
-        "bits_per_byte_interval": [*bootstrap(bits_statistic(losses, bytes_), len(texts))],
+        "bits_per_byte_interval": interval_if_enough(bits_statistic(losses, bytes_), len(texts)),
         "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
         "perplexity": float(math.exp(losses.sum() / tokens)),
         "accuracy": sum(score.hits for score in scores) / tokens,
@@ -70,6 +71,13 @@ def bits_statistic(nats: np.ndarray, bytes_: np.ndarray) -> Statistic:
     return lambda drawn: nats[drawn].sum(axis=1) / bytes_[drawn].sum(axis=1) / math.log(2)
 
 
+def certainty(interval: list[float] | None) -> str:
+    """What is said in brackets of bits per byte: how sure they are."""
+    if interval is None:
+        return t("too few texts to say how sure that is")
+    return t("{low:.3f}-{high:.3f} in 95 % of resamples", low=interval[0], high=interval[1])
+
+
 def _scores(model: LanguageModel, texts: list[str], console: Console) -> list[Score]:
     """Of each text. Raises UserError when one is no number."""
     scores: list[Score] = []
@@ -87,7 +95,12 @@ def compare_models(
     """Bits per byte of two models on the same texts, and how sure their difference is: a bootstrap over pairs."""
     bytes_ = np.array([len(text.encode()) for text in texts])
     nats = [np.array([score.nats for score in _scores(one, texts, console)]) for one in (model, other)]
-    low, high, p = paired_bootstrap(bits_statistic(nats[0], bytes_), bits_statistic(nats[1], bytes_), len(texts))
+    low, high, p = paired_bootstrap(
+        bits_statistic(nats[0], bytes_),
+        bits_statistic(nats[1], bytes_),
+        len(texts),
+        differing=int((nats[0] != nats[1]).sum()),
+    )
     mine, theirs = (float(losses.sum() / bytes_.sum() / math.log(2)) for losses in nats)
     return {
         "task": "comparison",

@@ -15,11 +15,11 @@ from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.dialogue import conversation_lines, preference_lines, talk_in
 from bimo.evaluate.keeping import measure_once
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
-from bimo.evaluate.prediction import compare_models, comparison_line, predict_texts, texts_to_predict
+from bimo.evaluate.prediction import certainty, compare_models, comparison_line, predict_texts, texts_to_predict
 from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
 from bimo.evaluate.steering import steering_facts
 from bimo.evaluate.translations import evaluate_translations, translation_lines
-from bimo.files import digest_file, digest_json
+from bimo.files import digest_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.models.families import PAIRED
@@ -31,10 +31,11 @@ from bimo.tasks.folder import learned_from
 from bimo.text.controls import Controls, read_controls
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in, head_in
+from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
-VERSION = 3
+VERSION = 4
 """Goes up when the same model and text would give other figures."""
 
 FREE_SAMPLES = 200
@@ -111,7 +112,7 @@ def _evaluate_decoder(
 
 def _evaluate_on_data(model: Path, source: Path, console: Console) -> dict[str, Any]:
     """Measure a language model on prepared data, once for the same model and data; keep the facts and their pages."""
-    weights = digest_file(model / "model.safetensors") if (model / "model.safetensors").exists() else ""
+    weights = weight_digests(model) if model.is_dir() else {}  # beside a file nothing is kept
     key = digest_json({"version": VERSION, "weights": weights, "documents": Stages(source).key("documents")})
     return measure_once(model, source, key=key, measure=lambda: _measure(model, source, console), console=console)
 
@@ -190,15 +191,13 @@ LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 
 def text_lines(facts: dict[str, Any]) -> list[str]:
     """How well a language model predicts text."""
-    low, high = facts["bits_per_byte_interval"]
     validation = facts["validation"]
     lines = [
         t(
-            "{bits:.4f} bits per byte ({low:.3f}-{high:.3f} in 95 % of resamples), {per_character:.3f} bits per "
-            "character, perplexity {perplexity:.2f} a token, {accuracy:.1%} of the tokens foreseen",
+            "{bits:.4f} bits per byte ({certainty}), {per_character:.3f} bits per character, perplexity "
+            "{perplexity:.2f} a token, {accuracy:.1%} of the tokens foreseen",
             bits=facts["bits_per_byte"],
-            low=low,
-            high=high,
+            certainty=certainty(facts["bits_per_byte_interval"]),
             per_character=facts["bits_per_character"],
             perplexity=facts["perplexity"],
             accuracy=facts["accuracy"],

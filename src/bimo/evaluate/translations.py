@@ -12,6 +12,7 @@ from typing import Any
 from bimo.console import SILENT, Console
 from bimo.files import digest_file
 from bimo.generate.translator import Translation, Translator, careful_lines, facts_of_pairs, load
+from bimo.intervals import FEWEST, chance_of_agreement
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
@@ -108,9 +109,10 @@ def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], co
     metrics = {"bleu": BLEU(tokenize=tokenize), "chrf": CHRF()}
     scores = {name: metric.corpus_score(outputs[0], [references]).score for name, metric in metrics.items()}
     signatures = {name: str(metric.get_signature()) for name, metric in metrics.items()}
-    intervals = {
-        name: metric.corpus_score(outputs[0], [references], n_bootstrap=BOOTSTRAPS) for name, metric in metrics.items()
-    }
+    halves: dict[str, float | None] = dict.fromkeys(metrics)
+    if len(pairs) >= FEWEST:
+        for name, metric in metrics.items():
+            halves[name] = float(metric.corpus_score(outputs[0], [references], n_bootstrap=BOOTSTRAPS)._ci)
     left = [stretch for found in translated[0] for stretch in found.untranslated]
     unknown = Counter(word for found in translated[0] for word in found.unknown)
     every = max(1, len(pairs) // SHOWN)
@@ -118,7 +120,7 @@ def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], co
         "to": to,
         "pairs": len(pairs),
         **scores,
-        "half_intervals": {name: float(score._ci) for name, score in intervals.items()},
+        "half_intervals": halves,
         "signatures": signatures,
         "untranslated": left,
         "unknown": [word for word, _ in unknown.most_common()],
@@ -132,9 +134,10 @@ def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], co
         _, columns = PairedTest(named, metrics, [references], test_type="bs", n_samples=BOOTSTRAPS)()
         results: dict[str, Any] = dict(columns)
         ours, theirs = ([results[key][place] for key in list(results)[1:]] for place in (1, 0))
+        least = chance_of_agreement(sum(mine != other for mine, other in zip(*outputs, strict=True)))
         facts["other"] = {
             # Of two equal systems sacreBLEU says that no resample is as equal, so p would be the smallest there is.
-            name: {"score": other.score, "p": 1.0 if other.score == mine.score else mine.p_value}
+            name: {"score": other.score, "p": 1.0 if other.score == mine.score else max(mine.p_value, least)}
             for name, mine, other in zip(metrics, ours, theirs, strict=True)
         }
     return facts
@@ -155,12 +158,9 @@ def translation_lines(facts: dict[str, Any]) -> list[str]:
     for way in facts["directions"]:
         lines.append(
             t(
-                "{to}BLEU {bleu:.1f} ± {bleu_half:.1f}, chrF2 {chrf:.1f} ± {chrf_half:.1f} on {pairs:,} pairs",
+                "{to}BLEU {bleu}, chrF2 {chrf} on {pairs:,} pairs",
                 to=f"→ {way['to']}: " if way["to"] else "",
-                bleu=way["bleu"],
-                bleu_half=way["half_intervals"]["bleu"],
-                chrf=way["chrf"],
-                chrf_half=way["half_intervals"]["chrf"],
+                **{name: _with_half(way[name], half) for name, half in way["half_intervals"].items()},
                 pairs=way["pairs"],
             )
         )
@@ -179,3 +179,7 @@ def translation_lines(facts: dict[str, Any]) -> list[str]:
         for sample in way["samples"]:
             lines.append(f"  {sample['source']} → {sample['translation']} ({sample['reference']})")
     return lines
+
+
+def _with_half(score: float, half: float | None) -> str:
+    return f"{score:.1f}" if half is None else f"{score:.1f} ± {half:.1f}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
+from bimo.intervals import FEWEST
 from bimo.report.facts import Facts, baseline_rows, is_encoder, learning_curves, number, pair, part, percent
 from bimo.runtime import t
 
-__all__ = ["compare", "copied_share", "copying_reading", "learning_reading", "verdict"]
+__all__ = ["compare", "copied_share", "copying_reading", "doubt", "learning_reading", "verdict"]
 
 LEAST_GAIN = 1.5
 """Times the most frequent word alone: below it an encoder has learned hardly anything."""
 
 
 def verdict(facts: Facts) -> list[str]:
-    """The outcome of a run in one to three plain sentences, the good and the bad."""
+    """The outcome of a run in one to four plain sentences, the good and the bad."""
     if is_encoder(facts):
         return _masked_verdict(part(facts, "evaluation"))
     evaluation = part(facts, "evaluation")
@@ -43,6 +44,7 @@ def verdict(facts: Facts) -> list[str]:
         ]
     else:
         sentences = [t("It predicts text it never saw at {bits:.2f} bits per byte.", bits=bits)]
+    sentences += doubt(evaluation)
     if bits >= baselines.get("unigram", math.inf):
         sentences.append(
             t("It has learned hardly anything: knowing only how often each character occurs does as well.")
@@ -57,6 +59,14 @@ def verdict(facts: Facts) -> list[str]:
             t("{share} of what it writes is copied word for word from its training text.", share=percent(share))
         )
     return sentences
+
+
+def doubt(evaluation: Facts) -> list[str]:
+    """A sentence where too little was looked at to say how sure bits per byte are."""
+    documents = number(evaluation, "validation", "documents")
+    if documents is None or documents >= FEWEST:
+        return []
+    return [t("That was measured on too little text to say how sure it is, so differences may be chance.")]
 
 
 def _masked_verdict(evaluation: Facts) -> list[str]:

@@ -26,7 +26,7 @@ from bimo.report.facts import (
     rounded,
     size,
 )
-from bimo.report.judgement import compare, copied_share, copying_reading, learning_reading, verdict
+from bimo.report.judgement import compare, copied_share, copying_reading, doubt, learning_reading, verdict
 from bimo.report.making import glossary, making, plan
 from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t
@@ -210,7 +210,7 @@ def comparison(evaluation: Facts) -> Section | None:
         lines.append([element("span", name, class_="own" if own else None), f"{value:.3f}", difference, drawn])
     baselines, validation = part(evaluation, "baselines"), part(evaluation, "validation")
     used = number(baselines, "train_bytes_used")
-    notes = [t("Shorter bars are better.")]
+    notes = [t("Shorter bars are better."), *doubt(evaluation)]
     if interval:
         notes.append(
             t(

@@ -19,7 +19,7 @@ from torch import Tensor
 from bimo.files import digest_file, parse_json, read_json
 from bimo.runtime import UserError, t
 
-__all__ = ["StoredTensor", "read_header", "read_weights", "weight_files"]
+__all__ = ["StoredTensor", "read_header", "read_weights", "weight_digests", "weight_files"]
 
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -72,8 +72,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that hold the weights of a folder, by their names. Raises UserError as `weight_files`."""
-    return {file.name: digest_file(file) for file in weight_files(folder)}
+    """SHA-256 of the files that hold the weights of a folder, by their names. Raises UserError as `weight_files`, and
+    when a file is missing."""
+    files = weight_files(folder)
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise UserError("{path} cannot be used: {reason}.", path=missing, reason=t("there is no such file"))
+    return {file.name: digest_file(file) for file in files}
 
 
 def read_weights(files: list[Path]) -> dict[str, Tensor]:
