@@ -97,7 +97,9 @@ def test_held_out_text_is_the_yardstick():
     facts = copying_facts(samples, iter(train), reference_texts=iter(held_out))
     assert facts["share_of_windows_copied"] == 0.0
     assert facts["reference_share"] == pytest.approx(251 / (551 + 551), abs=0.005)
-    assert copying_facts(samples, train)["reference_share"] is None
+    assert 300 <= facts["reference_longest_run"] <= 304
+    alone = copying_facts(samples, train)
+    assert (alone["reference_share"], alone["reference_longest_run"]) == (None, None)
 
 
 def test_no_more_of_the_held_out_text_is_used_than_there_are_samples():

@@ -21,10 +21,11 @@ from bimo.export.lines import export_lines
 from bimo.export.source import Source, open_source
 from bimo.export.targets import FORMATS, TARGETS
 from bimo.export.verb import SENTENCES, export
-from bimo.files import read_json
+from bimo.files import read_json, write_json
 from bimo.generate.engine import load
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
+from bimo.tasks.folder import own_data
 from bimo.text.documents import Document
 from bimo.text.store import DocumentWriter
 from bimo.tokens.tokenizer import Tokenizer
@@ -175,6 +176,38 @@ def test_without_held_out_text_our_sentences_are_used_and_that_is_said(
     assert facts["prompts_from"] == str(model / "bimo" / "data")
     with pytest.raises(UserError, match="is not prepared data"):
         export(tmp_path / "a.gguf", to="gguf", out=tmp_path / "c.gguf", data=tmp_path)
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["trained", "tuned"])
+@pytest.mark.usefixtures("alone")
+def test_held_out_text_is_found_where_the_model_was_made_from(tuned: bool, model: Path, tmp_path: Path) -> None:
+    """As after `bimo train DATA --out M`, and after tuning that one."""
+    data, folder = tmp_path / "data", tmp_path / "trained"
+    shutil.copytree(model / "bimo" / "data", data)
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("bimo"))
+    write_json(folder / "bimo" / "manifest.json", {"data": str(data)})
+    if tuned:
+        shutil.copytree(folder, tmp_path / "tuned", ignore=shutil.ignore_patterns("bimo"))
+        write_json(tmp_path / "tuned" / "bimo" / "manifest.json", {"inputs": {}})
+        write_json(tmp_path / "tuned" / "bimo" / "tune.json", {"model": str(folder)})
+        folder = tmp_path / "tuned"
+    assert own_data(folder) == data
+    facts = export(folder, to="gguf", out=tmp_path / "a.gguf")
+    assert (facts["prompts_from"], facts["comparison"]["prompts"]) == (str(data), 3)
+    shutil.rmtree(data)
+    assert own_data(folder) is None
+    (folder / "bimo" / "manifest.json").write_text("[", encoding="utf-8")
+    assert export(folder, to="gguf", out=tmp_path / "a.gguf")["prompts_from"] == "sentences"
+
+
+@pytest.mark.usefixtures("alone")
+def test_no_chat_template_is_called_equal_where_there_is_none(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "plain", ignore=shutil.ignore_patterns("chat_template.jinja"))
+    facts = export(tmp_path / "plain", to="gguf", out=tmp_path / "a.gguf")
+    assert facts["comparison"]["chats"] == 0
+    assert "prompts: ids and special tokens are equal; predictions" in "\n".join(export_lines(facts))
+    facts["comparison"]["chats"] = 3
+    assert "prompts: ids, special tokens and chat template are equal;" in "\n".join(export_lines(facts))
 
 
 # ------------------------------------------------------------------------------------------------ what is caught

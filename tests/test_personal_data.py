@@ -110,6 +110,15 @@ def test_cards_have_an_issuer(number, valid):
         ("护照号E12345678", [("passport", "E12345678")]),
         ("key=AKIAIOSFODNN7EXAMPLE", [("secret", "AKIAIOSFODNN7EXAMPLE")]),
         ("postgres://u:s3cretpw@host/db", [("secret", "s3cretpw")]),
+        ("密码: aB3dE5fG7hJ9kL1m", [("secret", "aB3dE5fG7hJ9kL1m")]),
+        ("数据库密码=aB3dE5fG7hJ9kL1m 别外传", [("secret", "aB3dE5fG7hJ9kL1m")]),
+        ("登錄密碼：Tr0ub4dor&3xyz99Q，", [("secret", "Tr0ub4dor&3xyz99Q")]),
+        ("访问令牌为：aB3d!@#$E5f%^*G7h", [("secret", "aB3d!@#$E5f%^*G7h")]),
+        ('"凭证_1" : "aB3dE5fG7hJ9kL1m"', [("secret", "aB3dE5fG7hJ9kL1m")]),
+        (
+            "/log?token=aB3dE5fG7hJ9kL1m&password=nO2pQ4rS6tU8vW0x&page=1",
+            [("secret", "aB3dE5fG7hJ9kL1m"), ("secret", "nO2pQ4rS6tU8vW0x")],
+        ),
         ("联系人：张伟，在公司", [("name", "张伟")]),
         ("尊敬的李建国先生：", [("name", "李建国")]),
         ("聯繫人：陳偉國，電話13800138000", [("name", "陳偉國"), ("phone", "13800138000")]),
@@ -182,6 +191,12 @@ def test_rules(text, expected):
         "写信到 someone@example.com",
         "127.0.0.1 localhost",
         "网络 10.0.0.0/8 与掩码 255.255.255.0",
+        "密码学是一门学科",
+        "密码：请输入您的密码",
+        "密码：至少16位，须含大小写字母和数字",
+        "密码强度：aes-256-gcm-sha384",
+        "令牌桶算法：token-bucket-2-v1",
+        "密码: correct-horse-battery-staple",
         "解放路3号线地铁站",
         "我叫 12 个人来",
         "",
@@ -263,6 +278,8 @@ def test_long_text_takes_time_in_proportion():
         "号1",
         "aA1\n",
         "aA1+" * 16 + "\n",
+        ":&a",
+        "密码：",
     ):
         find_personal(piece * 20_000)
 

@@ -19,7 +19,7 @@ from bimo.models.scaling import expected_ratio
 from bimo.models.transformer import Decoder
 from bimo.plan import PROCESS_BYTES, plan, stored_plan
 from bimo.prepare import PrepareConfig, prepare
-from bimo.report.planned import plan_lines
+from bimo.report.planned import plan_lines, text_reasons
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.recipe import recipe
@@ -200,6 +200,15 @@ def test_a_text_that_is_large_for_the_time_is_said_plainly(data, machine, monkey
     facts = plan(data, minutes=0.05).facts
     assert facts["epochs"] < 1
     assert any("The text is large for this much time" in reason for reason in facts["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("minutes", "epochs", "expected"),
+    [(0.2, 0.6, "0.4"), (10, 0.98, "10.3"), (10, 0.5, "20"), (0.05, 0.999, "0.1"), (10, 1e-5, "1,000,000")],
+)
+def test_the_minutes_that_are_enough_are_more_than_those_that_are_not(minutes, epochs, expected):
+    (sentence,) = text_reasons({"seconds": 60 * minutes, "epochs": epochs})
+    assert f"With {expected} minutes all of it would be." in sentence
 
 
 def test_a_context_fits_the_text(tmp_path, machine):

@@ -29,6 +29,7 @@ from run_facts import (
 from bimo import runtime
 from bimo.console import Console
 from bimo.report.charts import column_chart, line_chart, matrix_chart, thin, ticks
+from bimo.report.examples import blank_rows
 from bimo.report.facts import (
     duration,
     learning_curves,
@@ -293,6 +294,38 @@ def test_no_share_of_copies_without_windows():
     assert copying_reading(copying) == []
 
 
+def test_what_the_data_keep_of_people_is_masked_wherever_text_is_shown(tmp_path):
+    """As after `--redact report`, in which the text itself stays as it is."""
+    values = ("13800138000", "zhang.san@163.com")
+    said = f"电话{values[0]}，邮箱{values[1]}。"
+    evaluation = EVALUATION | {
+        "copying": EVALUATION["copying"] | {"longest_examples": [{"sample": 3, "length": 40, "text": said}]},
+        "samples": [{"prompt": "会议决定", "text": said}, {"prompt": said[:8], "text": said[8:]}],
+    }
+    events = [{"event": "sample", "step": step, "prompt": "我的", "text": said * step} for step in (1, 99)]
+    folder = write_facts(tmp_path / "model", evaluation=evaluation, metrics=events)
+    page, card = Page(report_of(folder)).words, card_of(folder)
+    for shown in (page, card):
+        assert "[电话]" in shown
+        assert not [value for value in (*values, values[0][:6]) if value in shown]
+    assert page.count("邮箱[邮箱]") >= 5
+    assert page.count("…") >= 1
+
+
+@pytest.mark.parametrize(
+    ("blank", "expected"),
+    [
+        (("会议", "决定", "提交。"), ("会议[决定]提交。", "通知 50 %")),
+        (("电话13800138000，", "决定", "提交。"), ("电话[电话]，[决定]提交。", "通知 50 %")),
+        (("请打电话138", "001", "38000。"), ("请打电话[[电话]]。", "–")),
+        (("call ", "13800138000", " or a.b@qq.com"), ("call [[PHONE]] or [EMAIL]", "–")),
+    ],
+)
+def test_a_blank_inside_of_personal_data_shows_nothing_of_it(blank, expected):
+    facts = dict(zip(("before", "word", "after"), blank, strict=True)) | {"guesses": [["通知", 0.5]]}
+    assert blank_rows({"blanks": [facts]}) == [expected]
+
+
 @pytest.mark.parametrize(
     ("share", "reference", "expected"),
     [
@@ -307,6 +340,24 @@ def test_no_share_of_copies_without_windows():
 def test_copying_is_judged_beside_its_yardstick(share, reference, expected):
     facts = {"windows": 100, "share_of_windows_copied": share, "reference_share": reference}
     assert expected in copying_reading(facts)[-1]
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"share_of_windows_copied": 0.0093, "longest_run": 1304}, "it has kept some passages"),
+        ({"share_of_windows_copied": 0.0093}, "it has kept some passages"),
+        ({"share_of_windows_copied": 0.0005, "longest_run": 101}, "it has kept some passages"),
+        ({"share_of_windows_copied": 0.0005, "longest_run": 100}, "no sign"),
+        ({"share_of_windows_copied": 0.0005, "longest_run": 139, "window": 70}, "no sign"),
+        ({"share_of_windows_copied": 0.0005, "longest_run": 600, "reference_longest_run": 300}, "no sign"),
+        ({"share_of_windows_copied": 0.0005, "longest_run": 601, "reference_longest_run": 300}, "kept some"),
+        ({"share_of_windows_copied": 0.7, "longest_run": 101, "reference_share": 0.5}, "kept some"),
+        ({"share_of_windows_copied": 0.0005, "reference_share": None, "longest_run": 101}, "kept a few passages"),
+    ],
+)
+def test_a_long_passage_is_a_sign_however_few_windows_it_fills(figures, expected):
+    assert expected in copying_reading({"windows": 134863, "reference_share": 0.0, **figures})[-1]
 
 
 def curves_of(train: float, checks: list[float]) -> dict[str, list[dict[str, Any]]]:

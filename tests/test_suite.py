@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,13 @@ from bimo.console import Console
 from bimo.evaluate import prediction, suite
 from bimo.evaluate.prediction import predict_texts
 from bimo.evaluate.suite import evaluate, evaluation_lines
-from bimo.files import read_json, write_json
+from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.scoring import Score
 from bimo.prepare import prepare
 from bimo.run import _say_result
 from bimo.runtime import DATA_REFUSED, UserError, set_language
+from bimo.tasks.folder import learned_from
 from bimo.text.controls import Controls
 from bimo.text.store import read_stored
 from bimo.tokens.shards import TokenShards
@@ -276,6 +278,38 @@ def test_a_plain_file_or_folder_is_judged_as_it_is(model_folder, tmp_path):
     write_stories(tmp_path / "texts" / "b.txt", 3, seed=1, chinese=True)
     both = evaluate(model_folder, tmp_path / "texts")
     assert both["validation"]["bytes"] > facts["validation"]["bytes"]
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["trained", "tuned"])
+def test_text_that_a_model_was_trained_on_is_told(model_folder, data, tmp_path, tuned):
+    said = []
+    console = Console(quiet=True)
+    console.warn = said.append
+    notes = tmp_path / "notes"
+    shutil.copytree(data.parent / "notes", notes)
+    evaluate(model_folder, notes, console=console)
+    assert said == []
+    trained = tmp_path / "trained" if tuned else model_folder
+    write_json(trained / "bimo" / "manifest.json", {"data": str(data)})
+    if tuned:
+        write_json(model_folder / "bimo" / "tune.json", {"model": str(trained)})
+    write_stories(notes / "c.txt", 3, seed=9)
+    for source, expected in ((notes, 1), (notes / "a.txt", 1), (notes / "c.txt", 0), (data, 0)):
+        said.clear()
+        evaluate(model_folder, source, console=console)
+        known = [sentence for sentence in said if "learned from this very file" in sentence]
+        assert len(known) == expected, source
+
+
+def test_an_empty_file_is_nothing_that_was_learned_from(model_folder, tmp_path):
+    (tmp_path / "empty.txt").touch()
+    digest = digest_file(tmp_path / "empty.txt")
+    sources = [{"name": "a.txt", "bytes": 0, "sha256": digest}, {"name": "b.txt", "bytes": 7, "sha256": "closed"}]
+    write_json(model_folder / "bimo" / "data" / "data_sheet.json", {"sources": sources})
+    assert not learned_from(model_folder, tmp_path / "empty.txt")
+    write_json(model_folder / "bimo" / "data" / "data_sheet.json", {"sources": [7]})
+    write_json(model_folder / "bimo" / "manifest.json", {"inputs": []})
+    assert not learned_from(model_folder, tmp_path / "empty.txt")
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\n\t\n", bytes(range(256)) * 8], ids=["empty", "blank", "binary"])

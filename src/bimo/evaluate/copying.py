@@ -29,8 +29,9 @@ def copying_facts(
 ) -> dict[str, Any]:
     """Longest copied runs, and the share of windows of `window` characters that stand in the training text.
 
-    `reference_texts` are held-out texts by people: their share says how much repetition is natural in such text. Of
-    them as many characters are used as the samples have. Runs of white space count as one space everywhere.
+    `reference_texts` are held-out texts by people: their share and longest run say how much repetition is natural in
+    such text. Of them as many characters are used as the samples have. Runs of white space count as one space
+    everywhere.
     """
     generated = [_one_spaced(text) for text in samples]
     most = max(sum(map(len, generated)), window)
@@ -50,6 +51,7 @@ def copying_facts(
         "median_longest_run": statistics.median(longest) if longest else 0,
         "longest_examples": _examples(generated, ours, longest),
         "reference_share": reference_copied / reference_windows if reference_windows else None,
+        "reference_longest_run": max((max(run, default=0) for run in theirs), default=None),
     }
 
 

@@ -39,10 +39,16 @@ def _line_of_other(found: dict[str, Any]) -> str:
 
 def _lines_of_decoder(facts: dict[str, Any]) -> list[str]:
     found, bits = facts["comparison"], facts["bits_per_byte"]
+    equal = (
+        "{prompts} prompts: ids, special tokens and chat template are equal; predictions differ by at most "
+        "{largest:.2g} ({tolerance:.2g} allowed); {equal} prompts go on with the same {tokens} tokens"
+        if found["chats"]
+        else "{prompts} prompts: ids and special tokens are equal; predictions differ by at most {largest:.2g} "
+        "({tolerance:.2g} allowed); {equal} prompts go on with the same {tokens} tokens"
+    )
     return [
         t(
-            "{prompts} prompts: ids, special tokens and chat template are equal; predictions differ by at most "
-            "{largest:.2g} ({tolerance:.2g} allowed); {equal} prompts go on with the same {tokens} tokens",
+            equal,
             prompts=found["prompts"],
             largest=found["largest_difference"],
             tolerance=found["tolerance"],

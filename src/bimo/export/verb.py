@@ -26,6 +26,7 @@ from bimo.export.targets import (
 )
 from bimo.files import read_json, replacing, replacing_folder, require_room, write_json
 from bimo.runtime import USAGE, UserError, t
+from bimo.tasks.folder import own_data
 from bimo.text.store import read_stored
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.huggingface import family_in
@@ -67,7 +68,7 @@ def export(
     """Write `model`, a folder or a GGUF file, to `out` for the engines of `to`, one of targets_of its family.
 
     What was written is opened again, by such an engine where one is installed, and compared with the model on prompts
-    from the held-out part of `data` (by default what `bimo run` left beside the model). Returns the comparison, which
+    from the held-out part of `data` (by default those that the model was made from). Returns the comparison, which
     is kept with the result. With `check` nothing is written: what stands at `out` is compared.
 
     Raises UserError, and leaves `out` as it was, when the two differ by more than the format allows.
@@ -220,7 +221,7 @@ def _require_place(out: Path, kept: Path, *, check: bool) -> None:
 
 def _held_out(model: Path, data: Path | None, console: Console) -> tuple[list[str], list[str], str | None]:
     """(Prompts, texts to measure the loss on, the folder they are from or None when they are our own sentences)."""
-    folder = data or model / "bimo" / "data"
+    folder = data or own_data(model) or model / "bimo" / "data"
     pairs = folder / "pairs" / "validation.tsv"
     prompts, texts = list[str](), list[str]()
     if pairs.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.files import replacing
+from bimo.report.examples import masked, masked_sample
 from bimo.report.facts import (
     Facts,
     baseline_rows,
@@ -30,7 +31,7 @@ from bimo.report.facts import (
     size,
 )
 from bimo.report.judgement import copied_share, copying_reading, verdict
-from bimo.report.page import shorten, visible
+from bimo.report.page import visible
 from bimo.runtime import t
 
 __all__ = ["write_card"]
@@ -38,6 +39,9 @@ __all__ = ["write_card"]
 Row = tuple[str, str] | list[str]
 
 LANGUAGE_CODE = "(?!und)[a-z]{2,3}"
+
+SAMPLE_LIMIT = 600
+"""Characters shown of a sample."""
 
 
 def write_card(model_folder: Path) -> Path:
@@ -186,7 +190,7 @@ def _use(facts: Facts) -> str:
     name = facts["name"]
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
-    prompt = shorten(" ".join(str(first.get("prompt") or "").split()), 60) or t("Once upon a time")
+    prompt = masked(" ".join(str(first.get("prompt") or "").split()), 60) or t("Once upon a time")
     quoted_name, quoted_prompt = (json.dumps(text, ensure_ascii=False) for text in (name, prompt))
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -277,10 +281,7 @@ def _samples(facts: Facts) -> list[str]:
     samples = [sample for sample in part(facts, "evaluation").get("samples") or [] if isinstance(sample, dict)]
     if not samples:
         return []
-    blocks = []
-    for sample in samples[:3]:
-        prompt, text = str(sample.get("prompt") or ""), str(sample.get("text") or "")
-        blocks.append(fenced(prompt + shorten(text.removeprefix(prompt), 600), "text"))
+    blocks = [fenced("".join(masked_sample(sample, SAMPLE_LIMIT)), "text") for sample in samples[:3]]
     return [f"## {t('Samples')}", *blocks]
 
 

@@ -1,13 +1,14 @@
-"""Texts of the data as they stand, short, to judge by eye: examples of a reason, and a few drawn by chance."""
+"""Texts to judge by eye, short and masked: examples of a reason, a few drawn by chance, and what a model wrote."""
 
 from __future__ import annotations
 
-from bimo.report.facts import Facts, part
+from bimo.report.facts import Facts, part, percent
 from bimo.report.page import Node, Section, element, shorten
 from bimo.runtime import t
 from bimo.text.documents import REASONS, describe_reason
+from bimo.text.personal import excerpt, excerpt_around
 
-__all__ = ["EXCERPT_LIMIT", "excerpts", "reason_name", "sample"]
+__all__ = ["EXCERPT_LIMIT", "blank_rows", "excerpts", "masked", "masked_sample", "reason_name", "sample"]
 
 EXCERPT_LIMIT = 300
 """Characters shown of a text."""
@@ -39,3 +40,30 @@ def excerpts(examples: list[Facts], most: int = 3) -> list[Node]:
 def reason_name(code: str) -> str:
     """A reason in words; a code that a newer Bimo wrote stays as it is."""
     return describe_reason(code) if code in REASONS else code
+
+
+def masked(text: str, limit: int) -> str:
+    """At most `limit` characters of a text, with an ellipsis where it was cut."""
+    return shorten(excerpt(text, limit + len(text)), limit)  # all of it, for marks may be shorter than what they hide
+
+
+def masked_sample(sample: Facts, limit: int) -> tuple[str, str]:
+    """(Prompt, at most `limit` characters of what was written after it); no prompt where a mark reaches into it."""
+    prompt = str(sample.get("prompt") or "")
+    whole = prompt + str(sample.get("text") or "").removeprefix(prompt)
+    shown = excerpt(whole, limit + len(whole))
+    prompt = prompt if shown.startswith(prompt) else ""
+    return prompt, shorten(shown.removeprefix(prompt), limit)
+
+
+def blank_rows(evaluation: Facts) -> list[tuple[str, str]]:
+    """(Text around a hidden word in brackets, the guesses) of each blank that was shown to an encoder."""
+    rows = []
+    for blank in evaluation.get("blanks") or []:
+        if not isinstance(blank, dict):
+            continue
+        before, word, after = excerpt_around(blank["before"], blank["word"], blank["after"])
+        guesses = ", ".join(f"{guess} {percent(share)}" for guess, share in blank["guesses"])
+        # What is guessed of a telephone number tells of it.
+        rows.append((f"{before}[{word}]{after}", guesses if word == blank["word"] else "–"))
+    return rows

@@ -13,7 +13,6 @@ from bimo.text.controls import CONTROLS_FILE
 
 __all__ = [
     "baseline_rows",
-    "blank_rows",
     "count",
     "duration",
     "is_encoder",
@@ -196,18 +195,6 @@ def pair(facts: Facts, key: str) -> list[float] | None:
 def is_encoder(facts: Facts) -> bool:
     """Whether the model guesses hidden words rather than the next one."""
     return part(facts, "config").get("model_type") == "bert"
-
-
-def blank_rows(evaluation: Facts) -> list[tuple[str, str]]:
-    """(Text around a hidden word in brackets, the guesses) of each blank that was shown to an encoder."""
-    blanks = [blank for blank in evaluation.get("blanks") or [] if isinstance(blank, dict)]
-    return [
-        (
-            f"{blank['before']}[{blank['word']}]{blank['after']}",
-            ", ".join(f"{word} {percent(share)}" for word, share in blank["guesses"]),
-        )
-        for blank in blanks
-    ]
 
 
 def learning_curves(facts: Facts) -> dict[str, list[Facts]]:

@@ -13,6 +13,9 @@ __all__ = ["compare", "copied_share", "copying_reading", "doubt", "learning_read
 LEAST_GAIN = 1.5
 """Times the most frequent word alone: below it an encoder has learned hardly anything."""
 
+WINDOW = 50
+"""Characters of a window where an evaluation does not say."""
+
 
 def verdict(facts: Facts) -> list[str]:
     """The outcome of a run in one to four plain sentences, the good and the bad."""
@@ -163,10 +166,12 @@ def copied_share(copying: Facts) -> float | None:
 
 
 def copying_reading(copying: Facts) -> list[str]:
-    """Sentences that judge the share of copied windows, against real unseen text where that was measured."""
+    """Sentences that judge share and length of copies, against real unseen text where that was measured."""
     share, reference = copied_share(copying), number(copying, "reference_share")
     if share is None:
         return []
+    natural = max(number(copying, "window") or WINDOW, number(copying, "reference_longest_run") or 0)
+    recited = (number(copying, "longest_run") or 0) > 2 * natural  # one passage is few windows among very many
     sentences = [t("{share} of what it writes is copied word for word from its training text.", share=percent(share))]
     if reference is not None:
         sentences.append(
@@ -175,15 +180,16 @@ def copying_reading(copying: Facts) -> list[str]:
                 share=percent(reference),
             )
         )
-        if share <= max(1.5 * reference, reference + 0.01):
+        usual = share <= max(1.5 * reference, reference + 0.001)
+        if usual and not recited:
             sentences.append(t("The model repeats about as much as people do: no sign that it recites."))
-        elif share <= reference + 0.1:
+        elif usual or share <= reference + 0.1:
             sentences.append(t("The model repeats somewhat more than people do: it has kept some passages."))
         else:
             sentences.append(
                 t("The model repeats far more than people do: it recites. Do not publish it if the text is private.")
             )
-    elif share < 0.01:
+    elif share < 0.01 and not recited:
         sentences.append(t("That is hardly any."))
     elif share < 0.1:
         sentences.append(t("That is some: it has kept a few passages."))

@@ -8,10 +8,10 @@ from pathlib import Path
 from bimo.report.card import write_card
 from bimo.report.charts import line_chart
 from bimo.report.data_report import personal, rejected, repeated, sources, tokenizer, write_data_report
+from bimo.report.examples import blank_rows, masked, masked_sample
 from bimo.report.facts import (
     Facts,
     baseline_rows,
-    blank_rows,
     count,
     duration,
     is_encoder,
@@ -28,7 +28,7 @@ from bimo.report.facts import (
 )
 from bimo.report.judgement import compare, copied_share, copying_reading, doubt, learning_reading, verdict
 from bimo.report.making import glossary, making, plan
-from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
+from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, table, write_page
 from bimo.runtime import t
 from bimo.text.controls import LENGTH, LENGTHS
 
@@ -100,18 +100,13 @@ def blanks(evaluation: Facts) -> Section | None:
 
 
 def _quote(sample: Facts) -> Node:
-    prompt, text = _prompt_and_text(sample)
-    return element("blockquote", element("b", prompt), shorten(text, SAMPLE_LIMIT), dir="auto")
+    prompt, text = masked_sample(sample, SAMPLE_LIMIT)
+    return element("blockquote", element("b", prompt), text, dir="auto")
 
 
 def _glimpse(sample: Facts) -> Node:
-    prompt, text = _prompt_and_text(sample)
-    return element("p", element("b", prompt), shorten(text, GLIMPSE_LIMIT), dir="auto")
-
-
-def _prompt_and_text(sample: Facts) -> tuple[str, str]:
-    prompt = str(sample.get("prompt") or "")
-    return prompt, str(sample.get("text") or "").removeprefix(prompt)
+    prompt, text = masked_sample(sample, GLIMPSE_LIMIT)
+    return element("p", element("b", prompt), text, dir="auto")
 
 
 def _moment(sample: Facts, checks: list[Facts]) -> Node:
@@ -320,6 +315,7 @@ def copying(facts: Facts) -> Section | None:
                 fact(t("Windows looked at"), windows, count),
                 fact(t("Windows copied"), copied, count),
                 fact(t("Longest copied run in characters"), number(facts, "longest_run"), count),
+                fact(t("Longest run of unseen text by people"), number(facts, "reference_longest_run"), count),
                 fact(t("Usual longest run of a sample (median)"), number(facts, "median_longest_run"), "{:g}".format),
             ],
             class_="facts",
@@ -327,5 +323,5 @@ def copying(facts: Facts) -> Section | None:
     ]
     if examples:
         content.append(element("h3", t("Longest copied passages")))
-        content += [element("blockquote", shorten(text, GLIMPSE_LIMIT), dir="auto") for text in examples[:3]]
+        content += [element("blockquote", masked(text, GLIMPSE_LIMIT), dir="auto") for text in examples[:3]]
     return "copying", t("What it learned by heart"), content

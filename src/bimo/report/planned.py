@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from bimo.runtime import t
@@ -59,10 +60,10 @@ def text_reasons(facts: dict[str, Any]) -> list[str]:
     if epochs < 1:
         return [
             t(
-                "The text is large for this much time: {share:.0%} of it will be read. With {minutes:.0f} minutes all "
-                "of it would be.",
+                "The text is large for this much time: {share:.0%} of it will be read. With {minutes:,.10g} minutes "
+                "all of it would be.",
                 share=epochs,
-                minutes=minutes / epochs,
+                minutes=math.ceil(10 * minutes / epochs) / 10,
             )
         ]
     return []

@@ -16,6 +16,7 @@ from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
 from bimo.generate.translator import facts_of_pairs
 from bimo.machine import kept_machine
+from bimo.report.facts import number, part
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import is_prepared
 from bimo.text.documents import Rejected
@@ -23,9 +24,12 @@ from bimo.text.inventory import file_digests
 from bimo.text.sources import find_sources
 from bimo.train.pretrain import check_output
 
-__all__ = ["claimed", "keep_refused", "learned_from", "number_format", "tell_refused", "write_refused"]
+__all__ = ["claimed", "keep_refused", "learned_from", "number_format", "own_data", "tell_refused", "write_refused"]
 
 REFUSALS_SHOWN = 3
+
+MOST_TUNINGS = 8
+"""One upon the other, before it is given up to look for what the first model was made from."""
 
 UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json")
 """What stands in a folder although nothing was learned yet, such as after a setting that was refused."""
@@ -70,15 +74,50 @@ def number_format(out: Path, device: torch.device) -> torch.dtype:
     return getattr(torch, kept_machine(out / "bimo" / "machine.json", device).dtype)
 
 
+def own_data(model: Path) -> Path | None:
+    """The prepared data that a model was made from, or the one that it was tuned from; None if they are gone."""
+    for _ in range(MOST_TUNINGS):
+        data = model / str(_read(model / "bimo" / "manifest.json").get("data") or "bimo/data")
+        if data.is_dir():
+            return data
+        base = _read(model / "bimo" / "tune.json").get("model")
+        if not base:
+            return None
+        model = Path(str(base))
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty for anything else, for others may have a file of that name."""
+    try:
+        value = read_json(path) if path.is_file() else None
+    except UserError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def learned_from(folder: Path, source: Path) -> bool:
-    """Whether what stands in a folder was tuned on this very file, on these files of a folder, or on its pairs."""
-    manifest = folder / "bimo" / "manifest.json"
-    inputs = read_json(manifest).get("inputs", {}) if manifest.is_file() else {}
-    learned = inputs.get("file") or facts_of_pairs(folder).get("sha256")
-    if learned is None or is_prepared(source):
+    """Whether what stands in a folder was tuned on this very file, on these files of a folder, or on its pairs.
+
+    Also whether it, or what it was tuned from, was trained on one of the files.
+    """
+    if is_prepared(source):
         return False
-    digests = file_digests(find_sources([source]))
-    return learned in (digest_json(digests), *digests.values())
+    inputs = part(_read(folder / "bimo" / "manifest.json"), "inputs")
+    learned, read = inputs.get("file") or facts_of_pairs(folder).get("sha256"), _trained_on(folder)
+    if learned is None and not read:
+        return False
+    digests = file_digests(find_sources([source], cannot_open=lambda name, error: None))
+    return learned in (digest_json(digests), *digests.values()) or not read.isdisjoint(digests.values())
+
+
+def _trained_on(model: Path) -> set[str]:
+    """SHA-256 of the files that a model's own data were prepared from, where their data sheet is still there."""
+    data = own_data(model)
+    sources = _read(data / "data_sheet.json").get("sources") if data else None
+    files = [file for file in sources if isinstance(file, dict)] if isinstance(sources, list) else []
+    # Empty files are all the same one.
+    return {str(file.get("sha256")) for file in files if number(file, "bytes")} - {"closed"}
 
 
 def tell_refused(refused: Sequence[Rejected], console: Console, *, kept: bool = True) -> None:

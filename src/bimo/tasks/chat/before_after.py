@@ -13,13 +13,14 @@ import torch
 
 from bimo.baselines import sample_evenly
 from bimo.console import Console
-from bimo.files import read_json, replacing
+from bimo.files import replacing
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.intervals import mean_interval
 from bimo.models.families import LanguageModule
 from bimo.models.scoring import rolling_scores
 from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.tasks.folder import own_data
 from bimo.text.collect import read_texts
 from bimo.text.store import read_stored
 from bimo.tokens.chat import ChatFormat, Message
@@ -49,9 +50,6 @@ GREEDY = Sampling(temperature=0.0)
 MOST_CHARACTERS = 30_000
 """Of general text, spread evenly over all there is: enough for two digits, and read twice."""
 
-MOST_TUNINGS = 8
-"""One upon the other, before it is given up to look for what the first model was made from."""
-
 
 @dataclass(frozen=True)
 class General:
@@ -74,10 +72,10 @@ def find_general(opened: OpenedModel, given: Path | None, console: Console) -> G
         texts: Iterable[str] = read_texts([given], unread=lambda rejected: console.warn(str(rejected)))
         name = given.name
     else:
-        stored = _own_documents(opened.path)
-        if stored is None:
+        data = own_data(opened.path)
+        if data is None or not list((data / "documents").glob("validation-*.parquet")):
             return None
-        texts = (document.text for document in read_stored(stored, "validation"))
+        texts = (document.text for document in read_stored(data / "documents", "validation"))
         name = t("held-out text of the model's own data")
     kept = sample_evenly(texts, MOST_CHARACTERS)
     if not kept:
@@ -86,20 +84,6 @@ def find_general(opened: OpenedModel, given: Path | None, console: Console) -> G
     begin = tokenizer.begin or (tokenizer.end,)
     documents = [[*begin, *ids, tokenizer.end] for ids in tokenizer.encode_batch(kept)]
     return General(name, documents, sum(len(text.encode()) for text in kept))
-
-
-def _own_documents(model: Path) -> Path | None:
-    """Where the documents are that a model was made from, or the one that it was tuned from; None if they are gone."""
-    for _ in range(MOST_TUNINGS):
-        manifest, tuned = model / "bimo" / "manifest.json", model / "bimo" / "tune.json"
-        made = read_json(manifest) if manifest.is_file() else {}
-        documents = model / str(made.get("data") or "bimo/data") / "documents"
-        if list(documents.glob("validation-*.parquet")):
-            return documents
-        if not tuned.is_file():
-            return None
-        model = Path(read_json(tuned)["model"])
-    return None
 
 
 def bits_per_byte(model: LanguageModule, general: General | None) -> float | None:

@@ -2,7 +2,15 @@
 
 from bimo.text.personal.find import KINDS, Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
-from bimo.text.personal.redact import PersonalCounts, Redactor, describe_kind, excerpt, mask, redaction_key
+from bimo.text.personal.redact import (
+    PersonalCounts,
+    Redactor,
+    describe_kind,
+    excerpt,
+    excerpt_around,
+    mask,
+    redaction_key,
+)
 
 __all__ = [
     "KINDS",
@@ -11,6 +19,7 @@ __all__ = [
     "Redactor",
     "describe_kind",
     "excerpt",
+    "excerpt_around",
     "find_personal",
     "mask",
     "pseudonymise",

@@ -12,7 +12,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.personal.find import Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
 
-__all__ = ["PersonalCounts", "Redactor", "describe_kind", "excerpt", "mask", "redaction_key"]
+__all__ = ["PersonalCounts", "Redactor", "describe_kind", "excerpt", "excerpt_around", "mask", "redaction_key"]
 
 _MODES = ("report", "mask", "pseudonymise", "drop")
 
@@ -84,6 +84,27 @@ def excerpt(text: str, characters: int) -> str:
     beginning = text[: characters + _LONGEST_VALUE]
     language = "zh" if _HAN.search(beginning) else "en"
     return mask(beginning, find_personal(beginning), language)[:characters]
+
+
+def excerpt_around(before: str, word: str, after: str) -> tuple[str, str, str]:
+    """A word and the text on both sides of it as they may be shown: masked, the word with all that it is a part of."""
+    text = before + word + after
+    findings = find_personal(text)
+    start, end = len(before), len(before) + len(word)
+    own = [finding for finding in findings if finding.start < end and start < finding.end]
+    if own:
+        start, end = min(start, own[0].start), max(end, own[-1].end)
+    language = "zh" if _HAN.search(text) else "en"
+
+    def shown(first: int, last: int) -> str:
+        inside = [
+            Finding(one.start - first, one.end - first, one.kind)
+            for one in findings
+            if first <= one.start and one.end <= last
+        ]
+        return mask(text[first:last], inside, language)
+
+    return shown(0, start), shown(start, end), shown(end, len(text))
 
 
 def redaction_key(mode: str) -> bytes:

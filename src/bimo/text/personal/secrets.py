@@ -46,9 +46,13 @@ _PEM_MIDDLE = re.compile(
 )
 """RFC 7468 has 64 characters a line, OpenSSH 70, RFC 2045 76."""
 _PASSWORD = re.compile(r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{0,64}:(?P<secret>[^\s/@]{6,128})@", re.IGNORECASE)
-_ASSIGNED = re.compile(r"[:=]\s?[\"']?(?P<secret>[A-Za-z0-9+/_.-]{16,128}={0,2})")
+_ASSIGNED = re.compile(
+    r"[:=]\s?[\"']?(?P<secret>(?:[A-Za-z0-9+/_.!@#$%^*-]|&(?!\w{1,32}=)){16,128}={0,2})"  # ?token=...&user=...
+)
 _LABEL = re.compile(
-    r"(?:secret|passwd|password|api_?key|access_?key|token|密钥|口令)[\w-]{0,12}[\"']?\s?$", re.IGNORECASE
+    r"(?:(?:secret|passwd|password|api_?key|access_?key|token|密钥|口令)[\w-]{0,12}"
+    r"|(?:密码|令牌|凭证)(?:[A-Za-z0-9_-]{0,12}|是|为))[\"']?\s?$",  # 密码强度：aes-256-gcm-sha384 is none
+    re.IGNORECASE,
 )
 _LONGEST_LABEL = 24
 
