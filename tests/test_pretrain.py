@@ -384,7 +384,7 @@ def test_a_training_killed_while_it_wrote_the_model_is_finished_by_the_next_call
         patch.setattr(pretrain, "save_model", die)
         with pytest.raises(Killed):
             run(data, out)
-    monkeypatch.setattr(objectives, "next_token_loss", never)
+    monkeypatch.setattr(objectives.NextToken, "loss", never)
     run(data, out)
     assert digest_file(out / "model.safetensors") == digest_file(whole / "model.safetensors")
 

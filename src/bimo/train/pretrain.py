@@ -359,7 +359,7 @@ class _Run:
     @torch.no_grad()
     def _on_training_text(self, progress: Progress) -> float:
         """The objective's measure of some of what was read, taken as that of unseen text is, so that they compare."""
-        count = max(1, min(progress.step, VALIDATION_TOKENS * progress.step // self._tokens(progress)))
+        count = max(1, min(progress.step, VALIDATION_TOKENS * progress.step // max(1, self._tokens(progress))))
         places = np.linspace(0, progress.step - 1, count).astype(int).tolist()
         self.model.eval()
         found = [self.objective.clean_loss(self.model, self.course.batches.at(place)) for place in places]
