@@ -56,6 +56,7 @@ class Automaton:
         self._far = far or self._distances()
         self._closure = functools.cache(self._close)
         self._numbers: dict[frozenset[int], int] = {frozenset(): DEAD}
+        self._nearest: dict[int, tuple[int, int]] = {}
         self._states: list[frozenset[int]] = [frozenset()]
         self.table = np.zeros((64, 256), dtype=np.int32)
         self.distance = np.full(64, FAR, dtype=np.int32)
@@ -84,9 +85,11 @@ class Automaton:
 
     def nearest(self, state: int) -> tuple[int, int]:
         """(The byte, the state) that come next on a shortest way to an end, which is not here."""
-        self.expand(np.array([state]))
-        byte = int((self.distance[self.table[state]] < self.distance[state]).argmax())
-        return byte, int(self.table[state, byte])
+        if state not in self._nearest:
+            self.expand(np.array([state]))
+            byte = int((self.distance[self.table[state]] < self.distance[state]).argmax())
+            self._nearest[state] = byte, int(self.table[state, byte])
+        return self._nearest[state]
 
     def without(self, missing: list[int]) -> Automaton:
         """The texts that can be written without some bytes; where there is none, START is FAR from an end."""
