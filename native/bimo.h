@@ -138,7 +138,7 @@ typedef struct {
 } bimo_automaton;
 
 /* Raises found[states] to the length of the longest run of the text that ends in each state. */
-void bimo_walk(const bimo_automaton *automaton, const uint32_t *characters, int64_t count, int32_t *found);
+void bimo_walk_suffixes(const bimo_automaton *automaton, const uint32_t *characters, int64_t count, int32_t *found);
 
 /* The tokens of a vocabulary as a tree of bytes, each node before all that are below it; the root is node 0. A walk
    through it along an automaton over bytes, whose state 0 leads nowhere. */

@@ -16,7 +16,7 @@ std::int32_t after(const bimo_automaton &automaton, std::int32_t state, std::uin
 
 } // namespace
 
-void bimo_walk(const bimo_automaton *automaton, const uint32_t *characters, int64_t count, int32_t *found) {
+void bimo_walk_suffixes(const bimo_automaton *automaton, const uint32_t *characters, int64_t count, int32_t *found) {
     std::int32_t state = 0, matched = 0;
     for (std::int64_t i = 0; i < count; i++) {
         std::int32_t next = after(*automaton, state, characters[i]);

@@ -122,8 +122,8 @@ def load_library() -> ctypes.CDLL | None:
     library.bimo_grams.argtypes = [POINTER, POINTER, LONG, POINTER]
     library.bimo_grams.restype = LONG
     library.bimo_linear.argtypes = [ctypes.POINTER(LinearModel), POINTER, POINTER, POINTER, LONG, POINTER]
-    library.bimo_walk.argtypes = [ctypes.POINTER(Automaton), POINTER, LONG, POINTER]
-    library.bimo_walk.restype = None
+    library.bimo_walk_suffixes.argtypes = [ctypes.POINTER(Automaton), POINTER, LONG, POINTER]
+    library.bimo_walk_suffixes.restype = None
     library.bimo_walk_tokens.argtypes = [ctypes.POINTER(TokenWalk), POINTER, POINTER]
     library.bimo_training.argtypes = [INT, INT, INT]
     library.bimo_training.restype = POINTER

@@ -53,7 +53,6 @@ def chat(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    from bimo.files import write_json
     from bimo.generate.engine import load
     from bimo.generate.sample import Sampling
     from bimo.tasks.chat.conversation import Conversation, read_messages
@@ -68,11 +67,10 @@ def chat(
         told = messages[1:] if messages and messages[0]["role"] == "system" else messages
         messages = [{"role": "system", "content": system}, *told]
     language_model = load(model, device=device, adapter=adapter)
+    conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     # Before anybody has typed anything it is known that an answer can be given, and kept.
     language_model.chat.require_usable()
-    if save is not None:
-        write_json(save, {"messages": messages})
-    conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
+    conversation.save()
     for line in asked_lines("> ", quiet=quiet):
         forgotten, interrupted = conversation.forgotten, False
         with _listening() as asked_to_stop, contextlib.closing(conversation.ask(line)) as pieces:

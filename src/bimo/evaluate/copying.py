@@ -90,7 +90,7 @@ def longest_met(automaton: SuffixAutomaton, texts: Iterable[str]) -> list[int]:
     found = np.zeros(len(ways), dtype=np.int32)
     for text in texts:
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        library.bimo_walk(there, codes.ctypes.data, len(codes), found.ctypes.data)
+        library.bimo_walk_suffixes(there, codes.ctypes.data, len(codes), found.ctypes.data)
     return found.tolist()
 
 

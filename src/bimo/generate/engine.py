@@ -65,7 +65,8 @@ class LanguageModel:
         self.config: LanguageShape = source.config
         self._ends = ends | {tokenizer.end}
         self._unread: dict[int, deque[Written]] = {}
-        self._one_at_a_time = threading.RLock()  # of those who step the batch
+        # Of those who step the batch. A stream that nobody reads any more may be closed by who holds it.
+        self._one_at_a_time = threading.RLock()
 
     @functools.cached_property
     def model(self) -> LanguageModule:
@@ -225,8 +226,8 @@ class LanguageModel:
         windows: list[Window] = []
         sizes = []
         for number, (context, continuation) in enumerate(pairs):
-            before, after = self._prompt_ids(context), self._after(context, continuation)
-            ids = [*before, *after][-max(limit, len(after)) - 1 :]
+            before, after = self._encode_both(context, continuation)
+            ids = [*self._begun(before), *after][-max(limit, len(after)) - 1 :]
             sizes.append(len(after))
             if len(after) > limit:
                 windows += rolling_windows(ids, context=limit, stride=max(1, limit // 2), owner=number)
@@ -250,21 +251,24 @@ class LanguageModel:
         ids = [[*begin, *document, end] for document in self.tokenizer.encode_batch(documents)]
         return rolling_scores(self.model, ids, context=context, stride=stride)
 
-    def _after(self, context: str, continuation: str) -> list[int]:
-        """The ids of a continuation as they are in the whole text; by itself, where no token ends between the two.
+    def _encode_both(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The ids of a context and of its continuation, as one text; each by itself, where no token ends between them.
 
         Some tokenizers put a blank before everything that they encode.
         """
         before, whole = self.tokenizer.encode(context), self.tokenizer.encode(context + continuation)
-        return whole[len(before) :] if whole[: len(before)] == before else self.tokenizer.encode(continuation)
+        as_one = whole[: len(before)] == before
+        return before, whole[len(before) :] if as_one else self.tokenizer.encode(continuation)
 
     def unread_tokens(self, prompt: str) -> int:
         """How many tokens at the beginning of a prompt are beyond the model's reach, and have no effect."""
         return max(0, len(self._prompt_ids(prompt)) - self.config.reach)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        ids = [*self.tokenizer.begin, *self.tokenizer.encode(prompt)]
-        return ids or [self.tokenizer.end]
+        return self._begun(self.tokenizer.encode(prompt))
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        return [*self.tokenizer.begin, *ids] or [self.tokenizer.end]
 
 
 def _until(stop: tuple[str, ...], pieces: Iterator[str]) -> Iterator[str]:

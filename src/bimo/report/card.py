@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bimo.files import replacing
-from bimo.report.examples import masked, masked_sample
+from bimo.report.examples import beginning, masked_sample
 from bimo.report.facts import (
     Facts,
     baseline_rows,
@@ -190,7 +190,7 @@ def _use(facts: Facts) -> str:
     name = facts["name"]
     samples = part(facts, "evaluation").get("samples") or learning_curves(facts)["sample"]
     first = samples[0] if samples and isinstance(samples[0], dict) else {}
-    prompt = masked(" ".join(str(first.get("prompt") or "").split()), 60) or t("Once upon a time")
+    prompt = beginning(" ".join(str(first.get("prompt") or "").split()), 60) or t("Once upon a time")
     quoted_name, quoted_prompt = (json.dumps(text, ensure_ascii=False) for text in (name, prompt))
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",

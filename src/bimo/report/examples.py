@@ -6,9 +6,9 @@ from bimo.report.facts import Facts, part, percent
 from bimo.report.page import Node, Section, element, shorten
 from bimo.runtime import t
 from bimo.text.documents import REASONS, describe_reason
-from bimo.text.personal import excerpt, excerpt_around
+from bimo.text.personal import excerpt_around, masked
 
-__all__ = ["EXCERPT_LIMIT", "blank_rows", "excerpts", "masked", "masked_sample", "reason_name", "sample"]
+__all__ = ["EXCERPT_LIMIT", "beginning", "blank_rows", "excerpts", "masked_sample", "reason_name", "sample"]
 
 EXCERPT_LIMIT = 300
 """Characters shown of a text."""
@@ -42,16 +42,16 @@ def reason_name(code: str) -> str:
     return describe_reason(code) if code in REASONS else code
 
 
-def masked(text: str, limit: int) -> str:
-    """At most `limit` characters of a text, with an ellipsis where it was cut."""
-    return shorten(excerpt(text, limit + len(text)), limit)  # all of it, for marks may be shorter than what they hide
+def beginning(text: str, limit: int) -> str:
+    """At most `limit` characters of a text, masked, with an ellipsis where it was cut."""
+    return shorten(masked(text), limit)
 
 
 def masked_sample(sample: Facts, limit: int) -> tuple[str, str]:
     """(Prompt, at most `limit` characters of what was written after it); no prompt where a mark reaches into it."""
     prompt = str(sample.get("prompt") or "")
     whole = prompt + str(sample.get("text") or "").removeprefix(prompt)
-    shown = excerpt(whole, limit + len(whole))
+    shown = masked(whole)
     prompt = prompt if shown.startswith(prompt) else ""
     return prompt, shorten(shown.removeprefix(prompt), limit)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bimo.report.card import write_card
 from bimo.report.charts import line_chart
 from bimo.report.data_report import personal, rejected, repeated, sources, tokenizer, write_data_report
-from bimo.report.examples import blank_rows, masked, masked_sample
+from bimo.report.examples import beginning, blank_rows, masked_sample
 from bimo.report.facts import (
     Facts,
     baseline_rows,
@@ -323,5 +323,5 @@ def copying(facts: Facts) -> Section | None:
     ]
     if examples:
         content.append(element("h3", t("Longest copied passages")))
-        content += [element("blockquote", masked(text, GLIMPSE_LIMIT), dir="auto") for text in examples[:3]]
+        content += [element("blockquote", beginning(text, GLIMPSE_LIMIT), dir="auto") for text in examples[:3]]
     return "copying", t("What it learned by heart"), content

@@ -26,7 +26,7 @@ from bimo.text.measure import Measures
 from bimo.text.opening import Reading
 from bimo.text.options import TextOptions
 from bimo.text.passages import passage_characters
-from bimo.text.personal import PersonalCounts, excerpt, redaction_key
+from bimo.text.personal import PersonalCounts, excerpt, masked, redaction_key
 from bimo.text.quality import Reference, worst_allowed
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
@@ -188,8 +188,7 @@ def collect_documents(
         "personal": {"mode": options.redact, **personal.facts(_EXAMPLES)},
         # Where personal data stays in the text, it must not stay in its commonest pairs.
         "words": measure_words(
-            excerpt(document.text, len(document.text)) if options.redact == "report" else document.text
-            for document in train
+            masked(document.text) if options.redact == "report" else document.text for document in train
         ),
         "sample": {"kept": kept_sample.facts(), "rejected": rejected_sample.facts()},
         **measures.facts(),

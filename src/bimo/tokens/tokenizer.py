@@ -197,9 +197,9 @@ class StreamDecoder:
         # SentencePiece's tokens of bytes: as long as a run of them is no text, each comes out as a U+FFFD of its own.
         self._in_runs = tokenizer.inner.token_to_id("<0xE4>") is not None
         # From the last token whose text was given whole: what the next one looks like may depend on it.
-        before = tokenizer.decode([*after[-TOKENS_BEFORE:]])
-        self._ids = [*after[-TOKENS_BEFORE:]] if "\ufffd" not in before else []
-        self._given = len(before) if self._ids else 0
+        before = [*after[-TOKENS_BEFORE:]]
+        text = tokenizer.decode(before)
+        self._ids, self._given = (before, len(text)) if "\ufffd" not in text else ([], 0)
 
     def push(self, token: int) -> str:
         """The text that is certain now; empty while a character is not complete."""

@@ -223,7 +223,8 @@ def _bound(schema: Schema, keyword: str, where: str) -> Decimal | None:
         raise wrong(
             where, t("{keyword} has more than {most} digits behind the point", keyword=keyword, most=MOST_DECIMALS)
         )
-    if (bound > LARGEST) if keyword in ("minimum", "exclusiveMinimum") else (bound < -LARGEST):
+    from_below = keyword in ("minimum", "exclusiveMinimum")
+    if bound > LARGEST if from_below else bound < -LARGEST:
         raise wrong(
             where, t("{keyword} has more than the {most} digits that are written", keyword=keyword, most=MOST_DIGITS)
         )

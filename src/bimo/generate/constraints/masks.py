@@ -77,14 +77,15 @@ class Constraint:
             if self.automaton.accepting(ways[start]):
                 self._needed[ways[start]] = 0
             elif ways[start] not in self._needed:
-                spelled = bytes(bytes_[start : start + longest])
-                self._needed[ways[start]] = 1 + self._fewest_behind(ways[start:], spelled)
+                end = start + longest
+                fewest = self._fewest_behind(bytes(bytes_[start:end]), ways[start + 1 : end + 1])
+                self._needed[ways[start]] = 1 + fewest
         return self._needed[state]
 
-    def _fewest_behind(self, ways: list[int], spelled: bytes) -> int:
-        """Of the states on a way that one token reaches from its first, the fewest tokens from there."""
-        ends = (length for length in range(1, len(spelled) + 1) if spelled[:length] in self._vocabulary.pieces)
-        return min(self._needed[ways[length]] for length in ends if ways[length] in self._needed)
+    def _fewest_behind(self, spelled: bytes, ways: list[int]) -> int:
+        """Of the states after each byte of `spelled` the fewest tokens from one that a single token reaches."""
+        reached = (way for length, way in enumerate(ways, 1) if spelled[:length] in self._vocabulary.pieces)
+        return min(self._needed[way] for way in reached if way in self._needed)
 
     def require_room(self, tokens: int, *, first: bool) -> None:
         """Raises UserError where the text cannot come to its end in so many tokens; `first` as in `hide`."""

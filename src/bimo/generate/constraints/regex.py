@@ -49,12 +49,15 @@ def parse_within(pattern: str) -> Expression:
     anywhere = Repeat(ANYTHING)
     return choice(
         sequence(EMPTY if begins else anywhere, expression, EMPTY if ends else anywhere)
-        for begins, expression, ends in _alternatives(pattern, narrow=True)
+        for begins, expression, ends in _alternatives(pattern, portable=True)
     )
 
 
-def _alternatives(pattern: str, *, narrow: bool = False) -> list[tuple[bool, Expression, bool]]:
-    """(Whether it says that the text begins here, an alternative, whether it says that the text ends)."""
+def _alternatives(pattern: str, *, portable: bool = False) -> list[tuple[bool, Expression, bool]]:
+    """(Whether it says that the text begins here, an alternative, whether it says that the text ends).
+
+    Raises UserError for what is no expression; `portable` as in `_Parser`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what may mean something else in later versions
@@ -63,15 +66,18 @@ def _alternatives(pattern: str, *, narrow: bool = False) -> list[tuple[bool, Exp
         raise UserError(
             "{pattern!r:.80} is no regular expression: {error}.", code=USAGE, pattern=pattern, error=str(error)[:200]
         ) from None
-    return _Parser(pattern, narrow).top()
+    return _Parser(pattern, portable).top()
 
 
 @dataclass
 class _Parser:
-    """Reads a pattern that Python has accepted already, from left to right."""
+    """Reads a pattern that Python has accepted already, from left to right.
+
+    What is `portable` is only what Python and ECMA-262 both take for a class of characters.
+    """
 
     pattern: str
-    narrow: bool
+    portable: bool
     place: int = 0
     depth: int = 0
 
@@ -141,7 +147,7 @@ class _Parser:
         if character == "[":
             return Characters(self._class())
         if character == ".":
-            return Characters(complement(ENDS_OF_LINES if self.narrow else NEWLINE))
+            return Characters(complement(ENDS_OF_LINES if self.portable else NEWLINE))
         if character == "^":
             raise self._refusal("^")
         if character == "\\":
@@ -170,7 +176,7 @@ class _Parser:
     def _escape(self) -> Expression:
         letter = self._next()
         if letter in "wWdDsS":
-            return Characters(self._category(letter))
+            return Characters(self._named(letter))
         if letter in "bBAZ":
             raise self._refusal("\\" + letter)
         octal = re.compile(r"0|[1-3][0-7]{2}").match(self.pattern, self.place - 1)
@@ -226,12 +232,12 @@ class _Parser:
             return ord(character)
         letter = self._next()
         if letter in "wWdDsS":
-            return self._category(letter)
+            return self._named(letter)
         return 8 if letter == "b" else self._code_point(letter)
 
-    def _category(self, letter: str) -> Ranges:
+    def _named(self, letter: str) -> Ranges:
         found = _category(letter)
-        return complement(union(complement(found), BEYOND_ASCII)) if self.narrow and letter in "wd" else found
+        return complement(union(complement(found), BEYOND_ASCII)) if self.portable and letter in "wd" else found
 
 
 @functools.cache

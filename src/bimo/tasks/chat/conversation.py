@@ -55,6 +55,10 @@ class Conversation:
 
     def _keep(self, said: list[Message], pieces: list[str]) -> None:
         self.messages = [*said, {"role": "assistant", "content": "".join(pieces)}]
+        self.save()
+
+    def save(self) -> None:
+        """Write all messages to `path`, if there is one."""
         if self.path is not None:
             write_json(self.path, {"messages": self.messages})
 

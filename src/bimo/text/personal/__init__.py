@@ -9,6 +9,7 @@ from bimo.text.personal.redact import (
     excerpt,
     excerpt_around,
     mask,
+    masked,
     redaction_key,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "excerpt_around",
     "find_personal",
     "mask",
+    "masked",
     "pseudonymise",
     "redaction_key",
 ]

@@ -12,7 +12,16 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.text.personal.find import Finding, find_personal
 from bimo.text.personal.pseudonyms import pseudonymise
 
-__all__ = ["PersonalCounts", "Redactor", "describe_kind", "excerpt", "excerpt_around", "mask", "redaction_key"]
+__all__ = [
+    "PersonalCounts",
+    "Redactor",
+    "describe_kind",
+    "excerpt",
+    "excerpt_around",
+    "mask",
+    "masked",
+    "redaction_key",
+]
 
 _MODES = ("report", "mask", "pseudonymise", "drop")
 
@@ -79,11 +88,14 @@ def mask(text: str, findings: Sequence[Finding], language: str = "en") -> str:
     return "".join([*parts, text[place:]])
 
 
+def masked(text: str) -> str:
+    """A whole text as it may be shown; marks may make it longer."""
+    return mask(text, find_personal(text), _language(text))
+
+
 def excerpt(text: str, characters: int) -> str:
     """The beginning of a text as it may be shown: masked, whatever the mode."""
-    beginning = text[: characters + _LONGEST_VALUE]
-    language = "zh" if _HAN.search(beginning) else "en"
-    return mask(beginning, find_personal(beginning), language)[:characters]
+    return masked(text[: characters + _LONGEST_VALUE])[:characters]
 
 
 def excerpt_around(before: str, word: str, after: str) -> tuple[str, str, str]:
@@ -94,7 +106,6 @@ def excerpt_around(before: str, word: str, after: str) -> tuple[str, str, str]:
     own = [finding for finding in findings if finding.start < end and start < finding.end]
     if own:
         start, end = min(start, own[0].start), max(end, own[-1].end)
-    language = "zh" if _HAN.search(text) else "en"
 
     def shown(first: int, last: int) -> str:
         inside = [
@@ -102,9 +113,13 @@ def excerpt_around(before: str, word: str, after: str) -> tuple[str, str, str]:
             for one in findings
             if first <= one.start and one.end <= last
         ]
-        return mask(text[first:last], inside, language)
+        return mask(text[first:last], inside, _language(text))
 
     return shown(0, start), shown(start, end), shown(end, len(text))
+
+
+def _language(text: str) -> str:
+    return "zh" if _HAN.search(text) else "en"
 
 
 def redaction_key(mode: str) -> bytes:
