@@ -1,7 +1,5 @@
 // Attention of a few queries over the keys and values that a slot remembers. Included after the lanes.
 
-constexpr int QUERIES = 8;
-
 // e^x to two units in the last place; x is held within what a float can say.
 inline Lanes exponential(Lanes x) {
     x = largest(smallest(x, Lanes::all(87.0f)), Lanes::all(-87.0f));

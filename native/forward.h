@@ -208,16 +208,10 @@ class Forward {
                             d.scores[member].get(), d.kept_positions(), outs);
         };
         int first = 0;
-        for (; first + QUERIES <= count; first += QUERIES) with(std::integral_constant<int, QUERIES>{}, first);
-        switch (count - first) {
-        case 7: with(std::integral_constant<int, 7>{}, first); break;
-        case 6: with(std::integral_constant<int, 6>{}, first); break;
-        case 5: with(std::integral_constant<int, 5>{}, first); break;
-        case 4: with(std::integral_constant<int, 4>{}, first); break;
-        case 3: with(std::integral_constant<int, 3>{}, first); break;
-        case 2: with(std::integral_constant<int, 2>{}, first); break;
-        case 1: with(std::integral_constant<int, 1>{}, first); break;
-        }
+        for (; first + MOST_QUERIES <= count; first += MOST_QUERIES) with(std::integral_constant<int, MOST_QUERIES>{}, first);
+        [&]<int... REST>(std::integer_sequence<int, REST...>) {
+            ((count - first == REST + 1 ? with(std::integral_constant<int, REST + 1>{}, first) : void()), ...);
+        }(std::make_integer_sequence<int, MOST_QUERIES - 1>{});
     }
 
     void feed_forward(int layer, const Rows &going_on) const {

@@ -84,38 +84,49 @@ struct Bytes {
     Bytes high_halves() const { return Bytes{_mm256_srli_epi16(a, 4), _mm256_srli_epi16(b, 4)}.low_halves(); }
 };
 
+inline __m256i four_everywhere(const std::int8_t *four) {
+    std::int32_t bits;
+    std::memcpy(&bits, four, 4);
+    return _mm256_set1_epi32(bits);
+}
+
+// Neighbours added up, from sixteen numbers of 16 bits to eight of 32.
+inline __m256i add_neighbours(__m256i x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }
+
 // Sixteen whole-number sums of products of bytes.
 struct Sums {
     __m256i a, b;
 
     static Sums zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
     static Sums for_raised(std::int32_t) { return zero(); }
-    // Weights up to 15: two products stay within the 16 bits in which this instruction adds them.
-    void add(Bytes weights, const std::int8_t *four) {
-        const __m256i numbers = four_everywhere(four);
-        add_pairs(_mm256_maddubs_epi16(weights.a, numbers), _mm256_maddubs_epi16(weights.b, numbers));
-    }
     // Weights stored 128 higher: lowered again, and their signs moved to the other factor to stay within 16 bits.
     void add_raised(Bytes weights, const std::int8_t *four) {
         const __m256i numbers = four_everywhere(four), top = _mm256_set1_epi8(-128);
         const __m256i x = _mm256_xor_si256(weights.a, top), y = _mm256_xor_si256(weights.b, top);
-        add_pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(numbers, x)),
-                  _mm256_maddubs_epi16(_mm256_abs_epi8(y), _mm256_sign_epi8(numbers, y)));
+        a = _mm256_add_epi32(a, add_neighbours(_mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(numbers, x))));
+        b = _mm256_add_epi32(b, add_neighbours(_mm256_maddubs_epi16(_mm256_abs_epi8(y), _mm256_sign_epi8(numbers, y))));
     }
     Lanes numbers() const { return {_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)}; }
-
-  private:
-    static __m256i four_everywhere(const std::int8_t *four) {
-        std::int32_t bits;
-        std::memcpy(&bits, four, 4);
-        return _mm256_set1_epi32(bits);
-    }
-    void add_pairs(__m256i x, __m256i y) {
-        const __m256i ones = _mm256_set1_epi16(1);
-        a = _mm256_add_epi32(a, _mm256_madd_epi16(x, ones));
-        b = _mm256_add_epi32(b, _mm256_madd_epi16(y, ones));
-    }
 };
+
+// Those of one tile with weights up to 15: no more than 32 products of 15 and 127, half of them in each number, which
+// therefore needs 16 bits only.
+struct SmallSums {
+    __m256i a, b;
+
+    static SmallSums zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    void add(Bytes weights, const std::int8_t *four) {
+        const __m256i numbers = four_everywhere(four);
+        a = _mm256_add_epi16(a, _mm256_maddubs_epi16(weights.a, numbers));
+        b = _mm256_add_epi16(b, _mm256_maddubs_epi16(weights.b, numbers));
+    }
+    Lanes numbers() const { return {_mm256_cvtepi32_ps(add_neighbours(a)), _mm256_cvtepi32_ps(add_neighbours(b))}; }
+};
+
+// As many inputs, bands and queries at once as sixteen registers hold sums of.
+constexpr int MOST_INPUTS = 4;
+constexpr int MOST_BANDS = 1;
+constexpr int MOST_QUERIES = 4;
 
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 

@@ -63,6 +63,13 @@ struct Sums {
     }
 };
 
+using SmallSums = Sums;
+
+// As many inputs, bands (with four inputs) and queries at once as 32 registers hold sums of.
+constexpr int MOST_INPUTS = 8;
+constexpr int MOST_BANDS = 2;
+constexpr int MOST_QUERIES = 8;
+
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 
 } // namespace bimo::avx512

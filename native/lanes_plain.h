@@ -111,6 +111,12 @@ struct Sums {
     }
 };
 
+using SmallSums = Sums;
+
+constexpr int MOST_INPUTS = 8;
+constexpr int MOST_BANDS = 2;
+constexpr int MOST_QUERIES = 8;
+
 inline void prefetch(const void *) {}
 
 } // namespace bimo::plain

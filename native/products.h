@@ -1,4 +1,4 @@
-// Bands of 16 rows of a matrix times up to eight inputs. Included once for each instruction set, after its lanes.
+// Bands of 16 rows of a matrix times up to MOST_INPUTS inputs. Included once for each instruction set, after its lanes.
 //
 // Whatever the number of inputs and bands, each is added up in the same order: a sequence gets the same numbers alone or in
 // company.
@@ -7,7 +7,6 @@
 using BandProduct = void (*)(const std::uint8_t *tile, const Input &input, int first, int tiles, Lanes *out);
 
 constexpr int PREFETCH_TILES = 20;
-constexpr int MOST_INPUTS = 8;
 
 // BANDS bands at once, of one matrix or of several: out[band * MOST_INPUTS + i].
 template <int N, int BANDS>
@@ -20,11 +19,11 @@ void multiply_u4(const std::uint8_t *const (&bands)[BANDS], const Input &input, 
     const std::ptrdiff_t stride = input.stride;
     for (int group = 0; group < tiles; group++, bytes += GROUP) {
         const std::uint8_t *tile[BANDS];
-        Sums sums[BANDS][N];
+        SmallSums sums[BANDS][N];
         for (int band = 0; band < BANDS; band++) {
             tile[band] = bands[band] + group * TILE;
             for (int line = 0; line < TILE; line += 64) prefetch(tile[band] + PREFETCH_TILES * TILE + line);
-            for (auto &sum : sums[band]) sum = Sums::zero();
+            for (auto &sum : sums[band]) sum = SmallSums::zero();
         }
         for (int quarter = 0; quarter < 4; quarter++) {
             Bytes low[BANDS], high[BANDS];
@@ -107,7 +106,7 @@ template <int N> BandProduct band_product(Packing packing) {
     return nullptr;
 }
 
-// Up to eight inputs, from `first` on; out[i] belongs to input first + i. Returns how many were done.
+// Up to MOST_INPUTS inputs, from `first` on; out[i] belongs to input first + i. Returns how many were done.
 inline int multiply_band(const Matrix &matrix, int band, const Input &input, int first, int rows, Lanes *out) {
     const std::uint8_t *tile = matrix.band(band);
     const int left = rows - first, done = left >= MOST_INPUTS ? MOST_INPUTS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -124,10 +123,11 @@ inline int multiply_band(const Matrix &matrix, int band, const Input &input, int
 inline int multiply_pair(const Matrix &one, int band, const Matrix &other, int other_band, const Input &input, int first,
                          int rows, Lanes (&out)[2][MOST_INPUTS]) {
     constexpr int N = 4;
-    if (rows - first >= N && one.packing == Packing::U4 && other.packing == Packing::U4) {
-        multiply_u4<N, 2>({one.band(band), other.band(other_band)}, input, first, one.tiles(), out[0]);
-        return N;
-    }
+    if constexpr (MOST_BANDS > 1)
+        if (rows - first >= N && one.packing == Packing::U4 && other.packing == Packing::U4) {
+            multiply_u4<N, 2>({one.band(band), other.band(other_band)}, input, first, one.tiles(), out[0]);
+            return N;
+        }
     multiply_band(one, band, input, first, rows, out[0]);
     return multiply_band(other, other_band, input, first, rows, out[1]);
 }

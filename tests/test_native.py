@@ -246,6 +246,28 @@ def test_matrices_lie_in_as_many_regions_as_they_take(instructions: str) -> None
     np.testing.assert_allclose(found, expected, rtol=0, atol=ALLOWED["float32"] * float(np.std(expected)) * 5)
 
 
+@pytest.mark.parametrize("instructions", [way for way in ways_here() if way != "torch"])
+def test_the_largest_bytes_times_the_largest_weights_of_four_bits_fit(instructions: str) -> None:
+    """Whichever numbers sums are kept in: 32 products of 15 and 127, and of 15 and -127, in every group."""
+    random = np.random.default_rng(4)
+    config = ModelConfig(
+        vocabulary=32, layers=1, width=64, heads=2, kv_heads=1, head_width=32, hidden=64, context=16, tied=False
+    )
+    weights = random_weights(random, config, ("F32",))
+    for name in ("layers.0.attention.out.weight", "layers.0.feed_forward.down.weight"):
+        weights[name].data[:] = 0  # the layer leaves what it gets as it is
+    weights["norm.weight"].data[:] = np.ones((1, 64), "<f4").view(np.uint8)
+    signs = np.where(np.arange(32) % 2, -1, 1).astype("<f4")
+    weights["embedding.weight"].data[:] = np.repeat(signs[:, None], 64, 1).view(np.uint8)
+    block = np.full((32, 2, 20), 255, np.uint8)
+    block[..., :4] = np.array([1, 0], "<f2").view(np.uint8)
+    weights["head.weight"] = StoredMatrix(32, 64, "Q4_1", block.reshape(32, -1))
+    steps = open_way(instructions, Decoder(config), weights)
+    steps.reserve(8, 4)
+    found = steps.step(np.arange(8), np.arange(8), np.zeros(8), np.arange(8))
+    np.testing.assert_allclose(found, np.repeat(signs[:8, None] * 15 * 64, 32, 1), rtol=1e-4)
+
+
 def test_a_sequence_gets_the_same_numbers_alone_and_in_company() -> None:
     random = np.random.default_rng(5)
     config = random_config(random, 32)
