@@ -7,6 +7,10 @@
 #include <limits>
 #include <new>
 
+#if defined(BIMO_HAS_AVX)
+#include <cpuid.h>
+#endif
+
 namespace bimo {
 
 Decoder::Decoder(const bimo_shape &shape, int threads, int instructions)
@@ -111,7 +115,9 @@ struct bimo_decoder : Decoder { using Decoder::Decoder; };
 int bimo_best_instructions(void) {
 #if defined(BIMO_HAS_AVX)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c, d;   // F16C by itself: not every compiler's builtin knows its name
+    const bool halves = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    const bool avx2 = halves && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
         && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
         return BIMO_AVX512;
