@@ -53,6 +53,16 @@ def test_singular_values_come_near_one(rows: int, columns: int, scale: float) ->
     assert 0.95 < found.min() <= found.max() < 1.05
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [("AVX2", torch.float32), ("DEFAULT", torch.float32), ("AVX512", torch.bfloat16)]
+)
+def test_the_iteration_is_in_a_format_that_the_processor_multiplies(
+    capability: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert orthogonalise(torch.eye(4)[None]).dtype is dtype
+
+
 def test_every_direction_from_the_least_on_is_lifted() -> None:
     values = torch.logspace(-2, 0, 200, dtype=torch.float64)
     for a, b, c in POLYNOMIALS:
