@@ -37,7 +37,7 @@ void Decoder::reserve(int slots, int positions, int cache_bytes, const float *co
     this->sines = allocate<float>(angles);
     std::memcpy(this->cosines.get(), cosines, angles * sizeof(float));
     std::memcpy(this->sines.get(), sines, angles * sizeof(float));
-    for (Buffer<float> &buffer : scores) buffer = allocate<float>(std::size_t(8) * kept_positions());
+    for (Buffer<float> &buffer : scores) buffer = allocate<float>(std::size_t(SCORED_QUERIES) * kept_positions());
     this->slots = slots;   // last: without memory for all of it there is room for none
 }
 

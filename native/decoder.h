@@ -15,6 +15,8 @@ namespace bimo {
 constexpr int CHUNK = 256;
 // Up to so many rows every thread prepares its own copy of what it multiplies, which is sooner done than a barrier.
 constexpr int OWN_ROWS = 4;
+// Queries for whose scores every thread has room: the most that one of the instruction sets takes at once.
+constexpr int SCORED_QUERIES = 8;
 
 struct Layer {
     Matrix matrices[BIMO_EMBEDDING];
@@ -79,7 +81,7 @@ struct Decoder {
     Buffer<float> residual, mixed, attended, inner;   // rows of a chunk; see the offsets below
     Input shared;
     std::vector<Input> own;
-    std::vector<Buffer<float>> scores;                // of each thread: [8, positions]
+    std::vector<Buffer<float>> scores;                // of each thread: [SCORED_QUERIES, positions]
     std::atomic<int> next_item{0};
 
     const Matrix &head() const { return own_head ? own_head : embedding; }

@@ -4,6 +4,8 @@
 #include "products.h"
 #include "attention.h"
 
+static_assert(MOST_QUERIES <= SCORED_QUERIES);
+
 // out = x / sqrt(mean(x^2) + epsilon) * weight; all padded with zeros to whole registers. Returns `out`.
 inline const float *normalise(const float *x, const float *weight, int width, float epsilon, float *out) {
     Lanes squares = Lanes::all(0);

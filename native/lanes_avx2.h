@@ -123,9 +123,9 @@ struct SmallSums {
     Lanes numbers() const { return {_mm256_cvtepi32_ps(add_neighbours(a)), _mm256_cvtepi32_ps(add_neighbours(b))}; }
 };
 
-// As many inputs, bands and queries at once as sixteen registers hold sums of.
+// As many inputs and queries at once as sixteen registers hold sums of; of two bands with four inputs they hold too few.
 constexpr int MOST_INPUTS = 4;
-constexpr int MOST_BANDS = 1;
+constexpr bool BANDS_IN_PAIRS = false;
 constexpr int MOST_QUERIES = 4;
 
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

@@ -65,9 +65,9 @@ struct Sums {
 
 using SmallSums = Sums;
 
-// As many inputs, bands (with four inputs) and queries at once as 32 registers hold sums of.
+// As many inputs and queries at once as 32 registers hold sums of; those of two bands with four inputs, too.
 constexpr int MOST_INPUTS = 8;
-constexpr int MOST_BANDS = 2;
+constexpr bool BANDS_IN_PAIRS = true;
 constexpr int MOST_QUERIES = 8;
 
 inline void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }

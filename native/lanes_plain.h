@@ -114,7 +114,7 @@ struct Sums {
 using SmallSums = Sums;
 
 constexpr int MOST_INPUTS = 8;
-constexpr int MOST_BANDS = 2;
+constexpr bool BANDS_IN_PAIRS = true;
 constexpr int MOST_QUERIES = 8;
 
 inline void prefetch(const void *) {}

@@ -123,7 +123,7 @@ inline int multiply_band(const Matrix &matrix, int band, const Input &input, int
 inline int multiply_pair(const Matrix &one, int band, const Matrix &other, int other_band, const Input &input, int first,
                          int rows, Lanes (&out)[2][MOST_INPUTS]) {
     constexpr int N = 4;
-    if constexpr (MOST_BANDS > 1)
+    if constexpr (BANDS_IN_PAIRS)
         if (rows - first >= N && one.packing == Packing::U4 && other.packing == Packing::U4) {
             multiply_u4<N, 2>({one.band(band), other.band(other_band)}, input, first, one.tiles(), out[0]);
             return N;

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Muon", "build_optimizers", "iteration_dtype", "orthogonalise"]
+__all__ = ["Muon", "build_optimizers", "orthogonalise"]
 
 POLYNOMIALS = (
     (8.013236, -22.925757, 16.599415),
@@ -22,7 +22,7 @@ times the same one (Jordan et al. 2024) costs a quarter more and learned no bett
 """
 
 
-def iteration_dtype(device: torch.device) -> torch.dtype:
+def _iteration_dtype(device: torch.device) -> torch.dtype:
     """bfloat16, but float32 on processors without products of bfloat16, which there take up to 100 times as long."""
     multiplies = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.bfloat16 if multiplies else torch.float32
@@ -32,10 +32,10 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrices, roughly: [N, rows, columns] -> the same.
 
     Singular values from a hundredth of the Frobenius norm on come to 0.98-1.02, and to within 0.05 where the
-    Newton-Schulz iteration is computed in bfloat16 (`iteration_dtype`).
+    Newton-Schulz iteration is computed in bfloat16.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).to(iteration_dtype(matrices.device)).contiguous()
+    x = (matrices.mT if tall else matrices).to(_iteration_dtype(matrices.device)).contiguous()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for a, b, c in POLYNOMIALS:
         gram = x @ x.mT
