@@ -209,6 +209,18 @@ def test_hostile_templates_end_in_a_sentence(kind):
     assert time.thread_time() - before < 2
 
 
+def test_a_pause_to_collect_garbage_is_not_the_templates(monkeypatch):
+    """In a process that holds much, a collection takes the thread that runs a template for half a second and more."""
+    template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
+    talk = [{"role": "user", "content": "hi"}]
+    clock = iter(range(10_000))
+    monkeypatch.setattr("bimo.tokens.template.time.thread_time", lambda: 0 if next(clock) < 2 else 10)
+    assert template.render(talk, answer=False) == "hi"
+    monkeypatch.setattr("bimo.tokens.template.time.thread_time", lambda: next(clock) / 20)
+    with pytest.raises(UserError, match="does not come to an end"):
+        template.render(20 * talk, answer=False)
+
+
 def test_separators_of_json_are_short():
     source = (
         "{% set ns = namespace(x='a') %}{% for i in range(19) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"

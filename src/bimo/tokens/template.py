@@ -27,6 +27,8 @@ MOST_TEXT = 1 << 24
 """Characters that one rendering may handle on its way, what is thrown away again included."""
 MOST_SECONDS = 0.5
 """Of processor time."""
+LONGEST_STEP = 0.1
+"""Seconds between two looks at the clock that count: what takes longer is Python, collecting garbage in this thread."""
 LARGEST_NUMBER = 1 << 40
 MOST_DIGITS = 15
 """That a number is rounded to: more a float does not have."""
@@ -111,7 +113,7 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
 
     def begin(self) -> None:
         """A new rendering: nothing is spent."""
-        self._text, self._end = 0, time.thread_time() + MOST_SECONDS
+        self._text, self._seconds, self._looked = 0, 0.0, time.thread_time()
 
     def compiled(self, source: str) -> jinja2.Template:
         """The template, with a look at the clock wherever it goes round."""
@@ -124,8 +126,10 @@ class _Bounded(sandbox.ImmutableSandboxedEnvironment):
 
     def spend(self, characters: int) -> str:
         """Count so many characters and look at the clock."""
-        self._text += characters
-        if self._text > MOST_TEXT or time.thread_time() > self._end:
+        now = time.thread_time()
+        self._seconds += min(now - self._looked, LONGEST_STEP)
+        self._text, self._looked = self._text + characters, now
+        if self._text > MOST_TEXT or self._seconds > MOST_SECONDS:
             raise _TooMuch
         return ""
 
