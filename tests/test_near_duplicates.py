@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bimo.text.near_duplicates import BANDS, SIMILAR, band_keys, find_clusters, shingle_set
+from bimo.text.near_duplicates import BANDS, SIMILAR, band_keys, find_clusters, shingle_set, sketched_jaccard
 from bimo.text.shingles import jaccard, shingles
 
 TOKEN = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff]|[a-z0-9\uac00-\ud7a3]+")
@@ -57,6 +57,37 @@ def test_long_words_and_characters_beyond_the_first_plane():
 def test_jaccard_is_the_share_in_common(ours, theirs):
     got = jaccard(np.array(sorted(ours), np.uint64), np.array(sorted(theirs), np.uint64))
     assert got == pytest.approx(len(ours & theirs) / max(1, len(ours | theirs)))
+
+
+@pytest.mark.parametrize("shingles_in_union", [90, 400, 4000])
+def test_sketches_tell_similar_texts_from_those_of_one_mould(shingles_in_union):
+    chance = np.random.default_rng(2)
+    for similarity, lowest, highest in ((1.0, 1.0, 1.0), (SIMILAR, 0.6, 1.0), (0.3, 0.0, 0.6)):
+        for _ in range(300):
+            hashes = chance.integers(0, 1 << 64, shingles_in_union, np.uint64)
+            common = round(similarity * shingles_in_union)
+            alone = common + (shingles_in_union - common) // 2
+            ours, theirs = np.sort(hashes[:alone]), np.sort(np.concatenate([hashes[:common], hashes[alone:]]))
+            found = sketched_jaccard(ours[:128], theirs[:128])
+            assert lowest <= found <= highest
+            if len(ours) < 128:
+                assert found == jaccard(ours, theirs)
+
+
+def test_texts_of_one_mould_are_told_apart_without_being_read_again():
+    chance = random.Random(7)
+    mould = [f"word{number}" for number in range(40)]
+    texts = [" ".join(chance.choice(mould) for _ in range(2000)) for _ in range(60)]
+    keys = band_keys(texts, ["en"] * len(texts))
+    keys[:, 3] = 1  # all of them may be alike
+    asked: list[int] = []
+
+    def shingles_of(row: int) -> np.ndarray:
+        asked.append(row)
+        return shingle_set(texts[row], "en")
+
+    assert np.array_equal(find_clusters(keys, shingles_of), np.arange(len(texts)))
+    assert len(asked) == len(texts)
 
 
 def edited(words: list[str], share: float, chance: random.Random) -> list[str]:

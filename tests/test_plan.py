@@ -321,6 +321,19 @@ def test_a_container_has_what_it_may_take(tmp_path, monkeypatch):
     assert machine_file.memory_bytes(cpu) == min(whole, 4_000_000_000)
 
 
+def test_a_number_format_that_the_processor_lacks_takes_no_longer_than_others(monkeypatch) -> None:
+    """A large product of bfloat16 takes seconds where it is put together from float32."""
+    sides = []
+
+    def flops(device: torch.device, dtype: torch.dtype, side: int, seconds: float) -> float:
+        sides.append((dtype, side))
+        return 1e9 if dtype == torch.bfloat16 else 1e11
+
+    monkeypatch.setattr(machine_file, "_best_flops", flops)
+    assert measure_machine(torch.device("cpu")).matrix_flops == {"float32": 1e11, "bfloat16": 1e9}
+    assert sides == [(torch.float32, 256), (torch.float32, 1024), (torch.bfloat16, 256)]
+
+
 def test_a_machine_too_busy_to_be_measured_in_time_is_measured_once() -> None:
     rates = measure_machine(torch.device("cpu"), seconds=0.0).matrix_flops
     assert all(0 < rate < float("inf") for rate in rates.values())

@@ -15,8 +15,9 @@ from bimo.files import read_json, write_json
 
 __all__ = ["Machine", "kept_machine", "measure_machine", "memory_bytes", "peak_memory_bytes"]
 
-MATRIX = 1024
-"""Side of the square matrices that are multiplied: large enough for full speed, small enough for a blink."""
+MATRIX, SMALL_MATRIX = 1024, 256
+"""Sides of the square matrices that are multiplied: large enough for full speed, small enough for a blink; and of those
+for a number format in which the large ones take longer than there is time, as bfloat16 where the processor has none."""
 
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where Linux says what a container may take, in control groups of version 2 and 1."""
@@ -73,7 +74,13 @@ def _formats() -> tuple[torch.dtype, ...]:
 
 
 def _matrix_flops(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
-    a = torch.randn(MATRIX, MATRIX, device=device).to(dtype)
+    small = _best_flops(device, dtype, SMALL_MATRIX, seconds / 4)
+    there_is_time = 2 * MATRIX**3 / small < seconds
+    return _best_flops(device, dtype, MATRIX, seconds) if there_is_time else small
+
+
+def _best_flops(device: torch.device, dtype: torch.dtype, side: int, seconds: float) -> float:
+    a = torch.randn(side, side, device=device).to(dtype)
     best = float("inf")
     end = time.perf_counter() + seconds
     a @ a
@@ -82,7 +89,7 @@ def _matrix_flops(device: torch.device, dtype: torch.dtype, seconds: float) -> f
         a @ a
         _wait(device)
         best = min(best, time.perf_counter() - start)
-    return 2 * MATRIX**3 / best
+    return 2 * side**3 / best
 
 
 def _wait(device: torch.device) -> None:

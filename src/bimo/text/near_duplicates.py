@@ -6,13 +6,14 @@ texts of similarity s agree in one of BANDS bands of ROWS values with probabilit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from bimo.text.shingles import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, jaccard, shingles
 
-__all__ = ["BANDS", "SIMILAR", "band_keys", "find_clusters", "shingle_set"]
+__all__ = ["BANDS", "SIMILAR", "band_keys", "find_clusters", "shingle_set", "sketched_jaccard"]
 
 BANDS, ROWS = 21, 6
 SIMILAR = 0.8
@@ -21,6 +22,10 @@ SIMILAR = 0.8
 _SEED = 20261124
 _KEYS_AT_ONCE = 1 << 24
 _REMEMBERED = 1 << 20
+_SKETCH, _SKETCHES_HELD = 128, 1 << 15
+"""Shingles in a sketch, those with the smallest hashes; and how many sketches are kept, 1 KiB each."""
+_PERHAPS_SIMILAR = 0.6
+"""Of two sketches: texts of similarity 0.8 look like less than this once in ten million pairs."""
 _UNSPACED_LANGUAGES = ("zh", "ja")
 
 
@@ -65,7 +70,13 @@ def find_clusters(keys: np.ndarray, shingles_of: Callable[[int], np.ndarray]) ->
 
     `keys` [N, BANDS], best a memory map: one band at a time is looked at, in parts that fit in memory. `shingles_of`
     gives shingle_set of a text by its row. Clusters are the connected components of the pairs that were found similar.
+    Texts of one mould (forms, notices, logs) agree in many bands: their sketches tell most of them apart.
     """
+
+    @functools.lru_cache(_SKETCHES_HELD)
+    def sketch(row: int) -> np.ndarray:
+        return shingles_of(row)[:_SKETCH].copy()
+
     first = np.arange(len(keys), dtype=np.int64)
     unlike: set[tuple[int, int]] = set()
     for band in range(keys.shape[1]):
@@ -74,13 +85,25 @@ def find_clusters(keys: np.ndarray, shingles_of: Callable[[int], np.ndarray]) ->
                 roots = _root(first, one), _root(first, other)
                 if roots[0] == roots[1] or (one, other) in unlike:
                     continue
-                if jaccard(shingles_of(one), shingles_of(other)) >= SIMILAR:
+                perhaps = sketched_jaccard(sketch(one), sketch(other)) >= _PERHAPS_SIMILAR
+                if perhaps and jaccard(shingles_of(one), shingles_of(other)) >= SIMILAR:
                     first[max(roots)] = min(roots)
                 elif len(unlike) < _REMEMBERED:
                     unlike.add((one, other))
     while not np.array_equal(first, first[first]):
         first = first[first]
     return first
+
+
+def sketched_jaccard(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """An estimate of `jaccard` from the first _SKETCH values of both: up to the last one of either, both are whole.
+
+    Cohen and Kaplan 2007, bottom-k sketches.
+    """
+    last = min((one[-1] for one in (ours, theirs) if len(one) == _SKETCH), default=None)
+    if last is not None:
+        ours, theirs = (one[: np.searchsorted(one, last, side="right")] for one in (ours, theirs))
+    return jaccard(ours, theirs)
 
 
 def _root(first: np.ndarray, row: int) -> int:
