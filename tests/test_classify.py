@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bimo.cli import app
+from bimo.console import Console
 from bimo.evaluate.classified import MEASURES, _difference_of, classified_lines
 from bimo.kernel import load_library
 from bimo.report.charts import matrix_chart
@@ -23,6 +24,7 @@ from bimo.tasks.classify import linear as linear_file
 from bimo.tasks.classify.classifier import classify, explain, open_classifier, verdicts
 from bimo.tasks.classify.grams import characters_of, grams, grams_reference
 from bimo.tasks.classify.linear import PAIR_MARK, LinearClassifier, joined, load_linear
+from bimo.tasks.classify.linear_training import train_linear
 from bimo.tasks.classify.measures import (
     accuracies,
     calibration_error,
@@ -38,6 +40,7 @@ from bimo.tasks.classify.measures import (
 from bimo.tasks.classify.report import weakest_labels
 from bimo.tasks.classify.tables import classify_table
 from bimo.tasks.tune import tune
+from bimo.text.labelled import Labelled
 
 TEXTS = [
     "Hello, World! it's 5€ good-bye",
@@ -455,3 +458,11 @@ def test_what_is_no_classifier_says_what_to_do(tmp_path):
     result = run("classify", tmp_path, "hello")
     assert result.exit_code == USAGE
     assert "has not learned any labels" in result.stderr
+
+
+@pytest.mark.parametrize(("texts", "held_out"), [(100, 100), (300, 300), (400, 320), (2000, 400)])
+def test_choices_are_tried_until_enough_texts_were_held_out(texts, held_out, monkeypatch):
+    monkeypatch.setattr("bimo.tasks.classify.linear_training.ENOUGH_HELD_OUT", 300)
+    examples = [Labelled(f"{'好坏'[i % 2]}{i:05}", ("good" if i % 2 == 0 else "bad",)) for i in range(texts)]
+    trained = train_linear(examples, ["bad", "good"], several=False, seed=0, console=Console(silent=True))
+    assert len(trained.places) == held_out == len(np.unique(trained.places))

@@ -13,7 +13,7 @@ import pytest
 
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.tasks.folder import write_refused
-from bimo.text.labelled import Labelled, fold_numbers, held_out_places, read_labelled, split_labelled
+from bimo.text.labelled import Labelled, fold_numbers, read_labelled, split_labelled
 
 
 def written(path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -203,10 +203,9 @@ def test_combinations_of_labels_that_are_met_once_are_spread_as_well():
 
 def test_of_every_label_some_texts_are_held_out_however_many_labels_there_are():
     examples = [Labelled(f"text {i} {j}", (f"label {i}",)) for i in range(500) for j in range(6)]
-    held_out = held_out_places(examples, 1 / 8, seed=0)
-    assert {example.labels for example, held in zip(examples, held_out, strict=True) if held} == {
-        (f"label {i}",) for i in range(500)
-    }
+    learned, held_out = split_labelled(examples, seed=0)
+    labels = {(f"label {i}",) for i in range(500)}
+    assert {example.labels for example in held_out} == {example.labels for example in learned} == labels
 
 
 def test_half_characters_and_times_and_broken_files_are_no_error_of_ours(tmp_path):

@@ -202,7 +202,17 @@ def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.n
     return numbers
 
 
-def held_out_places(examples: Sequence[Labelled], share: float, *, seed: int) -> np.ndarray:
+def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """(to learn from, held out): about HELD_OUT, of each label."""
+    share = min(HELD_OUT, MOST_HELD_OUT / max(1, len(examples)))
+    held_out = _held_out_places(examples, share, seed=seed)
+    sides: tuple[list[Labelled], list[Labelled]] = [], []
+    for example, held in zip(examples, held_out.tolist(), strict=True):
+        sides[held].append(example)
+    return sides
+
+
+def _held_out_places(examples: Sequence[Labelled], share: float, *, seed: int) -> np.ndarray:
     """Whether each example is held out, bool [N]: of each label about `share` and one text at least.
 
     Which ones depends on the texts and `seed` alone; a label's only text is learned from.
@@ -215,16 +225,6 @@ def held_out_places(examples: Sequence[Labelled], share: float, *, seed: int) ->
                 held_out[group] = True
                 room -= len(group)
     return held_out
-
-
-def split_labelled(examples: Sequence[Labelled], *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    """(to learn from, held out): about HELD_OUT, as in held_out_places."""
-    share = min(HELD_OUT, MOST_HELD_OUT / max(1, len(examples)))
-    held_out = held_out_places(examples, share, seed=seed)
-    sides: tuple[list[Labelled], list[Labelled]] = [], []
-    for example, held in zip(examples, held_out.tolist(), strict=True):
-        sides[held].append(example)
-    return sides
 
 
 def _by_labels(examples: Sequence[Labelled], seed: int) -> Iterable[list[list[int]]]:

@@ -39,6 +39,7 @@ __all__ = [
     "replies",
     "sample_lines",
     "save_tuned",
+    "say_when",
     "training_line",
     "untuned",
     "wins",
@@ -93,6 +94,11 @@ def bits_per_byte(model: LanguageModule, general: General | None) -> float | Non
     context = model.config.context
     scores = rolling_scores(model, general.documents, context=context, stride=max(1, context // 2))
     return sum(score.nats for score in scores) / math.log(2) / general.bytes
+
+
+def say_when(console: Console, label: str) -> None:
+    """Before or after: what the minutes go into that are no training."""
+    console.say(label, t("the held-out examples are read, and samples answered"))
 
 
 def untuned(opened: OpenedModel, device: torch.device) -> LanguageModel:

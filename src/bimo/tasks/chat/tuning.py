@@ -19,6 +19,7 @@ from bimo.tasks.chat.before_after import (
     replies,
     sample_lines,
     save_tuned,
+    say_when,
     training_line,
     untuned,
     wins,
@@ -149,6 +150,7 @@ def _tune(
     model.compute_dtype = number_format(out, device)
     format_, examples = lessons.format, [conversation.first_exchange for conversation in lessons.examples]
     prompts = [prompt for prompt, _ in examples]
+    say_when(console, "Before")
     said = [replies(untuned(opened, device), prompts)]
     bits, likely = [bits_per_byte(model, general)], [likelihoods_per_token(model, lessons.held_out)]
     bytes_ = sum(len(opened.tokenizer.decode(lesson.answer).encode()) for lesson in lessons.held_out)
@@ -163,6 +165,7 @@ def _tune(
     if tuning.adapter is not None:
         adapter_to_peft(tuning.adapter, model.config)  # while it has cost nothing: can it be written at all?
     facts = tuning.run()
+    say_when(console, "After")
     bits.append(bits_per_byte(model, general))
     likely.append(likelihoods_per_token(model, lessons.held_out))
     said.append(replies(save_tuned(out, tuning, opened, device, format_), prompts))
