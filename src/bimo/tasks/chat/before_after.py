@@ -36,10 +36,10 @@ __all__ = [
     "bits_per_byte",
     "find_general",
     "general_line",
+    "looking",
     "replies",
     "sample_lines",
     "save_tuned",
-    "say_when",
     "training_line",
     "untuned",
     "wins",
@@ -96,9 +96,9 @@ def bits_per_byte(model: LanguageModule, general: General | None) -> float | Non
     return sum(score.nats for score in scores) / math.log(2) / general.bytes
 
 
-def say_when(console: Console, label: str) -> None:
-    """Before or after: what the minutes go into that are no training."""
-    console.say(label, t("the held-out examples are read, and samples answered"))
+def looking() -> str:
+    """What the minutes before and after training go into."""
+    return t("the held-out examples are read, and samples answered")
 
 
 def untuned(opened: OpenedModel, device: torch.device) -> LanguageModel:

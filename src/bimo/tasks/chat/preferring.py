@@ -18,10 +18,10 @@ from bimo.tasks.chat.before_after import (
     base_line,
     bits_per_byte,
     general_line,
+    looking,
     replies,
     sample_lines,
     save_tuned,
-    say_when,
     training_line,
     untuned,
     wins,
@@ -161,7 +161,7 @@ def _tune(
     model = opened.decoder(device=device)
     model.compute_dtype = number_format(out, device)
     prompts = [[*example.messages] for example in duels.examples]
-    say_when(console, "Before")
+    console.say("Before", looking())
     said = [replies(untuned(opened, device), prompts)]
     held_out = duels.held_out
     lengths = answer_lengths(held_out)
@@ -174,7 +174,7 @@ def _tune(
     with console.progress("Reference", 1.0) as update:
         objective.ask_reference(model, batches, update=lambda done: update(done, ""))
     facts = tuning.run()
-    say_when(console, "After")
+    console.say("After", looking())
     gains = objective.gains(model)
     reference = None if tuning.adapter is not None else open_model(opened.path, device=device).decoder(device=device)
     if reference is not None:

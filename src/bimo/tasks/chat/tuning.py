@@ -16,10 +16,10 @@ from bimo.tasks.chat.before_after import (
     base_line,
     bits_per_byte,
     general_line,
+    looking,
     replies,
     sample_lines,
     save_tuned,
-    say_when,
     training_line,
     untuned,
     wins,
@@ -150,7 +150,7 @@ def _tune(
     model.compute_dtype = number_format(out, device)
     format_, examples = lessons.format, [conversation.first_exchange for conversation in lessons.examples]
     prompts = [prompt for prompt, _ in examples]
-    say_when(console, "Before")
+    console.say("Before", looking())
     said = [replies(untuned(opened, device), prompts)]
     bits, likely = [bits_per_byte(model, general)], [likelihoods_per_token(model, lessons.held_out)]
     bytes_ = sum(len(opened.tokenizer.decode(lesson.answer).encode()) for lesson in lessons.held_out)
@@ -165,7 +165,7 @@ def _tune(
     if tuning.adapter is not None:
         adapter_to_peft(tuning.adapter, model.config)  # while it has cost nothing: can it be written at all?
     facts = tuning.run()
-    say_when(console, "After")
+    console.say("After", looking())
     bits.append(bits_per_byte(model, general))
     likely.append(likelihoods_per_token(model, lessons.held_out))
     said.append(replies(save_tuned(out, tuning, opened, device, format_), prompts))
