@@ -23,6 +23,9 @@ IGNORED = -100
 LOGITS_AT_ONCE = 2**24
 """64 MB in fp32."""
 
+KEPT_AT_ONCE = 2**14
+"""Positions of a shared prefix, over all rows of a batch, whose keys and values stand in memory for a moment."""
+
 LEAST_SHARED = 32
 """Ids that windows must begin with together before it is worth reading them apart from the rest."""
 
@@ -153,7 +156,9 @@ def all_scores(model: LanguageModule, windows: list[Window]) -> list[Score]:
         order = sorted(numbers, key=lambda number: len(windows[number].ids))
         while order:
             longest = len(windows[order[-1]].ids) - len(shared)
-            rows = max(1, LOGITS_AT_ONCE // (longest * model.config.vocabulary))
+            rows = max(
+                1, min(LOGITS_AT_ONCE // (longest * model.config.vocabulary), KEPT_AT_ONCE // max(1, len(shared)))
+            )
             group, order = order[-rows:], order[:-rows]
             found = score_windows(model, [windows[number] for number in group], prefix)
             for number, score in zip(group, found, strict=True):
