@@ -27,7 +27,7 @@ from bimo.models.layers import (
     rotate,
     turned_heads,
 )
-from bimo.models.scoring import Score, Window, all_scores, rolling_scores, rolling_windows, score_windows
+from bimo.models.scoring import Score, Window, rolling_scores, rolling_windows, score_windows
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.train.losses import next_token_loss
@@ -373,26 +373,6 @@ def test_scores_are_cross_entropies_and_padding_does_not_matter(make_model: Make
     direct = [direct_loss(model, w.ids, len(w.ids) - w.scored) if w.scored else 0.0 for w in windows]
     assert scores == pytest.approx(direct, rel=1e-5)
     assert alone == pytest.approx(direct, rel=1e-5)
-
-
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
-def test_what_windows_begin_with_is_read_once(
-    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, positions: str
-) -> None:
-    """Examples above questions, and questions above their answers, beside windows that begin like no other."""
-    model = make_model(positions=positions, context=128)
-    examples = random_ids(60, seed=1).tolist()
-    windows = [Window([*examples, *random_ids(9 + n, seed=n + 2).tolist()], n) for n in range(4)]
-    windows += [Window(windows[0].ids, 68), Window(random_ids(50, seed=9).tolist(), 5), Window(examples[:20], 3)]
-    read, hidden_states = [], model.hidden_states
-    monkeypatch.setattr(
-        model, "hidden_states", lambda ids, *rest: read.append(ids.numel()) or hidden_states(ids, *rest)
-    )
-    together = [score.nats for score in all_scores(model, windows)]
-    assert sum(read) < 60 + 4 * 12 + 3 * 68
-    apart = [score_windows(model, [window])[0].nats for window in windows]
-    assert together == pytest.approx(apart, rel=1e-5)
-    assert min(apart[1:]) > 0
 
 
 def test_nothing_to_score_scores_zero(make_model: MakeModel) -> None:

@@ -16,9 +16,10 @@ from bimo.generate.batching import Batch, Request, Written
 from bimo.generate.constraints.automaton import START, Automaton
 from bimo.generate.constraints.masks import Constraint, Vocabulary
 from bimo.generate.sample import Sampling, choose
+from bimo.generate.shared_starts import scores_sharing_starts
 from bimo.generate.stepping import open_steps
 from bimo.models.families import LanguageModule, LanguageShape
-from bimo.models.scoring import Score, Window, all_scores, rolling_scores, rolling_windows
+from bimo.models.scoring import Score, Window, rolling_scores, rolling_windows
 from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.spelling import spelling_of
@@ -221,7 +222,7 @@ class LanguageModel:
         return self.loglikelihoods([(context, continuation)])[0].logarithm
 
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
-        """As `loglikelihood`, of many pairs of context and continuation, those of like length together."""
+        """As `loglikelihood`, of many pairs; what several contexts begin with is read once."""
         limit = self.model.config.context
         windows: list[Window] = []
         sizes = []
@@ -234,7 +235,7 @@ class LanguageModel:
             else:
                 windows.append(Window(ids, len(after), number))
         totals = [Score()] * len(pairs)
-        for window, score in zip(windows, all_scores(self.model, windows), strict=True):
+        for window, score in zip(windows, scores_sharing_starts(self.model, windows), strict=True):
             totals[window.owner] += score
         return [Likelihood(-score.nats, score.hits == size) for score, size in zip(totals, sizes, strict=True)]
 

@@ -75,7 +75,7 @@ def find_clusters(keys: np.ndarray, shingles_of: Callable[[int], np.ndarray]) ->
 
     @functools.lru_cache(_SKETCHES_HELD)
     def sketch(row: int) -> np.ndarray:
-        return shingles_of(row)[:_SKETCH].copy()
+        return shingles_of(row)[:_SKETCH].copy()  # a mere view would keep all of the set
 
     first = np.arange(len(keys), dtype=np.int64)
     unlike: set[tuple[int, int]] = set()
