@@ -77,8 +77,8 @@ class Scored(nn.Module):
         self.head = model.lm_head
         self.config = SimpleNamespace(context=model.config.n_positions, vocabulary=model.config.vocab_size)
 
-    def hidden_states(self, ids: Tensor) -> Tensor:
-        """ids [B, T] -> what the head multiplies [B, T, D]."""
+    def hidden_states(self, ids: Tensor, cache: None = None) -> Tensor:
+        """ids [B, T] -> what the head multiplies [B, T, D]. It reads every window from its beginning."""
         return self.model.transformer(input_ids=ids).last_hidden_state
 
 

@@ -165,7 +165,7 @@ class Scored(nn.Module):
         self.head = nn.Identity()
         self.config = SimpleNamespace(context=model.config.block_size, vocabulary=model.config.vocab_size)
 
-    def hidden_states(self, ids: Tensor) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: None = None) -> Tensor:
         """ids [B, T] -> logits [B, T, V]; of all positions only where it is given targets."""
         logits, _ = self.model(ids, ids)
         return logits
