@@ -17,9 +17,10 @@ from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.scaling import expected_ratio
 from bimo.models.transformer import Decoder
-from bimo.plan import PROCESS_BYTES, plan, stored_plan
+from bimo.plan import PROCESS_BYTES, Plan, plan, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.planned import plan_lines, text_reasons
+from bimo.run import train_settings
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.recipe import recipe
@@ -237,6 +238,44 @@ def test_what_is_no_prepared_data_is_refused(data, tmp_path, machine, place):
         assert str(target) in str(caught.value)
 
 
+def test_what_is_fixed_of_a_shape_is_planned_for(data, machine):
+    usual = plan(data, minutes=10, preset="dust")
+    short = plan(data, minutes=10, preset="dust", fixed={"context": usual.model.context // 4})
+    assert [shape.context for shape in machine[-1:]] == [short.model.context]
+    assert short.model.context == short.facts["model"]["context"] == usual.model.context // 4
+    assert short.train.batch == 4 * usual.train.batch
+    assert short.facts["tokens"] == usual.facts["tokens"] == pytest.approx(tokens_planned(short), rel=0.01)
+    assert "There is no setting model.lairs. Did you mean model.layers?" in refused(USAGE, data, fixed={"lairs": 2})
+
+
+def tokens_planned(chosen: Plan) -> int:
+    return chosen.train.steps * chosen.train.batch * chosen.model.context
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("model.context=many", "The setting model.context must be int"),
+        ("model=3", "The setting model must be"),
+        ("mode.context=64", "There is no setting mode"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused_before_anything_is_timed(data, machine, tmp_path, change, sentence):
+    choices = {"minutes": 1.0, "family": "decoder", "preset": "", "start": "", "seed": 0, "device": "auto"}
+    with pytest.raises(UserError) as caught:
+        train_settings(data, tmp_path / "model", config=None, changes=[change], **choices)
+    assert sentence in str(caught.value)
+    assert not machine
+
+
+def test_a_plan_is_of_the_shape_that_was_asked_for(data, machine, tmp_path):
+    choices = {"minutes": 1.0, "family": "decoder", "preset": "dust", "start": "", "seed": 0, "device": "auto"}
+    chosen = train_settings(data, tmp_path / "model", config=None, changes=["model.context=32"], **choices)
+    kept = read_json(tmp_path / "model" / "bimo" / "plan.json")
+    assert chosen.model.context == kept["model"]["context"] == kept["train"]["context"] == 32
+    assert chosen.train.steps == kept["train"]["steps"]
+
+
 def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_path):
     path = tmp_path / "bimo" / "plan.json"
     first = stored_plan(data, path, minutes=1)
@@ -244,7 +283,12 @@ def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_pa
     again = stored_plan(data, path, minutes=1)
     assert (again.model, again.train) == (first.model, first.train)
     assert len(machine) == count
-    for choice in ({"minutes": 2}, {"minutes": 1, "seed": 1}, {"minutes": 1, "preset": "drop"}):
+    for choice in (
+        {"minutes": 2},
+        {"minutes": 1, "seed": 1},
+        {"minutes": 1, "fixed": {"context": 32}},
+        {"minutes": 1, "preset": "drop"},
+    ):
         stored_plan(data, path, **choice)
         assert len(machine) > count
         count = len(machine)

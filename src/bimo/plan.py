@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -49,6 +51,8 @@ USUAL_SHARE_OF_PEAK = 0.4
 PROCESS_BYTES = 900_000_000
 """What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""
 
+NOTHING_FIXED: Mapping[str, Any] = MappingProxyType({})
+
 CANDIDATES = 3
 RANGE = 0.12
 """Expected bits per byte are given as a range of this share on both sides: what constants fitted to other texts miss by
@@ -71,14 +75,15 @@ def plan(
     family: str = "decoder",
     preset: str = "",
     start: str = "",
+    fixed: Mapping[str, Any] = NOTHING_FIXED,
     seed: int = 0,
     device: str = "auto",
     console: Console = SILENT,
 ) -> Plan:
     """Choose size, context, batch, steps and rates for a training of `minutes` on prepared data.
 
-    `preset` fixes the size, and so does `start`, a model to go on with. Raises UserError when the text is too small, or
-    nothing fits this machine's memory.
+    `preset` fixes the size, `fixed` any fields of the model's shape, and `start`, a model to go on with, all of them.
+    Raises UserError when the text is too small, or nothing fits this machine's memory.
     """
     data = Path(data)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=start)
@@ -89,7 +94,7 @@ def plan(
         update(1, t("measuring this machine"))
         seconds = 60 * minutes
         full = open_start(Path(start), load_tokenizer(data)).source.config if start else None
-        shapes = _affordable(corpus, machine, _sizes(corpus, family, preset, full))
+        shapes = _affordable(corpus, machine, _sizes(corpus, family, preset, fixed, full))
         guesses = [
             _Candidate(
                 name, shape, batch, USUAL_SHARE_OF_PEAK * machine.matrix_flops[machine.dtype] / shape.flops_per_token
@@ -144,6 +149,7 @@ def stored_plan(
     family: str = "decoder",
     preset: str = "",
     start: str = "",
+    fixed: Mapping[str, Any] = NOTHING_FIXED,
     seed: int = 0,
     device: str = "auto",
     console: Console = SILENT,
@@ -153,7 +159,8 @@ def stored_plan(
     Measuring again would choose other steps, and an interrupted training could not go on: raises UserError where one
     was begun by another plan.
     """
-    key = digest_json([Stages(data).key("tokens"), minutes, family, preset, start, seed, device])
+    choices = [minutes, family, preset, start, seed, device, *([dict(fixed)] if fixed else [])]
+    key = digest_json([Stages(data).key("tokens"), *choices])
     if path.exists() and (facts := read_json(path)).get("key") == key:
         settings = {name: value for name, value in facts["train"].items() if name != "context"}
         return Plan(from_mapping(choose_family(facts["family"]).shape, facts["model"]), TrainConfig(**settings), facts)
@@ -164,6 +171,7 @@ def stored_plan(
         family=family,
         preset=preset,
         start=start,
+        fixed=fixed,
         seed=seed,
         device=device,
         console=console,
@@ -242,7 +250,9 @@ class _Candidate:
         )
 
 
-def _sizes(corpus: _Corpus, family: str, preset: str, full: LanguageShape | None) -> dict[str, LanguageShape]:
+def _sizes(
+    corpus: _Corpus, family: str, preset: str, fixed: Mapping[str, Any], full: LanguageShape | None
+) -> dict[str, LanguageShape]:
     """The shapes to choose from by name, of a context that suits the text; `full` is that of a model to go on with."""
     kind = choose_family(family if full is None else family_of(full))
     context = kind.context
@@ -250,8 +260,9 @@ def _sizes(corpus: _Corpus, family: str, preset: str, full: LanguageShape | None
         context //= 2
     if full is not None:
         return {t("the model itself"): replace(full, context=min(context, full.context))}
+    usual = {"vocabulary": corpus.vocabulary, "context": context}
     return {
-        name: kind.shape(vocabulary=corpus.vocabulary, context=context, **fields)
+        name: from_mapping(kind.shape, {**usual, **fields, **fixed}, where="model.")
         for name, fields in load_presets(family).items()
         if preset in ("", name)
     }

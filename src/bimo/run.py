@@ -205,6 +205,8 @@ def train_settings(
     else:
         path = out / "bimo" / "plan.json"
         check_output(out)
+        asked = apply_settings({"model": {}}, changes)
+        _require_groups(asked)
         chosen = stored_plan(
             data,
             path,
@@ -212,6 +214,7 @@ def train_settings(
             family=family,
             preset=preset,
             start=_absolute(start),
+            fixed=asked["model"],
             seed=seed,
             device=device,
             console=console,
@@ -224,12 +227,16 @@ def train_settings(
 
 def run_from_mapping(settings: dict[str, Any]) -> RunConfig:
     """Settings as a run file has them. `model.family` says which sizes a model has; a decoder need not say that."""
-    for name, value in settings.items():
-        if name not in ("model", "train") or not isinstance(value, dict):
-            from_mapping(RunConfig, {name: value})  # which says what is wrong
+    _require_groups(settings)
     sizes = dict(settings.get("model", {}))
     kind = choose_family(str(sizes.pop("family", "decoder"))).shape
     return RunConfig(
         from_mapping(kind, sizes, where="model."),
         from_mapping(TrainConfig, settings.get("train", {}), where="train."),
     )
+
+
+def _require_groups(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        if name not in ("model", "train") or not isinstance(value, dict):
+            from_mapping(RunConfig, {name: value})  # which says what is wrong
