@@ -131,10 +131,13 @@ def ours(start: Path, paths: dict[str, Path], part: str, minutes: float, rate: f
     }
 
 
-def theirs(start: Path, paths: dict[str, Path], part: str, minutes: float, rate: float, longest: int) -> dict[str, Any]:
+def theirs(
+    start: Path, paths: dict[str, Path], part: str, minutes: float, rate: float, *, longest: int, dtype: str
+) -> dict[str, Any]:
     """transformers as it documents question answering: AdamW, a rate that falls to 0, windows that overlap.
 
-    As fast as its documentation makes it on a CPU: bfloat16, and batches of like length, filled up to their longest.
+    As fast as its documentation makes it on a CPU: `dtype` is what this machine multiplies fastest, and batches are of
+    like length, filled up to their longest.
     """
     import torch
     from transformers import AutoTokenizer, BertForQuestionAnswering, DataCollatorWithPadding
@@ -180,7 +183,7 @@ def theirs(start: Path, paths: dict[str, Path], part: str, minutes: float, rate:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = rate * (1 - spent / minutes)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
                 loss = model(**collate([rows[number] for number in batch])).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -227,6 +230,7 @@ def _bimo(*arguments: str) -> None:
 
 def extract(chosen: argparse.Namespace) -> None:
     """Ours, then the peer, on the same questions."""
+    machine = measure_machine(pick_device("cpu"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(chosen.folder or place)
         folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +239,9 @@ def extract(chosen: argparse.Namespace) -> None:
         longest = LONGEST if chosen.language == "en" else 3 * LONGEST
         found = {
             "bimo": ours(start, paths, chosen.part, chosen.minutes, chosen.rate, folder),
-            "transformers": theirs(start, paths, chosen.part, chosen.minutes, chosen.their_rate, longest),
+            "transformers": theirs(
+                start, paths, chosen.part, chosen.minutes, chosen.their_rate, longest=longest, dtype=machine.dtype
+            ),
         }
     comparisons = [
         Comparison(
@@ -248,7 +254,7 @@ def extract(chosen: argparse.Namespace) -> None:
     conclude(
         "answer",
         settings=settings,
-        machine=measure_machine(pick_device("cpu")).facts(),
+        machine=machine.facts(),
         packages=("transformers", "torch", "tokenizers"),
         comparisons=comparisons,
         facts=found,

@@ -136,12 +136,12 @@ def train_in_bursts(turns: Turns, tokens: Path, shape: Shape, batch: int, settin
 
 
 def train_for_seconds(
-    tokens: Path, shape: Shape, *, seconds: float, rate: float, batch: int
+    tokens: Path, shape: Shape, *, seconds: float, rate: float, batch: int, setting: str
 ) -> tuple[Scored, dict[str, float]]:
-    """Train in bfloat16 for `seconds`, the learning rate falling to zero by then. Returns the model and the facts."""
+    """Train for `seconds`, the learning rate falling to zero by then. Returns the model and the facts."""
     windows, timer, model = Windows(tokens, shape.context), UntilTimeIsUp(seconds), shape.build()
     settings = {"per_device_train_batch_size": batch, "learning_rate": rate, "lr_scheduler_type": "constant"}
     with tempfile.TemporaryDirectory() as folder:
-        done = trainer(model, windows, Path(folder), timer, max_steps=FOREVER, **settings, **SETTINGS["bf16"]).train()
+        done = trainer(model, windows, Path(folder), timer, max_steps=FOREVER, **settings, **SETTINGS[setting]).train()
     steps = done.global_step
     return Scored(model), {"seconds": timer.spent, "steps": steps, "tokens": steps * batch * shape.context}

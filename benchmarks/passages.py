@@ -20,6 +20,8 @@ from peak import BIMO
 from turns import Turns, contestants
 
 from bimo.files import read_json, read_metrics, write_json
+from bimo.machine import measure_machine
+from bimo.runtime import pick_device
 from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
 
 __all__ = ["GPT2_RATES", "NANOGPT_SETTINGS", "measure_passages"]
@@ -132,13 +134,16 @@ def run_nanogpt(turns: Turns, checkout: Path, peers: Path, work: Path, setting: 
 
 
 def run_gpt2(turns: Turns, peers: Path, rate: float, seconds: float) -> None:
-    """A worker: Trainer in bfloat16 at one learning rate."""
+    """A worker: Trainer at one learning rate, in bfloat16 where that is faster."""
     import gpt2
 
+    setting = "bf16" if measure_machine(pick_device("cpu")).dtype == "bfloat16" else "default"
     for data in turns:
         shape = gpt2.Shape(vocabulary=load_tokenizer(peers).vocabulary, **GPT2_SHAPE)
         tokens = peers / "train.bin"
-        model, facts = gpt2.train_for_seconds(tokens, shape, seconds=seconds, rate=rate, batch=GPT2_BATCH)
+        model, facts = gpt2.train_for_seconds(
+            tokens, shape, seconds=seconds, rate=rate, batch=GPT2_BATCH, setting=setting
+        )
         facts["parameters"] = sum(weight.numel() for weight in model.parameters())
         turns.report({"bits_per_byte": judge(model, peers, Path(data)), "curve": [], "facts": facts})
 
