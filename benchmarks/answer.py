@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--language", choices=tuple(SOURCES), default="en")
     parser.add_argument("--start", type=Path, help="a BERT folder to begin with")
     parser.add_argument("--pretrain", type=float, default=60.0, help="minutes, where there is no start")
-    parser.add_argument("--preset", default="stroke", help="size of the encoder that is pretrained")
+    parser.add_argument("--preset", default="line", help="size of the encoder that is pretrained")
     parser.add_argument("--minutes", type=float, default=4.0, help="of tuning, for each")
     parser.add_argument("--rate", type=float, default=0.0, help="of ours; 0 is its own")
     parser.add_argument("--their-rate", type=float, default=2e-4, help="of the peer; 5e-5 did worse on --part dev")

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from bimo.runtime import UserError
 from bimo.text.segment import segment
 from bimo.tokens.batches import Batches
-from bimo.tokens.masking import CHOSEN, FRAME, Masked, MaskedBatches, Masking, spellings, with_mask_token
+from bimo.tokens.masking import FRAME, LEARNED, MEASURED, Masked, MaskedBatches, Masking, spellings, with_mask_token
 from bimo.tokens.shards import TokenShards, TokenWriter
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 
@@ -183,7 +183,7 @@ def test_whole_words_are_chosen(windows: np.ndarray, masking: Masking, seed: int
         assert masked.chosen[words == word].all()
     # As many words as fit into the share; the next one would not have.
     size = np.bincount(words[words >= 0]).max()
-    wanted = CHOSEN * (words >= 0).sum()
+    wanted = MEASURED * (words >= 0).sum()
     assert wanted - size < masked.chosen.sum() <= wanted
     assert np.array_equal(masked.read[~masked.chosen], windows[~masked.chosen])
 
@@ -203,7 +203,7 @@ def test_the_shares_are_those_that_were_published(windows: np.ndarray, masking: 
 def test_every_word_has_its_turn(windows: np.ndarray, masking: Masking) -> None:
     times = sum(masking.mask(windows, seed=(seed,)).chosen.astype(int) for seed in range(300))
     words = masking.words(windows)
-    np.testing.assert_allclose(times[words >= 0].mean() / 300, CHOSEN, atol=0.01)
+    np.testing.assert_allclose(times[words >= 0].mean() / 300, MEASURED, atol=0.01)
     assert times[words >= 0].min() > 10
 
 
@@ -240,4 +240,4 @@ def test_a_batch_is_a_function_of_seed_and_step(tokenizer: Tokenizer, masking: M
     assert set(batch.ids[:, -1]) == {masking.last}
     assert not same(batch, one.at(4))
     assert not same(batch, source(6).at(3))
-    assert 0 < batch.chosen.sum() <= CHOSEN * 54
+    assert MEASURED * 54 < batch.chosen.sum() <= LEARNED * 54

@@ -16,6 +16,7 @@ from bimo.models.heads import Head, Pooler, Words, build_head
 from bimo.models.layers import Embedding, sinusoids
 from bimo.models.transformer import Layer, initialise, norm
 from bimo.runtime import USAGE, UserError
+from bimo.tokens.masking import LEARNED
 
 __all__ = ["Encoder", "EncoderConfig", "with_head"]
 
@@ -84,9 +85,9 @@ class EncoderConfig:
 
     @property
     def flops_per_token(self) -> int:
-        """Forward and backward of a training in which one token in seven is masked; else as ModelConfig counts them."""
+        """Forward and backward of a training in which a share of the tokens is guessed; else as ModelConfig counts."""
         words = self.vocabulary * self.width
-        return self.stack.flops_per_token - 6 * words + 6 * (words + self.width**2) // 7
+        return self.stack.flops_per_token - 6 * words + round(6 * (words + self.width**2) * LEARNED)
 
     def training_bytes(self, batch: int) -> int:
         """Memory of one training step in bytes, as ModelConfig estimates it."""

@@ -15,11 +15,14 @@ from bimo.text.segment import segment
 from bimo.tokens.batches import Batches
 from bimo.tokens.tokenizer import Tokenizer
 
-__all__ = ["FRAME", "Masked", "MaskedBatches", "Masking", "with_mask_token"]
+__all__ = ["FRAME", "LEARNED", "Masked", "MaskedBatches", "Masking", "with_mask_token"]
 
-CHOSEN = 0.15
+MEASURED, LEARNED = 0.15, 0.4
+"""The share of tokens to be guessed where it is measured (Devlin et al. 2019) and where it is learned: of twice as many
+twice as much is learned from each window (Wettig et al. 2022; docs/log.md)."""
+
 MASKED, EXCHANGED = 0.8, 0.1
-"""The share of tokens to be guessed; of those, what becomes the mask token or a random one (Devlin et al. 2019)."""
+"""The share of those that becomes the mask token, or a random one (Devlin et al. 2019)."""
 
 FRAME = 2
 """Special tokens around a window, one on each side."""
@@ -105,13 +108,13 @@ class Masking:
         numbers = np.cumsum(begins_word[ends - self._lengths[flat]]) - 1
         return np.where(self.is_special[flat], -1, numbers).reshape(ids.shape)
 
-    def mask(self, ids: np.ndarray, *, seed: tuple[int, ...]) -> Masked:
-        """Choose words of ids [B, T] until they hold the share CHOSEN of all tokens that are not special."""
+    def mask(self, ids: np.ndarray, *, seed: tuple[int, ...], share: float = MEASURED) -> Masked:
+        """Choose words of ids [B, T] until they hold that share of all tokens that are not special."""
         random = np.random.default_rng(seed)
         words = self.words(ids)
         sizes = np.bincount(words[words >= 0], minlength=words.max() + 1)
         order = random.permutation(np.flatnonzero(sizes))
-        count = np.searchsorted(np.cumsum(sizes[order]), CHOSEN * sizes.sum(), side="right")
+        count = np.searchsorted(np.cumsum(sizes[order]), share * sizes.sum(), side="right")
         wanted = np.zeros(len(sizes) + 1, dtype=bool)  # the last place is that of special tokens
         wanted[order[: max(1, count)]] = True
         chosen = wanted[words]
@@ -131,7 +134,7 @@ class MaskedBatches:
     def at(self, step: int) -> Masked:
         """The windows of the step; what is masked follows from the seed, the step and the worker."""
         ids = self._masking.framed(self._batches.at(step))
-        return self._masking.mask(ids, seed=(self._seed, step, self._batches.worker))
+        return self._masking.mask(ids, seed=(self._seed, step, self._batches.worker), share=LEARNED)
 
 
 def spellings(tokenizer: Tokenizer) -> list[bytes]:

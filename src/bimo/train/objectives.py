@@ -15,7 +15,7 @@ from bimo.models.families import LanguageModule, Shape
 from bimo.models.scoring import Score, rolling_scores
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import DATA_REFUSED, UserError, t
-from bimo.tokens.masking import Masked, with_mask_token
+from bimo.tokens.masking import LEARNED, Masked, with_mask_token
 from bimo.tokens.pairs import PairBatch, PairBatches, PairTokens
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -141,7 +141,7 @@ def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:
     ids = np.random.default_rng(0).integers(shape.vocabulary, size=(batch, shape.context + 1))
     if isinstance(shape, EncoderConfig):
         windows = ids[:, :-1]
-        return masked_loss(model, Masked(windows, windows, windows % 7 == 0))[0]
+        return masked_loss(model, Masked(windows, windows, windows % 10 < 10 * LEARNED))[0]
     return next_token_loss(model, ids)[0]
 
 
