@@ -365,6 +365,8 @@ def test_the_plan_times_and_chooses_an_encoder(data: Path) -> None:
     assert chosen.facts["family"] == "encoder"
     assert chosen.facts["bits_per_byte"] is None
     assert asdict(chosen.model)["head"]["kind"] == "words"
+    # At the rate of a decoder larger ones stay with the frequencies of words.
+    assert chosen.train.muon_rate == TrainConfig(steps=1).muon_rate / 2
 
 
 def test_the_model_has_the_head_that_its_shape_names() -> None:
