@@ -40,6 +40,8 @@ def windows() -> list[Window]:
         Window([*examples, *ids(9)], 68),
         Window(ids(50), 5),
         Window(examples[:20], 3),
+        *[Window(ids(129), 0)] * 2,
+        *[Window([*examples, *ids(69)], 0)] * 2,
     ]
 
 
@@ -47,6 +49,7 @@ def windows() -> list[Window]:
 @pytest.mark.parametrize("kind", SHAPES)
 def test_scores_are_those_of_windows_read_alone(kind: str, positions_at_once: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shared_starts, "POSITIONS_AT_ONCE", positions_at_once)
+    monkeypatch.setattr(shared_starts, "READ_AT_ONCE", 17)
     model = randomised(build(SHAPES[kind]), seed=1)
     alone = [all_scores(model, [window])[0] for window in windows()]
     together = scores_sharing_starts(model, windows())
@@ -55,7 +58,27 @@ def test_scores_are_those_of_windows_read_alone(kind: str, positions_at_once: in
     assert scores_sharing_starts(model, []) == []
 
 
-def test_what_windows_begin_with_is_read_once(make_model: Callable, monkeypatch: pytest.MonkeyPatch):
+BELOW = [Window([*range(60), n, n + 1, n + 2], 1) for n in range(10)]
+QUESTIONS = [
+    Window([*range(35), *range(90 - 10 * question, 50 - 10 * question, -1), n], 1)
+    for n in range(5)
+    for question in range(3)
+]
+
+
+@pytest.mark.parametrize(
+    ("windows", "expected"),
+    [
+        (BELOW, [10 * 2, 60]),
+        ([*BELOW, Window([*range(40), 96, *range(10)], 2)], [10 * 2, 40 + 1 + 9, 60]),
+        ([*BELOW, Window([*range(60), *range(66)], 1)], [10 * 2, 60, 60 + 65]),
+        (QUESTIONS, [5, 5, 5, 74, 74, 74]),
+    ],
+    ids=["examples", "one with fewer", "one that is long", "questions"],
+)
+def test_what_windows_begin_with_is_read_once(
+    windows: list[Window], expected: list[int], make_model: Callable, monkeypatch: pytest.MonkeyPatch
+):
     model = make_model(context=128)
     read: list[int] = []
     hidden_states = model.hidden_states
@@ -65,6 +88,5 @@ def test_what_windows_begin_with_is_read_once(make_model: Callable, monkeypatch:
         return hidden_states(ids, cache)
 
     monkeypatch.setattr(model, "hidden_states", counted)
-    below = [Window([*range(60), n, n + 1, n + 2], 1) for n in range(10)]
-    scores_sharing_starts(model, below)
-    assert sorted(read) == [10 * 2, 60]
+    scores_sharing_starts(model, windows)
+    assert sorted(read) == expected

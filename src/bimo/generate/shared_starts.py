@@ -6,6 +6,7 @@ What they begin with is read once. B batch, T time (positions).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 
@@ -18,8 +19,14 @@ __all__ = ["scores_sharing_starts"]
 LEAST_SHARED = 32
 """Ids that windows must begin with together before it is worth reading them apart from the rest."""
 
+MOST_PARTINGS = 32
+"""How often windows are parted, within each other, into those that share more."""
+
 POSITIONS_AT_ONCE = 2**12
 """Over all rows of a batch, of what the model remembers in every layer."""
+
+READ_AT_ONCE = 512
+"""Ids of a start: how they see each other takes memory by the square of their number."""
 
 
 @torch.no_grad()
@@ -27,17 +34,13 @@ def scores_sharing_starts(model: LanguageModule, windows: list[Window]) -> list[
     """As `all_scores`, its slow twin."""
     training = model.training
     model.eval()
-    by_start: dict[tuple[int, ...], list[int]] = {}
-    for number, window in enumerate(windows):
-        by_start.setdefault(tuple(_before(window)[:LEAST_SHARED]), []).append(number)
     scores = [Score()] * len(windows)
     alone: list[int] = []
-    for start, numbers in by_start.items():
-        if len(start) < LEAST_SHARED or len(numbers) == 1:
+    for numbers in _runs(windows):
+        if len(numbers) == 1:
             alone += numbers
             continue
-        found = _scores_behind(model, _common_start([_before(windows[number]) for number in numbers]), windows, numbers)
-        for number, score in found:
+        for number, score in _scores_behind(model, windows, numbers):
             scores[number] = score
     for number, score in zip(alone, all_scores(model, [windows[number] for number in alone]), strict=True):
         scores[number] = score
@@ -45,25 +48,67 @@ def scores_sharing_starts(model: LanguageModule, windows: list[Window]) -> list[
     return scores
 
 
-def _scores_behind(
-    model: LanguageModule, shared: list[int], windows: list[Window], numbers: list[int]
-) -> list[tuple[int, Score]]:
-    """The scores of windows with their places, in batches of like length."""
+def _runs(windows: list[Window]) -> Iterator[list[int]]:
+    """The numbers of windows in which something is scored, in runs whose starts are to be read once each.
+
+    Those of a run are of like length: one long window among many short ones would leave it the room of a row.
+    """
+    scored = [number for number, window in enumerate(windows) if window.scored]
+    for run in _cheapest_runs(windows, sorted(scored, key=lambda number: _before(windows[number]))):
+        by_length: dict[int, list[int]] = {}
+        for number in run:
+            by_length.setdefault(len(windows[number].ids).bit_length(), []).append(number)
+        yield from by_length.values()
+
+
+def _cheapest_runs(windows: list[Window], order: list[int]) -> list[list[int]]:
+    """Windows, sorted by what they begin with, parted where they share least: the way that has fewest ids to read.
+
+    Questions below the same examples are one run; answers below several questions, which begin with the same
+    instruction, are a run for each question.
+    """
+    befores = [_before(windows[number]) for number in order]
+    shared = [_count_shared(one, other) for one, other in itertools.pairwise(befores)]
+
+    def cheapest(begin: int, end: int, partings: int) -> tuple[int, list[list[int]]]:
+        lengths = [len(windows[number].ids) for number in order[begin:end]]
+        if end - begin == 1:
+            return lengths[0], [order[begin:end]]
+        least = min(shared[begin : end - 1])
+        worth_sharing = least >= LEAST_SHARED
+        together = least + sum(lengths) - least * len(lengths)
+        if worth_sharing and not partings:
+            return together, [order[begin:end]]
+        ends = [place + 1 for place in range(begin, end - 1) if shared[place] == least]
+        inner = [
+            cheapest(first, last, partings - worth_sharing) for first, last in itertools.pairwise([begin, *ends, end])
+        ]
+        apart = sum(ids for ids, _ in inner)
+        if worth_sharing and together <= apart:
+            return together, [order[begin:end]]
+        return apart, [run for _, runs in inner for run in runs]
+
+    return cheapest(0, len(order), MOST_PARTINGS)[1] if order else []
+
+
+def _scores_behind(model: LanguageModule, windows: list[Window], numbers: list[int]) -> Iterator[tuple[int, Score]]:
+    """The numbers of windows that begin alike and their scores, in batches of like length."""
     order = sorted(numbers, key=lambda number: len(windows[number].ids))
+    first, *_, last = sorted(_before(windows[number]) for number in numbers)
+    shared = first[: _count_shared(first, last)]
     positions = len(windows[order[-1]].ids)
     rows = max(1, min(len(order), POSITIONS_AT_ONCE // positions))
     device = next(model.parameters()).device
     cache = open_cache(model, slots=rows, positions=positions, device=device)
-    model.hidden_states(torch.tensor([shared], device=device), cache.rows([0], [0]))
+    for read in range(0, len(shared), READ_AT_ONCE):
+        model.hidden_states(torch.tensor([shared[read : read + READ_AT_ONCE]], device=device), cache.rows([0], [read]))
     for slot in range(1, rows):
         cache.copy(0, slot, len(shared))
-    found: list[tuple[int, Score]] = []
     for place in range(0, len(order), rows):
         group = order[place : place + rows]
         seen = cache.rows([*range(len(group))], [len(shared)] * len(group))
         scores = score_windows(model, [windows[number] for number in group], seen, read=len(shared))
-        found += zip(group, scores, strict=True)
-    return found
+        yield from zip(group, scores, strict=True)
 
 
 def _before(window: Window) -> list[int]:
@@ -71,6 +116,7 @@ def _before(window: Window) -> list[int]:
     return window.ids[: len(window.ids) - 1 - window.scored]
 
 
-def _common_start(several: list[list[int]]) -> list[int]:
-    pairs = zip(min(several), max(several), strict=False)
-    return [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
+def _count_shared(one: list[int], other: list[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
