@@ -57,3 +57,21 @@ def test_every_text_comes_once_an_epoch():
         steps = [batches.at(epoch * batches.steps_per_epoch + step) for step in range(batches.steps_per_epoch)]
         assert sorted(np.concatenate(steps).tolist()) == list(range(6))
         assert all(len(step) <= 2 and (len(step) == 1 or 2 * max(lengths[i] for i in step) <= 40) for step in steps)
+    by_length = [lengths[number] for batch in batches for number in batch]
+    assert by_length == sorted(lengths)
+
+
+def test_texts_of_like_length_change_company_from_epoch_to_epoch():
+    lengths = [*range(49, 57)] * 8
+    batches = LengthBatches(lengths, rows=4, tokens=10_000, seed=1)
+    steps = batches.steps_per_epoch
+
+    def company(batches: LengthBatches, epoch: int) -> set[frozenset[int]]:
+        return {frozenset(batches.at(epoch * steps + step).tolist()) for step in range(steps)}
+
+    first, second = company(batches, 0), company(batches, 1)
+    assert not first & second
+    # A training that is continued sees the same again.
+    again = LengthBatches(lengths, rows=4, tokens=10_000, seed=1)
+    assert company(again, 1) == second
+    assert company(batches, 0) == first

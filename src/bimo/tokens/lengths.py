@@ -1,51 +1,61 @@
 """Which of many texts a step sees, where texts of like length stand together: a function of (seed, step) alone.
 
-That wastes little on filling up; each epoch takes the batches in another order.
+That wastes little on filling up; each epoch has other texts stand together, and takes them in another order.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bimo.tokens.batches import permuted
-
 __all__ = ["LengthBatches", "MixedBatches"]
+
+ROUNDED = 8
+"""Ids up to which lengths are rounded where texts are put together: those that are then alike change company."""
 
 LIKENESS = 0.3
 """Texts whose lengths differ by less than about this share are mixed at random."""
 
 
 class LengthBatches:
-    """Batches of at most `rows` texts and, filled up, `tokens` ids; every text once an epoch.
+    """Batches of at most `rows` texts and, filled up, `tokens` ids; every text once an epoch, in new company.
 
     A text by itself may be longer than that. There must be one at least.
     """
 
     def __init__(self, lengths: Sequence[int], *, rows: int, tokens: int, seed: int) -> None:
         assert len(lengths)
-        groups: list[list[int]] = [[]]
-        for number in np.argsort(lengths, kind="stable").tolist():
-            full = len(groups[-1])
-            if full == rows or (full and (full + 1) * lengths[number] > tokens):
-                groups.append([])
-            groups[-1].append(number)
-        self._groups = [np.array(group) for group in groups]
+        self._rounded = -(-np.asarray(lengths) // ROUNDED) * ROUNDED
         self._seed = seed
-        self.steps_per_epoch = len(groups)
+        begins = [0]
+        for place, length in enumerate(np.sort(self._rounded).tolist()):
+            full = place - begins[-1]
+            if full == rows or (full and (full + 1) * length > tokens):
+                begins.append(place)
+        # Rounded lengths are the same in every epoch once they are sorted, and so are the places between batches.
+        self._bounds = list(itertools.pairwise([*begins, len(lengths)]))
+        self.steps_per_epoch = len(begins)
+        self._by_length = np.argsort(lengths, kind="stable")
+        self._epoch, self._batches = -1, list(self)
 
     def at(self, step: int) -> np.ndarray:
         """The numbers of the texts of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        digest = hashlib.sha256(f"{self._seed}/{epoch}".encode()).digest()
-        chosen = permuted(np.array([place]), self.steps_per_epoch, int.from_bytes(digest[:8], "little"))
-        return self._groups[int(chosen[0])]
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._arranged(epoch)
+        return self._batches[place]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Every batch once, the shortest texts first."""
-        return iter(self._groups)
+        return (self._by_length[begin:end] for begin, end in self._bounds)
+
+    def _arranged(self, epoch: int) -> list[np.ndarray]:
+        random = np.random.default_rng((self._seed, epoch))
+        mixed = random.permutation(len(self._rounded))
+        order = mixed[np.argsort(self._rounded[mixed], kind="stable")]
+        return [order[slice(*self._bounds[place])] for place in random.permutation(self.steps_per_epoch)]
 
 
 class MixedBatches:
