@@ -18,7 +18,7 @@ from bimo.files import read_json
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.lora import LoRAConfig
 from bimo.runtime import UserError
-from bimo.tasks.answer import answering, writing
+from bimo.tasks.answer import answering, tuning, writing
 from bimo.tasks.answer.lessons import split_questions
 from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, own_thresholds, score
 from bimo.tasks.answer.passages import Passage
@@ -80,6 +80,13 @@ def test_confidence_is_the_share_that_is_right():
     assert calibration.intercept == pytest.approx(0, abs=0.1)
 
 
+def test_margins_that_mislead_say_nothing():
+    trials = [trial(margin, margin < 0, -np.inf) for margin in np.linspace(-3, 3, 40)]
+    calibration = calibrate(trials, longest=1)
+    assert calibration.slope == 0
+    assert calibration.confidence(2.0) == calibration.confidence(-2.0) == pytest.approx(0.5, abs=0.01)
+
+
 def test_the_baseline_is_the_sentence_with_most_words_of_the_question():
     assert (
         baseline_answer("Where did the dog sit?", "The cat sat here. The dog sat on a log. End.")
@@ -113,6 +120,27 @@ def place(tmp_path_factory, tiny_tokenizer):
 
 
 SETTINGS = TuneConfig(epochs=15, batch=8, rate=0.003, validations=2)
+
+
+class Learned(Exception):
+    """What would have been learned."""
+
+
+def test_no_text_that_is_held_out_is_learned_from(place, tmp_path, monkeypatch):
+    def stop(marked, framing, **choices):
+        raise Learned(marked)
+
+    monkeypatch.setattr(tuning, "SpanBatches", stop)
+    folder, _ = place
+    questions = folder / "questions.json"
+    with pytest.raises(Learned) as caught:
+        tune(folder / "encoder", questions, out=tmp_path / "out", task="answer", settings=SETTINGS)
+    tokenizer = load_tokenizer(folder / "encoder")
+    (learned,) = caught.value.args
+    read = "".join(tokenizer.decode(one.window.framed.ids) for one in learned)
+    train, held_out = split_questions(read_questions(questions).kept, seed=0)
+    assert all(question.context[:20] in read for question in train)
+    assert not any(question.context[:20] in read for question in held_out)
 
 
 def test_an_encoder_learns_to_answer(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,12 @@ def test_lessons_point_at_answers_and_strangers_hold_none(bytes_framing):
     assert all((one.first, one.last) == (0, 0) for one in strangers)
     for question in questions:
         assert question.context not in [texts[number] for number in others(question, texts, index, 5)]
+    # A text that spells an answer otherwise holds it all the same; what answers a question without one is not known.
+    shouting = replace(questions[0], references=("Room B",))
+    assert texts.index(questions[1].context) not in others(shouting, texts, index, 8)
+    unanswered = replace(questions[0], answers=(), references=())
+    assert others(unanswered, texts, index, 5) == []
+    assert stranger_lessons([unanswered] * 3, texts, index, spans, seed=0) == []
     train, held_out = split_questions(questions * 3, seed=0)
     assert train
     assert held_out

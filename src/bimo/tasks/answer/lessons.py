@@ -60,14 +60,20 @@ def answerable_lessons(questions: Sequence[Question], framing: SpanFraming) -> l
 
 
 def others(question: Question, texts: Sequence[str], index: PassageIndex, count: int) -> list[int]:
-    """The numbers of the texts that fit a question best without being its own or holding one of its answers."""
+    """The numbers of the texts that fit a question best without being its own or holding one of its answers.
+
+    None fit a question without an answer: whether they hold one is not known.
+    """
+    if not question.references:
+        return []
     found = index.search(question.question, count + 8)
     fitting = [number for number in found if not _answers(question, texts[number])]
     return fitting[:count]
 
 
 def _answers(question: Question, text: str) -> bool:
-    return text == question.context or any(reference.strip() in text for reference in question.references)
+    plain = text.casefold()
+    return text == question.context or any(one.strip().casefold() in plain for one in question.references)
 
 
 def stranger_lessons(
@@ -77,7 +83,7 @@ def stranger_lessons(
     paired = []
     for question in questions:
         chance, half = divmod(_number(question.question, seed), 2)
-        if half:
+        if half or not question.references:
             continue
         near = others(question, texts, index, STRANGERS)
         chosen = [*near, chance % len(texts)][chance % (len(near) + 1)]

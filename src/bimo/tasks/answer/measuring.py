@@ -91,7 +91,7 @@ def attempt(question: Question, text: str, margin: float) -> Attempt:
     """What an answer is worth."""
     if not question.references:
         return Attempt(text, margin, False, 0.0)
-    chinese = is_chinese(question.question)
+    chinese = is_chinese(question.context)
     references = question.references
     return Attempt(text, margin, exact_match(text, references, chinese=chinese), f1(text, references, chinese=chinese))
 
@@ -136,6 +136,9 @@ def _logistic(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         p = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
         curvature = (inputs.T * (p * (1 - p))) @ inputs + 1e-6 * np.eye(2)
         weights += np.linalg.solve(curvature, inputs.T @ (y - p))
+    if weights[0] <= 0:
+        # A larger margin that says less is chance: then margins say nothing.
+        return 0.0, float(np.log(y.mean() / (1 - y.mean())))
     slope = weights[0] / spread
     return float(slope), float(weights[1] - slope * mean)
 

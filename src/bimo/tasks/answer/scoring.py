@@ -21,7 +21,7 @@ LATIN = re.compile(r"\w+(?:[.,'’]\w+)*|[^\w\s]")
 
 
 def is_chinese(text: str) -> bool:
-    """Whether a question is scored by the rule of CMRC 2018."""
+    """Whether questions on a text are scored by the rule of CMRC 2018."""
     return script_of(text) == "zh"
 
 

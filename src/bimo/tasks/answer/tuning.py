@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +39,17 @@ RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 512
 VALIDATED = 96
 """Windows that are looked at while it learns; all of what is held out is measured at the end."""
 
+LENGTHS_COVERED = 0.99
+"""Of the answers that are learned: a single long one would let every answer be as long."""
+
 SAMPLES = 5
+
+
+class Searched(NamedTuple):
+    """Texts, and what finds those of them that fit a question."""
+
+    texts: list[str]
+    index: PassageIndex
 
 
 def tune(wish: Wish) -> dict[str, Any]:
@@ -83,14 +94,13 @@ def _tune(
             code=DATA_REFUSED,
             path=found.path,
         )
-    texts = sorted({question.context for question in found.kept})
-    index = PassageIndex(texts)
+    texts, unseen = (_searched(questions) for questions in (train, held_out))
 
-    def lessons(questions: list[Question]) -> list[MarkedWindow]:
-        strangers = stranger_lessons(questions, texts, index, framing, seed=settings.seed)
+    def lessons(questions: list[Question], searched: Searched) -> list[MarkedWindow]:
+        strangers = stranger_lessons(questions, *searched, framing, seed=settings.seed)
         return [*answerable_lessons(questions, framing), *strangers]
 
-    learned, tested = lessons(train), lessons(held_out)
+    learned, tested = lessons(train, texts), lessons(held_out, unseen)
     marked = [one.last - one.first + 1 for one in learned if one.first]
     if not marked:
         raise UserError(
@@ -108,11 +118,14 @@ def _tune(
     facts = tuning.run()
     save_encoder(out, model, pad=framing.framing.padding)
     tokenizer.save(out, context=encoder.config.context)
-    calibration = Calibration(longest=max(marked))
+    longest = int(np.quantile(marked, LENGTHS_COVERED, method="higher"))
+    calibration = Calibration(longest=longest)
     context = framing.framing.context
     write_json(out / "bimo" / CALIBRATION_FILE, {**asdict(calibration), "context": context})
-    trials = try_questions(load_reader(out, device=device), held_out, texts, index, count=TRIED_WITH)
-    calibration = calibrate(trials, longest=max(marked))
+    # Where few texts are held out, those that were learned from are all that a question can be tried with.
+    tried_with = unseen if len(unseen.texts) > TRIED_WITH else _searched(found.kept)
+    trials = try_questions(load_reader(out, device=device), held_out, *tried_with, count=TRIED_WITH)
+    calibration = calibrate(trials, longest=longest)
     write_json(out / "bimo" / CALIBRATION_FILE, {**asdict(calibration), "context": context})
     return {
         "task": "answer",
@@ -131,6 +144,11 @@ def _tune(
         "calibration": asdict(calibration),
         "samples": [_sample(trial) for trial in trials if trial.own is not None][:SAMPLES],
     }
+
+
+def _searched(questions: Sequence[Question]) -> Searched:
+    texts = sorted({question.context for question in questions})
+    return Searched(texts, PassageIndex(texts))
 
 
 def _sample(trial: Trial) -> dict[str, str]:
