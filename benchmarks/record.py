@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -53,10 +54,13 @@ class Comparison:
         return statistics.median(self.rounds[name])
 
     def advantage(self, name: str) -> float:
-        """How many times better ours is than `name`: the median of the ratios of each round."""
+        """How many times better ours is than `name`: the median of the ratios of the rounds; beside 0 no number."""
         ours = next(iter(self.rounds.values()))
-        ratios = [mine / theirs for mine, theirs in zip(ours, self.rounds[name], strict=True)]
-        return statistics.median(1 / ratio for ratio in ratios) if self.less_is_better else statistics.median(ratios)
+        pairs = [
+            (theirs, mine) if self.less_is_better else (mine, theirs)
+            for mine, theirs in zip(ours, self.rounds[name], strict=True)
+        ]
+        return statistics.median(above / below if below else math.nan for above, below in pairs)
 
     def share(self, name: str) -> float | None:
         """Of the machine's limit, the median of the rounds; None where there is none to compare with."""

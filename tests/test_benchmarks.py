@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import math
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -75,6 +76,7 @@ def test_a_ratio_is_the_median_of_the_ratios_of_each_round(benchmark):
     assert comparison.share("peer") is None
     seconds = record.Comparison("", "seconds", {"bimo": [2.0], "peer": [8.0]}, less_is_better=True)
     assert seconds.advantage("peer") == 4.0
+    assert math.isnan(record.Comparison("", "%", {"bimo": [2.0], "peer": [0.0]}).advantage("peer"))
     assert comparison.rows()[2] == ["peer", "11", "10 - 18", "3.00", ""]
 
 

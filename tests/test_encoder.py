@@ -40,7 +40,7 @@ from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train import losses, masked_words, objectives
 from bimo.train.losses import masked_loss
-from bimo.train.masked_words import held_out_windows, masked_measures
+from bimo.train.masked_words import MaskedWords, held_out_windows, masked_measures
 from bimo.train.objectives import tokenizer_of
 from bimo.train.pretrain import train
 from bimo.train.settings import TrainConfig
@@ -377,6 +377,15 @@ def test_the_model_has_the_head_that_its_shape_names() -> None:
 def test_its_trial_step_is_that_of_training(make_model: Callable[..., Any]) -> None:
     shape = EncoderConfig(**SIZES)
     assert objectives.trial_loss(Encoder(shape).initialise(0), shape, 2).item() == pytest.approx(np.log(97), abs=0.5)
+
+
+def test_training_text_is_measured_as_unseen_text_is(data: Path) -> None:
+    tokenizer, shape = tokenizer_of(data, "encoder"), shape_for(data, context=32)
+    objective = MaskedWords(TokenShards(data / "tokens", "validation"), tokenizer, context=32)
+    batch = objective.batches(TokenShards(data / "tokens", "train"), batch=8, seed=0).at(0)
+    model = Encoder(shape).initialise(0)
+    learned, measured = (loss(model, batch)[1] for loss in (objective.loss, objective.clean_loss))
+    assert 2 * measured < learned < 4 * measured
 
 
 def test_an_encoder_that_computes_no_numbers_is_no_figure(data: Path, whole: Path, tmp_path: Path) -> None:
