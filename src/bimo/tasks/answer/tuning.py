@@ -49,7 +49,7 @@ class Searched(NamedTuple):
     """Texts, and what finds those of them that fit a question."""
 
     texts: list[str]
-    index: PassageIndex
+    found_by: PassageIndex
 
 
 def tune(wish: Wish) -> dict[str, Any]:
