@@ -248,6 +248,24 @@ def test_what_is_fixed_of_a_shape_is_planned_for(data, machine):
     assert "There is no setting model.lairs. Did you mean model.layers?" in refused(USAGE, data, fixed={"lairs": 2})
 
 
+@pytest.mark.parametrize(
+    ("family", "fixed", "fitting"),
+    [
+        ("decoder", {"heads": 8}, lambda sizes: 8 % sizes["kv_heads"] == 0),
+        ("encoder", {"width": 256}, lambda sizes: 256 % sizes["heads"] == 0),
+    ],
+)
+def test_sizes_that_cannot_be_with_what_is_fixed_are_left_out(data, machine, family, fixed, fitting):
+    names = [name for name, sizes in load_presets(family).items() if fitting(sizes)]
+    facts = plan(data, minutes=10, family=family, fixed=fixed).facts
+    assert 0 < len(names) < len(load_presets(family))
+    assert {candidate["preset"] for candidate in facts["candidates"]} <= {*names}
+    assert fixed.items() <= facts["model"].items()
+    other = next(name for name in load_presets(family) if name not in names)
+    assert "must be a multiple of its" in refused(USAGE, data, family=family, preset=other, fixed=fixed)
+    assert "must be a multiple of its" in refused(USAGE, data, family=family, fixed={"heads": 11})
+
+
 def tokens_planned(chosen: Plan) -> int:
     return chosen.train.steps * chosen.train.batch * chosen.model.context
 

@@ -253,7 +253,10 @@ class _Candidate:
 def _sizes(
     corpus: _Corpus, family: str, preset: str, fixed: Mapping[str, Any], full: LanguageShape | None
 ) -> dict[str, LanguageShape]:
-    """The shapes to choose from by name, of a context that suits the text; `full` is that of a model to go on with."""
+    """The shapes to choose from by name, of a context that suits the text; `full` is that of a model to go on with.
+
+    Sizes that cannot be with what is fixed are none of them. Raises UserError where none is left.
+    """
     kind = choose_family(family if full is None else family_of(full))
     context = kind.context
     while context > 32 and corpus.tokens < 40 * context:
@@ -261,11 +264,17 @@ def _sizes(
     if full is not None:
         return {t("the model itself"): replace(full, context=min(context, full.context))}
     usual = {"vocabulary": corpus.vocabulary, "context": context}
-    return {
-        name: from_mapping(kind.shape, {**usual, **fields, **fixed}, where="model.")
-        for name, fields in load_presets(family).items()
-        if preset in ("", name)
-    }
+    sizes: dict[str, LanguageShape] = {}
+    misfits: list[UserError] = []
+    for name, fields in load_presets(family).items():
+        if preset in ("", name):
+            try:
+                sizes[name] = from_mapping(kind.shape, {**usual, **fields, **fixed}, where="model.")
+            except UserError as misfit:
+                misfits.append(misfit)
+    if not sizes:
+        raise misfits[0]
+    return sizes
 
 
 def _affordable(
