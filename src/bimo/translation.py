@@ -350,7 +350,7 @@ def _course(data: Path, chosen: RunConfig) -> tuple[Course, Any]:
     shape, settings = chosen.model, chosen.train
     if not isinstance(shape, Seq2SeqConfig):
         raise UserError("The run file is for another family of models than {family}.", code=USAGE, family=PAIRED)
-    settings.refuse("window", family=PAIRED)
+    settings.require_use(PAIRED)
     tokenizer = load_tokenizer(data)
     train, validation = (PairTokens(data / "tokens", split) for split in SPLITS[:2])
     longest = int(max(train.lengths.max(), validation.lengths.max()))

@@ -13,7 +13,7 @@ import numpy as np
 from bimo.runtime import DATA_REFUSED, UserError
 from bimo.tokens.shards import TokenShards
 
-__all__ = ["Batches", "permuted"]
+__all__ = ["Batches", "count_windows", "permuted"]
 
 ROUNDS = 6
 """Rounds of the Feistel network; four make a permutation that looks random (Luby and Rackoff 1988)."""
@@ -46,6 +46,21 @@ def _scramble(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+def count_windows(tokens: int, *, context: int) -> int:
+    """How many windows an epoch has of so many tokens. Raises UserError when there is none."""
+    # The last `context` starts are left to the offset of the epoch, so that every epoch has as many windows.
+    windows = (tokens - 1) // context - 1
+    if windows < 1:
+        raise UserError(
+            "The training text has {tokens} tokens: too few for a context of {context}. Add text, or set a "
+            "shorter model.context.",
+            code=DATA_REFUSED,
+            tokens=tokens,
+            context=context,
+        )
+    return windows
+
+
 class Batches:
     """Batches of windows [rows, context + 1] by step. With several workers each takes its own rows of every batch."""
 
@@ -56,16 +71,7 @@ class Batches:
             raise UserError(
                 "A batch of {batch} cannot be shared evenly by {workers} workers.", batch=batch, workers=workers
             )
-        # The last `context` starts are left to the offset of the epoch, so that every epoch has as many windows.
-        self.windows = (len(shards) - 1) // context - 1
-        if self.windows < 1:
-            raise UserError(
-                "The training text has {tokens} tokens: too few for a context of {context}. Add text, or set a "
-                "shorter model.context.",
-                code=DATA_REFUSED,
-                tokens=len(shards),
-                context=context,
-            )
+        self.windows = count_windows(len(shards), context=context)
         self.shards, self.batch, self.context, self.seed = shards, batch, context, seed
         self.worker, self.workers = worker, workers
         self._fingerprint = shards.fingerprint

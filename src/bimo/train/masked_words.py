@@ -19,13 +19,29 @@ from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.losses import masked_loss
 
-__all__ = ["MaskedWords", "held_out_windows", "masked_measures"]
+__all__ = ["MaskedWords", "held_out_windows", "masked_measures", "tokens_between"]
 
 VALIDATION_TOKENS = 48_000
 """Validation during training looks at about so many tokens, of which one in seven is guessed."""
 
 WINDOWS_AT_ONCE = 16
 LEAST_CONTEXT = 8
+
+
+def tokens_between(context: int) -> int:
+    """How far apart windows of so many ids begin in the text. Raises UserError when those are too short to learn from.
+
+    What frames them is not of the text, and they are read one token longer than they are apart.
+    """
+    if context < LEAST_CONTEXT:
+        raise UserError(
+            "The model's {name} must be at least {least} to learn from masked words, but is {value}.",
+            code=USAGE,
+            name="context",
+            least=LEAST_CONTEXT,
+            value=context,
+        )
+    return context - FRAME - 1
 
 
 class MaskedWords:
@@ -38,20 +54,13 @@ class MaskedWords:
     measure = "masked_loss"
 
     def __init__(self, validation: TokenShards, tokenizer: Tokenizer, *, context: int) -> None:
-        if context < LEAST_CONTEXT:
-            raise UserError(
-                "The model's {name} must be at least {least} to learn from masked words, but is {value}.",
-                code=USAGE,
-                name="context",
-                least=LEAST_CONTEXT,
-                value=context,
-            )
+        self.between = tokens_between(context)
         self.masking, self.context = Masking(tokenizer), context
         self.windows = held_out_windows(validation, self.masking, context=context, tokens=VALIDATION_TOKENS)
 
     def batches(self, shards: TokenShards, *, batch: int, seed: int) -> MaskedBatches:
         """Windows [B, T], framed and masked."""
-        inner = Batches(shards, batch=batch, context=self.context - FRAME - 1, seed=seed)
+        inner = Batches(shards, batch=batch, context=self.between, seed=seed)
         return MaskedBatches(inner, self.masking, seed=seed)
 
     def loss(self, model: Encoder, batch: Masked) -> tuple[Tensor, int]:

@@ -15,12 +15,13 @@ from bimo.models.families import LanguageModule, Shape
 from bimo.models.scoring import Score, rolling_scores
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.tokens.batches import count_windows
 from bimo.tokens.masking import LEARNED, Masked, with_mask_token
 from bimo.tokens.pairs import PairBatch, PairBatches, PairTokens
 from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.losses import masked_loss, next_token_loss, translation_loss
-from bimo.train.masked_words import MaskedWords
+from bimo.train.masked_words import MaskedWords, tokens_between
 from bimo.train.settings import TrainConfig
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Pretraining",
     "Translate",
     "choose_objective",
+    "require_windows",
     "tokenizer_of",
     "trial_loss",
 ]
@@ -131,9 +133,14 @@ def choose_objective(shape: Shape, validation: TokenShards, tokenizer: Tokenizer
         )
     window = settings.window or shape.context
     if isinstance(shape, EncoderConfig):
-        settings.refuse("noise", "smoothing", family="encoder")
+        settings.require_use("encoder")
         return MaskedWords(validation, tokenizer, context=window)
     return NextToken(validation, tokenizer, context=window, noise=settings.noise, smoothing=settings.smoothing)
+
+
+def require_windows(shape: Shape, *, tokens: int) -> None:
+    """Raises UserError where a text of so many tokens is too short for the context of a shape."""
+    count_windows(tokens, context=tokens_between(shape.context) if isinstance(shape, EncoderConfig) else shape.context)
 
 
 def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:

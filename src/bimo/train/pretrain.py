@@ -43,7 +43,7 @@ from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.huggingface import require_storable, save_encoder, save_model, save_translator
 
-__all__ = ["Course", "Sampler", "check_output", "is_finished", "train", "train_on"]
+__all__ = ["Course", "Sampler", "check_output", "is_finished", "require_trainable", "train", "train_on"]
 
 Sampler = Callable[[Any, Tokenizer], str]
 """Shows in a few words what a model that is being trained can do."""
@@ -58,6 +58,19 @@ def check_output(out: Path) -> None:
             "The folder {out} is taken: it holds files that are not a model. Choose another with --out.",
             code=USAGE,
             out=out,
+        )
+
+
+def require_trainable(shape: Shape, *, vocabulary: int) -> None:
+    """Raises UserError for a shape that predicts nothing, fits into no folder, or lacks some of so many tokens."""
+    require_one_direction(shape)
+    require_storable(shape)
+    if shape.vocabulary < vocabulary:
+        raise UserError(
+            "The model's vocabulary ({model}) is smaller than the tokenizer's ({tokenizer}).",
+            code=USAGE,
+            model=shape.vocabulary,
+            tokenizer=vocabulary,
         )
 
 
@@ -147,19 +160,11 @@ class _Run:
     ) -> None:
         self.course, self.out, self.home = course, out, out / "bimo"
         self.shape, self.settings, self.sampler, self.console = shape, settings, sampler, console
-        require_one_direction(shape)
-        require_storable(shape)
         self.tokenizer, self.objective = course.tokenizer, course.objective
+        require_trainable(shape, vocabulary=self.tokenizer.vocabulary)
         self.vectors = read_vectors(Path(settings.vectors)) if settings.vectors else None
         self.start = open_start(Path(settings.start), self.tokenizer) if settings.start else None
         self.metrics = Metrics(self.home / "metrics.jsonl")
-        if shape.vocabulary < self.tokenizer.vocabulary:
-            raise UserError(
-                "The model's vocabulary ({model}) is smaller than the tokenizer's ({tokenizer}).",
-                code=USAGE,
-                model=shape.vocabulary,
-                tokenizer=self.tokenizer.vocabulary,
-            )
 
     def claim(self) -> None:
         """Take the folder for this run, or find that it is this run's already. Raises UserError if it is another's."""

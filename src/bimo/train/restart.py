@@ -12,7 +12,7 @@ from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.opening import OpenedModel, open_model
 
-__all__ = ["open_start", "take_weights", "tokenizer_file"]
+__all__ = ["open_start", "require_shape", "take_weights", "tokenizer_file"]
 
 
 def open_start(path: Path, tokenizer: Tokenizer) -> OpenedModel:
@@ -41,16 +41,21 @@ def tokenizer_file(path: Path) -> Path:
     return path / "tokenizer.json"
 
 
-@torch.no_grad()
-def take_weights(model: LanguageModule, opened: OpenedModel, shape: Shape) -> None:
-    """Copy the weights of a model of the same shape into `model`."""
-    source = opened.source.decoder() if isinstance(opened.source, GGUFModel) else opened.source
-    if source.config != shape:
+def require_shape(opened: OpenedModel, shape: Shape) -> None:
+    """Raises UserError when a model to go on with is of another shape than that."""
+    if opened.source.config != shape:
         raise UserError(
             "{path} is of another shape than the settings describe. Leave the sizes to it.",
             code=USAGE,
             path=opened.path,
         )
+
+
+@torch.no_grad()
+def take_weights(model: LanguageModule, opened: OpenedModel, shape: Shape) -> None:
+    """Copy the weights of a model of the same shape into `model`."""
+    require_shape(opened, shape)
+    source = opened.source.decoder() if isinstance(opened.source, GGUFModel) else opened.source
     weights = dict(source.named_parameters())
     for name, weight in model.named_parameters():
         weight.copy_(weights[name])

@@ -29,6 +29,9 @@ RANGES = {
     "dtype": "auto, float32 or bfloat16",
 }
 
+USELESS = {"encoder": ("noise", "smoothing"), "seq2seq": ("window",)}
+"""What training a model of a family does not look at."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -84,9 +87,9 @@ class TrainConfig:
         }
         require_ranges(self, fits, lambda name: t(RANGES[name]), where="train.")
 
-    def refuse(self, *names: str, family: str) -> None:
-        """Raises UserError when one of these is not 0: training a model of this family has no use for them."""
-        for name in names:
+    def require_use(self, family: str) -> None:
+        """Raises UserError when one is not 0 for which training a model of this family has no use."""
+        for name in USELESS.get(family, ()):
             if getattr(self, name):
                 raise UserError(
                     "The setting train.{name} has no place in training a model of the family {family}: leave it at 0.",
