@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bimo.config import SCHEMA_VERSION, apply_settings, from_mapping, read_toml, to_mapping, write_toml
+from bimo.config import SCHEMA_VERSION, apply_settings, check_mapping, from_mapping, read_toml, to_mapping, write_toml
 from bimo.models.config import ModelConfig
 from bimo.prepare import PrepareConfig
 from bimo.run import RunConfig
@@ -98,6 +98,7 @@ def test_an_unknown_key_is_an_error_that_suggests_the_right_one():
         ({"steps": 1, "inner": {"rate": True}}, "The setting inner.rate must be float, but is True."),
         ({"steps": 1, "inner": {"share": "x"}}, "The setting inner.share must be float, but is 'x'."),
         ({"steps": 1, "inner": {"names": "ab"}}, "The setting inner.names must be"),
+        ({"steps": 1, "inner": {"names": ["a", 1]}}, "The setting inner.names must be"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(mapping, sentence):
@@ -112,6 +113,12 @@ def test_a_whole_number_will_do_for_a_fraction():
 
 def test_a_missing_value_is_named():
     assert "steps" in refused({"label": "x"})
+
+
+def test_some_of_the_settings_may_be_checked_alone():
+    assert check_mapping(Outer, {"label": "x", "inner": {"rate": 2}}) == {"label": "x", "inner": Inner(2.0)}
+    with pytest.raises(UserError, match=r"There is no setting outer\.stepz\. Did you mean outer\.steps\?"):
+        check_mapping(Outer, {"stepz": 3}, where="outer.")
 
 
 def test_settings_are_put_in_without_touching_the_original():

@@ -16,6 +16,7 @@ from bimo.runtime import USAGE, UserError
 __all__ = [
     "SCHEMA_VERSION",
     "apply_settings",
+    "check_mapping",
     "from_mapping",
     "read_toml",
     "require_ranges",
@@ -62,16 +63,22 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 def from_mapping(kind: type[Config], mapping: dict[str, Any], *, where: str = "") -> Config:
     """Build the dataclass `kind`; `where` is the path of keys so far. Raises UserError on unknown keys, wrong types."""
+    values = check_mapping(kind, mapping, where=where)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError("The settings are not complete: {error}.", code=USAGE, error=error) from None
+
+
+def check_mapping(kind: type[Any], mapping: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:
+    """Values for fields of the dataclass `kind`, perhaps not for all. Raises UserError as `from_mapping` does."""
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in hints:
             raise _unknown_key(where + key, [where + name for name in hints])
         values[key] = _convert(hints[key], value, where + key)
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError("The settings are not complete: {error}.", code=USAGE, error=error) from None
+    return values
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
@@ -80,7 +87,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if dataclasses.is_dataclass(choice) and isinstance(value, dict):
             return from_mapping(typing.cast(type, choice), value, where=key + ".")
         if typing.get_origin(choice) is tuple and isinstance(value, list | tuple):
-            return tuple(value)
+            kind = typing.get_args(choice)[0]
+            if all(type(one) is kind for one in value):
+                return tuple(value)
         if choice is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if isinstance(choice, type) and type(value) is choice:
