@@ -90,14 +90,24 @@ def test_the_numbers_of_a_plan_fit_together(data, machine, minutes):
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_a_model_to_go_on_with_fixes_the_size(data, machine, tmp_path):
+@pytest.fixture(scope="module")
+def small(data, tmp_path_factory):
+    """A model to go on with."""
+    folder = tmp_path_factory.mktemp("small")
     tokenizer = load_tokenizer(data)
-    model = Decoder(ModelConfig(tokenizer.vocabulary, 1, 16, 2, 1, 8, 24, context=512)).initialise(0)
-    save_model(tmp_path, model, end=tokenizer.end)
-    tokenizer.save(tmp_path)
-    usual, onward = plan(data, minutes=1, preset="dust"), plan(data, minutes=1, start=str(tmp_path))
-    assert onward.model == model.config
-    assert (onward.train.start, onward.train.window) == (str(tmp_path), usual.model.context)
+    save_model(folder, Decoder(small_shape(tokenizer.vocabulary)).initialise(0), end=tokenizer.end)
+    tokenizer.save(folder)
+    return folder
+
+
+def small_shape(vocabulary):
+    return ModelConfig(vocabulary, 1, 16, 2, 1, 8, 24, context=512)
+
+
+def test_a_model_to_go_on_with_fixes_the_size(data, small, machine):
+    usual, onward = plan(data, minutes=1, preset="dust"), plan(data, minutes=1, start=str(small))
+    assert onward.model == small_shape(load_tokenizer(data).vocabulary)
+    assert (onward.train.start, onward.train.window) == (str(small), usual.model.context)
     assert onward.train.muon_rate < usual.train.muon_rate
     assert onward.facts["bits_per_byte"] is None
 
@@ -270,24 +280,104 @@ def tokens_planned(chosen: Plan) -> int:
     return chosen.train.steps * chosen.train.batch * chosen.model.context
 
 
+@pytest.fixture
+def nothing_spent(monkeypatch):
+    """Whoever counts, measures or times fails."""
+
+    def spent(*args, **choices):
+        raise AssertionError("time was spent on what cannot be")
+
+    for name in ("measure_baselines", "measure_machine", "_tokens_per_second"):
+        monkeypatch.setattr(module, name, spent)
+
+
+CHOICES = {"minutes": 1.0, "family": "decoder", "preset": "", "start": "", "seed": 0, "device": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["model.context=many"], "The setting model.context must be int"),
+        (["model.context=2026-01-01"], "The setting model.context must be int"),
+        (["model.context=0"], "The model's context must be at least 1"),
+        (["model.context=100000"], "too few for a context of 100000. Add text, or set a shorter model.context."),
+        (["model.context=100000", "model.heads=8"], "too few for a context of 100000"),
+        (["model.lairs=2"], "There is no setting model.lairs. Did you mean model.layers?"),
+        (["model.heads=11"], "The model's heads (11) must be a multiple of its kv_heads"),
+        (["model.vocabulary=10"], "The model's vocabulary (10) is smaller than the tokenizer's"),
+        (["model.norm=layer"], "No folder that Bimo writes can hold a model of this shape."),
+        (["model.family=lstm"], "The setting model.family is lstm, but what is planned is of the family decoder."),
+        (["model=3"], "The setting model must be"),
+        (["mode.context=64"], "There is no setting mode"),
+        (["train.bacth=8"], "There is no setting train.bacth. Did you mean train.batch?"),
+        (["train.batch=many"], "The setting train.batch must be int, but is 'many'."),
+        (["train.batch=0"], "train.batch must be at least 1"),
+        (["train.device=tpu"], "The device tpu is not on this machine"),
+        (["train=3"], "The setting train must be"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_spent")
+def test_changes_that_cannot_be_are_refused_before_anything_is_counted_or_measured(data, tmp_path, changes, sentence):
+    with pytest.raises(UserError) as caught:
+        train_settings(data, tmp_path / "model", config=None, changes=changes, **CHOICES)
+    assert sentence in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("model.context=many", "The setting model.context must be int"),
-        ("model=3", "The setting model must be"),
-        ("mode.context=64", "There is no setting mode"),
+        ("model.context=4", "context must be at least 8 to learn from masked words"),
+        ("model.context=100000", "too few for a context of"),
+        ("model.head.labels=[2026-01-01]", "The setting model.head.labels must be"),
+        ("train.noise=0.1", "train.noise has no place in training a model of the family encoder"),
     ],
 )
-def test_changes_that_cannot_be_are_refused_before_anything_is_timed(data, machine, tmp_path, change, sentence):
-    choices = {"minutes": 1.0, "family": "decoder", "preset": "", "start": "", "seed": 0, "device": "auto"}
+@pytest.mark.usefixtures("nothing_spent")
+def test_what_encoders_cannot_learn_from_is_refused_as_early(data, tmp_path, change, sentence):
     with pytest.raises(UserError) as caught:
-        train_settings(data, tmp_path / "model", config=None, changes=[change], **choices)
+        train_settings(data, tmp_path / "model", config=None, changes=[change], **{**CHOICES, "family": "encoder"})
     assert sentence in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("model.width=32", "is of another shape than the settings describe"),
+        ("model.window=8", "There is no setting model.window"),
+        ("model.context=2026-01-01", "The setting model.context must be int"),
+        ("model.family=lstm", "what is planned is of the family decoder"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_spent")
+def test_what_a_model_to_go_on_with_is_not_is_refused_as_early(data, small, tmp_path, change, sentence):
+    with pytest.raises(UserError) as caught:
+        train_settings(data, tmp_path / "out", config=None, changes=[change], **{**CHOICES, "start": str(small)})
+    assert sentence in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_planned_anyway_may_be_asked_for(data, small, machine, tmp_path):
+    named = train_settings(data, tmp_path / "a", config=None, changes=["model.family=decoder"], **CHOICES)
+    assert train_settings(data, tmp_path / "a", config=None, changes=[], **CHOICES) == named
+    changes = ["model.family=decoder", "model.width=16"]
+    onward = train_settings(data, tmp_path / "b", config=None, changes=changes, **{**CHOICES, "start": str(small)})
+    assert onward.model.width == 16
+
+
+def test_a_fixed_context_that_does_not_fit_into_memory_is_named(data, machine, monkeypatch):
+    measure = module.measure_machine
+    small = {"memory_bytes": 10**9}
+    monkeypatch.setattr(module, "measure_machine", lambda device: Machine(**{**vars(measure(device)), **small}))
+    sentence = refused(NO_ROOM, data, fixed={"context": 4_000})
+    assert "Training dust with model.context=4000 needs about" in sentence
+    assert "A lower setting" in sentence
     assert not machine
 
 
 def test_a_plan_is_of_the_shape_that_was_asked_for(data, machine, tmp_path):
-    choices = {"minutes": 1.0, "family": "decoder", "preset": "dust", "start": "", "seed": 0, "device": "auto"}
+    choices = {**CHOICES, "preset": "dust"}
     chosen = train_settings(data, tmp_path / "model", config=None, changes=["model.context=32"], **choices)
     kept = read_json(tmp_path / "model" / "bimo" / "plan.json")
     assert chosen.model.context == kept["model"]["context"] == kept["train"]["context"] == 32

@@ -26,10 +26,11 @@ from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_mem
 from bimo.stages import Stages
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.checkpoint import disk_bytes
-from bimo.train.objectives import tokenizer_of, trial_loss
+from bimo.train.objectives import require_windows, tokenizer_of, trial_loss
 from bimo.train.optim import build_optimizers
+from bimo.train.pretrain import require_trainable
 from bimo.train.recipe import masked_recipe, recipe, restart_recipe
-from bimo.train.restart import open_start
+from bimo.train.restart import open_start, require_shape
 from bimo.train.settings import TrainConfig
 
 __all__ = ["Plan", "check_choices", "plan", "refuse_another_plan", "stored_plan"]
@@ -87,14 +88,16 @@ def plan(
     """
     data = Path(data)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=start)
-    corpus = _Corpus.read(data, family, console)
+    packed = _packed(data)
+    full = _shape_of_start(Path(start), data, fixed) if start else None
+    sizes = _sizes(data, packed["tokens"], family, preset, fixed, full)
+    corpus = _Corpus.read(data, packed, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
         machine = measure_machine(target)
         update(1, t("measuring this machine"))
         seconds = 60 * minutes
-        full = open_start(Path(start), load_tokenizer(data)).source.config if start else None
-        shapes = _affordable(corpus, machine, _sizes(corpus, family, preset, fixed, full))
+        shapes = _affordable(machine, sizes, fixed)
         guesses = [
             _Candidate(
                 name, shape, batch, USUAL_SHARE_OF_PEAK * machine.matrix_flops[machine.dtype] / shape.flops_per_token
@@ -193,37 +196,38 @@ def refuse_another_plan(path: Path) -> None:
         )
 
 
+def _packed(data: Path) -> dict[str, int]:
+    """How many tokens and bytes of prepared data there are to learn from. Raises UserError when those are too few."""
+    packed = Stages(data).known("tokens")["train"]
+    if packed["tokens"] < LEAST_TOKENS:
+        raise UserError(
+            "The text is too small to train on: {tokens:,} tokens after cleaning, where at least {least:,} are "
+            "needed (some {kilobytes} kB) and a hundred times that is a modest start. Add more text.",
+            code=DATA_REFUSED,
+            tokens=packed["tokens"],
+            least=LEAST_TOKENS,
+            kilobytes=LEAST_TOKENS * 4 // 1000,
+        )
+    return packed
+
+
 @dataclass(frozen=True)
 class _Corpus:
     """What of the prepared data matters for the plan."""
 
     tokens: int
-    vocabulary: int
     bytes_per_token: float
     kneser_ney: float
     after_a_megabyte: float
     order_gain: float
 
     @classmethod
-    def read(cls, data: Path, family: str, console: Console) -> _Corpus:
-        stages = Stages(data)
-        packed = stages.known("tokens")
-        tokens = packed["train"]["tokens"]
-        if tokens < LEAST_TOKENS:
-            raise UserError(
-                "The text is too small to train on: {tokens:,} tokens after cleaning, where at least {least:,} are "
-                "needed (some {kilobytes} kB) and a hundred times that is a modest start. Add more text.",
-                code=DATA_REFUSED,
-                tokens=tokens,
-                least=LEAST_TOKENS,
-                kilobytes=LEAST_TOKENS * 4 // 1000,
-            )
-        baselines = measure_baselines(data, key=stages.key("documents"), console=console)
+    def read(cls, data: Path, packed: Mapping[str, int], console: Console) -> _Corpus:
+        baselines = measure_baselines(data, key=Stages(data).key("documents"), console=console)
         by_order = list(baselines["kneser_ney"]["after_a_megabyte"].values())
         return cls(
-            tokens=tokens,
-            vocabulary=tokenizer_of(data, family).vocabulary,
-            bytes_per_token=packed["train"]["bytes"] / tokens,
+            tokens=packed["tokens"],
+            bytes_per_token=packed["bytes"] / packed["tokens"],
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
             after_a_megabyte=min(by_order),
             order_gain=order_gain(by_order),
@@ -250,8 +254,16 @@ class _Candidate:
         )
 
 
+def _shape_of_start(start: Path, data: Path, fixed: Mapping[str, Any]) -> LanguageShape:
+    """The shape of a model to go on with. Raises UserError when something else of it is fixed."""
+    opened = open_start(start, load_tokenizer(data))
+    full = opened.source.config
+    require_shape(opened, from_mapping(type(full), {**to_mapping(full), **fixed}, where="model."))
+    return full
+
+
 def _sizes(
-    corpus: _Corpus, family: str, preset: str, fixed: Mapping[str, Any], full: LanguageShape | None
+    data: Path, tokens: int, family: str, preset: str, fixed: Mapping[str, Any], full: LanguageShape | None
 ) -> dict[str, LanguageShape]:
     """The shapes to choose from by name, of a context that suits the text; `full` is that of a model to go on with.
 
@@ -259,38 +271,55 @@ def _sizes(
     """
     kind = choose_family(family if full is None else family_of(full))
     context = kind.context
-    while context > 32 and corpus.tokens < 40 * context:
+    while context > 32 and tokens < 40 * context:
         context //= 2
     if full is not None:
         return {t("the model itself"): replace(full, context=min(context, full.context))}
-    usual = {"vocabulary": corpus.vocabulary, "context": context}
+    vocabulary = tokenizer_of(data, family).vocabulary
+    usual = {"vocabulary": vocabulary, "context": context}
     sizes: dict[str, LanguageShape] = {}
     misfits: list[UserError] = []
     for name, fields in load_presets(family).items():
         if preset in ("", name):
             try:
-                sizes[name] = from_mapping(kind.shape, {**usual, **fields, **fixed}, where="model.")
+                shape = from_mapping(kind.shape, {**usual, **fields, **fixed}, where="model.")
+                require_trainable(shape, vocabulary=vocabulary)
+                sizes[name] = shape
             except UserError as misfit:
                 misfits.append(misfit)
     if not sizes:
         raise misfits[0]
+    for shape in sizes.values():
+        require_windows(shape, tokens=tokens)
     return sizes
 
 
 def _affordable(
-    corpus: _Corpus, machine: Machine, sizes: dict[str, LanguageShape]
+    machine: Machine, sizes: dict[str, LanguageShape], fixed: Mapping[str, Any]
 ) -> list[tuple[str, LanguageShape, int]]:
     """Name, shape and batch of the sizes that fit into memory."""
     shapes = [(name, shape, max(1, TOKENS_PER_STEP // shape.context)) for name, shape in sizes.items()]
     fitting = [entry for entry in shapes if _fits(entry[1], entry[2], machine)]
     if not fitting:
+        name, shape, batch = shapes[0]
+        facts = {
+            "preset": name,
+            "needed": (PROCESS_BYTES + shape.training_bytes(batch)) / 1e9,
+            "memory": machine.memory_bytes / 1e9,
+        }
+        if fixed:
+            raise UserError(
+                "Training {preset} with {fixed} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. "
+                "A lower setting, a smaller --preset, where there is one, or a machine with more memory helps.",
+                code=NO_ROOM,
+                fixed=", ".join(f"model.{field}={value}" for field, value in fixed.items()),
+                **facts,
+            )
         raise UserError(
             "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. A smaller "
             "--preset, where there is one, or a machine with more memory helps.",
             code=NO_ROOM,
-            preset=shapes[0][0],
-            needed=(PROCESS_BYTES + shapes[0][1].training_bytes(shapes[0][2])) / 1e9,
-            memory=machine.memory_bytes / 1e9,
+            **facts,
         )
     return fitting
 

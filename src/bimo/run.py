@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bimo.config import apply_settings, from_mapping, read_toml, to_mapping
+from bimo.config import apply_settings, check_mapping, from_mapping, read_toml, to_mapping
 from bimo.console import SILENT, Console
 from bimo.evaluate.masked import blank_line, held_out_blanks, masked_line
 from bimo.evaluate.suite import evaluate
@@ -19,20 +19,29 @@ from bimo.plan import Plan, check_choices, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.judgement import copied_share
 from bimo.report.planned import plan_summary, text_reasons
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import USAGE, UserError, pick_device, t
 from bimo.stages import Stages
 from bimo.text.inventory import file_digests, source_digest
 from bimo.text.sources import find_sources
 from bimo.tokens.shards import TokenShards
-from bimo.tokens.tokenizer import Tokenizer
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.objectives import tokenizer_of
 from bimo.train.pretrain import Sampler, check_output, train
-from bimo.train.restart import tokenizer_file
+from bimo.train.restart import open_start, tokenizer_file
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
 from bimo.weights.opening import open_model
 
-__all__ = ["RunConfig", "choose_sampler", "claim", "run", "run_from_mapping", "sample_text", "train_settings"]
+__all__ = [
+    "RunConfig",
+    "choose_sampler",
+    "claim",
+    "run",
+    "run_from_mapping",
+    "sample_text",
+    "shape_asked_for",
+    "train_settings",
+]
 
 SAMPLE_TOKENS = 60
 BLANKS_TRIED = 8
@@ -205,8 +214,10 @@ def train_settings(
     else:
         path = out / "bimo" / "plan.json"
         check_output(out)
-        asked = apply_settings({"model": {}}, changes)
-        _require_groups(asked)
+        asked = apply_settings({}, changes)
+        known = family
+        if start and asked.get("model"):
+            known = family_of(open_start(Path(start), load_tokenizer(data)).source.config)
         chosen = stored_plan(
             data,
             path,
@@ -214,7 +225,7 @@ def train_settings(
             family=family,
             preset=preset,
             start=_absolute(start),
-            fixed=asked["model"],
+            fixed=shape_asked_for(asked, known),
             seed=seed,
             device=device,
             console=console,
@@ -223,6 +234,29 @@ def train_settings(
         own = family_of(chosen.model)
         settings = {"model": {"family": own, **to_mapping(chosen.model)}, "train": to_mapping(chosen.train)}
     return run_from_mapping(apply_settings(settings, changes))
+
+
+def shape_asked_for(settings: dict[str, Any], family: str) -> dict[str, Any]:
+    """What of the shape of a planned model `settings` ask for, all of which are to be put over the plan.
+
+    Raises UserError for names, types and numbers that cannot be in training a model of this family.
+    """
+    _require_groups(settings)
+    train = from_mapping(TrainConfig, {"steps": 1, **settings.get("train", {})}, where="train.")
+    train.require_use(family)
+    pick_device(train.device)
+    sizes = dict(settings.get("model", {}))
+    named = sizes.pop("family", family)
+    if named != family:
+        raise UserError(
+            "The setting model.family is {named}, but what is planned is of the family {family}. Leave the setting "
+            "out: --family chooses, or the model that --from names.",
+            code=USAGE,
+            named=named,
+            family=family,
+        )
+    check_mapping(choose_family(family).shape, sizes, where="model.")
+    return sizes
 
 
 def run_from_mapping(settings: dict[str, Any]) -> RunConfig:

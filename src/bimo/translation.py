@@ -30,7 +30,7 @@ from bimo.models.config import load_presets
 from bimo.models.families import PAIRED
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.plan import check_choices, refuse_another_plan
-from bimo.run import RunConfig, claim, run_from_mapping
+from bimo.run import RunConfig, claim, run_from_mapping, shape_asked_for
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.stages import Stages
 from bimo.tasks.folder import keep_refused
@@ -104,6 +104,8 @@ def train_translator(
         raise UserError("With --to-column each row says where it goes, so --both has no place beside it.", code=USAGE)
     if not pairs.is_file():
         raise UserError("There is no file or folder {path}. Check how it is written.", code=USAGE, path=pairs)
+    if config is None:
+        shape_asked_for(apply_settings({}, changes or []), PAIRED)
     data = out / "bimo" / "data"
     with locked(out / "bimo"):
         choices: dict[str, Any] = {
