@@ -245,6 +245,13 @@ def test_what_cannot_be_is_refused_with_a_sentence(
     assert "error in Bimo itself" not in done.stderr
 
 
+@pytest.mark.parametrize("change", ["train.bacth=8", "train.batch=many", "train.window=8", "model.lairs=2"])
+def test_changes_that_cannot_be_are_refused_before_anything_is_read(change: str, pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="setting"):
+        train(pairs, tmp_path / "model", changes=[change])
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.fixture(scope="module")
 def two_ways(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of both directions that has learned its pairs by heart."""
