@@ -466,3 +466,25 @@ def test_choices_are_tried_until_enough_texts_were_held_out(texts, held_out, mon
     examples = [Labelled(f"{'好坏'[i % 2]}{i:05}", ("good" if i % 2 == 0 else "bad",)) for i in range(texts)]
     trained = train_linear(examples, ["bad", "good"], several=False, seed=0, console=Console(silent=True))
     assert len(trained.places) == held_out == len(np.unique(trained.places))
+
+
+def test_choices_are_tried_where_few_texts_have_many_rows(monkeypatch):
+    """Four first texts go into four of five parts, whole."""
+    monkeypatch.setattr("bimo.tasks.classify.linear_training.ENOUGH_HELD_OUT", 30)
+    rows = [(text, row) for text in range(4) for row in range(50)]
+    examples = [
+        Labelled(f"task {text}", ("pass" if row % 2 else "fail",), f"{'好坏'[row % 2]} {text} {row}")
+        for text, row in rows
+    ]
+    trained = train_linear(examples, ["fail", "pass"], several=False, seed=0, console=Console(silent=True))
+    assert len(trained.places) == 50
+    assert len({examples[place].text for place in trained.places}) == 1
+
+
+def test_choices_are_tried_on_every_label_that_two_texts_have(monkeypatch):
+    monkeypatch.setattr("bimo.tasks.classify.linear_training.ENOUGH_HELD_OUT", 30)
+    sizes = {"usual": 250, "few": 4, "two": 2, "one": 1}
+    examples = [Labelled(f"{label} {i}", (label,)) for label, size in sizes.items() for i in range(size)]
+    trained = train_linear(examples, sorted(sizes), several=False, seed=0, console=Console(silent=True))
+    assert {examples[place].labels[0] for place in trained.places} == {"usual", "few", "two"}
+    assert len(trained.places) < 60

@@ -190,7 +190,8 @@ def _require_known(columns: Mapping[str, str]) -> None:
 def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.ndarray:
     """In which of so many parts each example is, int [N]: each label is spread over all of them as evenly as can be.
 
-    Which ones depends on the texts and `seed` alone; a label's only text is in the last part.
+    Which ones depends on the texts and `seed` alone. Each label fills the parts from the last one on: its only text is
+    in that, of two there is one in the last but one.
     """
     numbers = np.empty(len(examples), dtype=np.int64)
     for groups in _by_labels(examples, seed):

@@ -6,9 +6,8 @@ the labels (in the spirit of Wang and Manning 2012). F n-grams, K labels, N text
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -96,13 +95,10 @@ def train_linear(
     whole = joined([one.text for one in examples], [one.second for one in examples])
     counted = [_counted(part) for part in _parts(whole)]
     hashes, counts = ([one for part in counted for one in part[place]] for place in (0, 1))
-    parts = []
-    for out in _held_out_parts(examples, seed):
-        kept = ~out
-        if not out.any() or not _learnable(truth[kept], several=several):
-            continue
-        table = _table(hashes, counts, kept, vectors, labels=len(labels))
-        parts.append((table, kept, out))
+    parts = [
+        (_table(hashes, counts, ~out, vectors, labels=len(labels)), ~out, out)
+        for out in _held_out_parts(examples, truth, several=several, seed=seed)
+    ]
     if not parts:
         raise UserError(
             "There are too few texts to hold some of each label out: a label needs two, one of them to test with. "
@@ -234,11 +230,21 @@ def _telling(values: Any, truth: np.ndarray) -> np.ndarray:
     return most
 
 
-def _held_out_parts(examples: Sequence[Labelled], seed: int) -> list[np.ndarray]:
-    """Which examples are held out, bool [N], each time that a choice is tried."""
+def _held_out_parts(
+    examples: Sequence[Labelled], truth: np.ndarray, *, several: bool, seed: int
+) -> Iterator[np.ndarray]:
+    """Which examples are held out, bool [N], each time that a choice is tried: first some of each label.
+
+    Parts are filled from the last one on, and may be empty where many examples share a text. The last one is tried
+    when the others were: it has the only texts of labels, from which nothing would be learned.
+    """
     folds = fold_numbers(examples, FOLDS, seed=seed)
-    tried = min(FOLDS, math.ceil(FOLDS * ENOUGH_HELD_OUT / len(examples)))
-    return [folds == number for number in range(tried)]
+    tried = 0
+    for number in (*reversed(range(FOLDS - 1)), FOLDS - 1):
+        out = folds == number
+        if tried < ENOUGH_HELD_OUT and out.any() and _learnable(truth[~out], several=several):
+            tried += int(out.sum())
+            yield out
 
 
 def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
