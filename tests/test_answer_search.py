@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from printed import pdf
 
 from bimo.tasks.answer.passages import LONGEST, Passage, cut_passages, read_passages
 from bimo.tasks.answer.retrieval import PassageIndex, fuse, terms
@@ -77,3 +78,12 @@ def test_passages_end_with_sentences_and_know_their_lines(tmp_path):
     (tmp_path / "v.log").write_text(text, encoding="utf-8")
     named = read_passages([tmp_path / "v.log"], unread=pytest.fail)
     assert [(one.line, one.text) for one in named] == [(line + 1, piece) for line, piece in pieces]
+
+
+def test_passages_of_a_pdf_know_their_page(tmp_path):
+    """Pages so short that the file would be one text, and one that is blank."""
+    pages = [f"Page {name} begins. " + "It says a few words more. " * 40 for name in ("one", "two", "three")]
+    (tmp_path / "a.pdf").write_bytes(pdf(pages[0], "", *pages[1:]))
+    found = read_passages([tmp_path], unread=pytest.fail)
+    assert {one.line: one.text[:8] for one in reversed(found)} == {1: "Page one", 3: "Page two", 4: "Page thr"}
+    assert [one.line for one in found] == sorted(one.line for one in found)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from printed import pdf
 
 from bimo.runtime import DATA_REFUSED, UserError, set_language
 from bimo.text import encodings, readers
@@ -54,30 +55,6 @@ def parquet(rows: list[dict]) -> bytes:
 
     target = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), target)
-    return target.getvalue()
-
-
-def pdf(*pages: str, password: str = "") -> bytes:
-    """A PDF with a line of Latin text per line of each page; empty pages stay empty."""
-    import pypdf
-    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
-
-    writer = pypdf.PdfWriter()
-    font = DictionaryObject({NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1")})
-    font[NameObject("/BaseFont")] = NameObject("/Helvetica")
-    for page_text in pages:
-        page = writer.add_blank_page(600, 800)
-        page[NameObject("/Resources")] = DictionaryObject(
-            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
-        )
-        stream = DecodedStreamObject()
-        shown = " ".join(f"({line}) Tj T*" for line in page_text.split("\n")) if page_text else ""
-        stream.set_data(f"BT /F1 12 Tf 14 TL 50 700 Td {shown} ET".encode())
-        page[NameObject("/Contents")] = writer._add_object(stream)
-    if password:
-        writer.encrypt(password, algorithm="RC4-128")
-    target = io.BytesIO()
-    writer.write(target)
     return target.getvalue()
 
 

@@ -43,6 +43,8 @@ class Reading:
     controls: tuple[str, ...] = ()
     named: Collection[str] = ()
     """Columns that the user named."""
+    by_page: bool = False
+    """Whether each page of a PDF is a document, so that what stands there can be found again."""
     encodings: Counter[str] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
     bytes_read: int = 0

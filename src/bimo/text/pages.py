@@ -51,7 +51,7 @@ def _main_text(html: str) -> str:
 
 
 def read_pdf(source: OpenFile) -> Iterator[Document]:
-    """The text of a PDF in passages; their lines are pages."""
+    """The text of a PDF, page by page where that was asked for, else in passages; their lines are pages."""
     import pypdf
     from pypdf.errors import DependencyError
 
@@ -74,6 +74,11 @@ def read_pdf(source: OpenFile) -> Iterator[Document]:
     if not any(page.strip() for page in pages):
         detail = t("no text on {pages} pages; pictures of text need character recognition first", pages=len(pages))
         source.refuse(0, "no_text", detail)
+        return
+    if source.reading.by_page:
+        for number, page in enumerate(pages, 1):
+            if page.strip():
+                yield from source.documents(page, number)
         return
     lines = ((number, line) for number, page in enumerate(pages, 1) for line in [*page.split("\n"), ""])
     yield from source.passages(lines, source.reading.passage_characters)

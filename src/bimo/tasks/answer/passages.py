@@ -32,7 +32,7 @@ def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]
     found = []
     for file in find_sources(sources):
         running = is_running(file)
-        for document in read_file(file, Reading(unread)):
+        for document in read_file(file, Reading(unread, by_page=True)):
             for line, text in cut_passages(document.text):
                 found.append(Passage(document.source, document.line + running * line, text))
     if not found:
