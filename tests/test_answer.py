@@ -259,6 +259,10 @@ PASSAGES = [Passage("a.txt", 1, "The museum opens at nine."), Passage("b.txt", 5
         ("The museum opens at nine [2].", [None]),  # it names one that does not say so
         ("The museum opens at nine [7].", [1]),  # there is no such passage
         ("Elephants never forget anything [1].", [None]),
+        ("It opens at 10 [1].", [None]),  # words alone would do, but it says a number that is not there
+        ("花园建于1784年，设计者是安娜【2】。", [None]),
+        ("花园建于１８７４年【2】。", [2]),  # digits may be full-width
+        ("A museum has an opener [1].", [None]),  # parts of words do not count
     ],
 )
 def test_every_written_sentence_is_traced_to_a_passage(says, sources):

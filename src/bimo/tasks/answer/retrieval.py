@@ -14,7 +14,7 @@ from bimo.tasks.embed.similar import units
 from bimo.text.segment import iter_words
 from bimo.text.stop_words import stop_words
 
-__all__ = ["Embed", "PassageIndex", "fuse", "terms"]
+__all__ = ["Embed", "PassageIndex", "fuse", "telling_words", "terms"]
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts -> their vectors [P, D], each of length 1."""
@@ -25,16 +25,21 @@ GRAM = 4
 
 
 def terms(text: str) -> list[str]:
-    """What a text is found by: its words, pairs of Han characters, and runs of four letters or digits in words.
+    """What a text is found by: its `telling_words`, and runs of four letters or digits in them.
 
-    Words that say little are left out. The pairs find words that were cut otherwise, the runs other forms of a word;
-    both measured on CMRC 2018 and XQuAD (benchmarks/answer_search.py).
+    The runs find other forms of a word; they and the pairs are measured on CMRC 2018 and XQuAD
+    (benchmarks/answer_search.py).
     """
+    words = telling_words(text)
+    framed = [f"^{word}$" for word in words if word.isascii()]
+    return words + [word[place : place + GRAM] for word in framed for place in range(len(word) - GRAM + 1)]
+
+
+def telling_words(text: str) -> list[str]:
+    """The words of a text but those that say little, and its pairs of Han characters: words may be cut otherwise."""
     little = stop_words()
     words = [part for word in iter_words(text) for part in PART.findall(word.lower()) if part not in little]
-    pairs = [run[place : place + 2] for run in HAN_RUN.findall(text) for place in range(len(run) - 1)]
-    framed = [f"^{word}$" for word in words if word.isascii()]
-    return words + pairs + [word[place : place + GRAM] for word in framed for place in range(len(word) - GRAM + 1)]
+    return words + [run[place : place + 2] for run in HAN_RUN.findall(text) for place in range(len(run) - 1)]
 
 
 class PassageIndex:

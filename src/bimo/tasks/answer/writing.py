@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.runtime import UserError
 from bimo.tasks.answer.passages import Passage
-from bimo.tasks.answer.retrieval import terms
+from bimo.tasks.answer.retrieval import telling_words
 from bimo.tasks.answer.scoring import is_chinese
 from bimo.text.segment import split_sentences
 from bimo.tokens.chat import Message
@@ -22,8 +23,10 @@ MOST_TOKENS = 120
 GREEDY = Sampling(temperature=0.0)
 CITED = re.compile(r"\s*[\[【](\d{1,2})[\]】]")
 
+NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:[.:]\d+)*")
+
 LEAST_SHARED = 0.6
-"""Of the terms of a sentence, so many must stand in a passage that it is traced to."""
+"""Of the words of a sentence, so many must stand in a passage that it is traced to, and all of its numbers."""
 
 TASKS = {
     False: "Passages:\n{passages}\n\nAnswer briefly and cite the passage number in brackets.\n{question}",
@@ -72,10 +75,19 @@ def _messages(question: str, passages: Sequence[Passage]) -> list[Message]:
 
 def source_of(sentence: str, passages: Sequence[Passage]) -> int | None:
     """The number, from 1, of the passage that a sentence is from: the one it names, else the one with most of its
-    terms, but LEAST_SHARED of them. None where there is none, for then nothing says that the documents say so."""
-    said = set(terms(CITED.sub("", sentence)))
-    shares = [len(said & set(terms(passage.text))) / max(1, len(said)) for passage in passages]
+    words, but LEAST_SHARED of them. None where there is none, for then nothing says that the documents say so."""
+    bare = CITED.sub("", sentence)
+    said, numbers = set(telling_words(bare)), numbers_in(bare)
+    shares = [
+        len(said & set(telling_words(passage.text))) / max(1, len(said)) if numbers <= numbers_in(passage.text) else 0.0
+        for passage in passages
+    ]
     named = [int(match[1]) for match in CITED.finditer(sentence)]
     candidates = [number for number in named if 1 <= number <= len(passages)] or range(1, len(passages) + 1)
     best = max(candidates, key=lambda number: shares[number - 1], default=None)
     return best if best is not None and shares[best - 1] >= LEAST_SHARED else None
+
+
+def numbers_in(text: str) -> set[str]:
+    """The numbers of a text in one form: without commas between thousands, and in ASCII."""
+    return {unicodedata.normalize("NFKC", number).replace(",", "") for number in NUMBER.findall(text)}
