@@ -87,3 +87,11 @@ def test_passages_of_a_pdf_know_their_page(tmp_path):
     found = read_passages([tmp_path], unread=pytest.fail)
     assert {one.line: one.text[:8] for one in reversed(found)} == {1: "Page one", 3: "Page two", 4: "Page thr"}
     assert [one.line for one in found] == sorted(one.line for one in found)
+
+
+def test_what_may_not_be_opened_is_told_and_the_rest_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("The cat sat.")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    unread = []
+    assert read_passages([tmp_path], unread=unread.append) == [Passage("a.txt", 1, "The cat sat.")]
+    assert [(one.source, one.line, one.reason) for one in unread] == [("loop", 0, "unreadable")]

@@ -54,13 +54,9 @@ def _no_progress(done: float, text: str) -> None:
 
 def read_texts(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> Iterator[str]:
     """Whatever text stands in files and folders, as it is, in passages; `unread` gets what cannot be read."""
-    files = find_sources(sources, cannot_open=lambda name, error: unread(_unopened(name, error)))
+    files = find_sources(sources, cannot_open=lambda name, error: unread(Rejected.unopened(name, error)))
     reading = Reading(unread, passage_characters(estimate_bytes(files)), None)
     return (document.text for file in files for document in read_file(file, reading) if document.text.strip())
-
-
-def _unopened(name: str, error: OSError) -> Rejected:
-    return Rejected(name, 0, "unreadable", error.strerror or str(error), "")
 
 
 def collect_documents(
@@ -111,7 +107,7 @@ def collect_documents(
     closed: list[Rejected] = []
 
     def cannot_open(name: str, error: OSError) -> None:
-        closed.append(_unopened(name, error))
+        closed.append(Rejected.unopened(name, error))
         if options.strict:
             raise unread_error(name, 0, closed[-1].reason, closed[-1].detail)
 

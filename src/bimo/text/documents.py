@@ -37,6 +37,11 @@ class Rejected:
     detail: str
     text: str
 
+    @classmethod
+    def unopened(cls, name: str, error: OSError) -> Rejected:
+        """A file or folder inside a source that may not be opened."""
+        return cls(name, 0, "unreadable", error.strerror or str(error), "")
+
     def __str__(self) -> str:
         return f"{self.source}:{self.line} {self.detail}"
 

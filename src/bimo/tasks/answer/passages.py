@@ -30,7 +30,7 @@ class Passage(NamedTuple):
 def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> list[Passage]:
     """All passages of files and folders; `unread` gets what cannot be read. Raises UserError when there is no text."""
     found = []
-    for file in find_sources(sources):
+    for file in find_sources(sources, cannot_open=lambda name, error: unread(Rejected.unopened(name, error))):
         running = is_running(file)
         for document in read_file(file, Reading(unread, by_page=True)):
             for line, text in cut_passages(document.text):
