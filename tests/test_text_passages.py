@@ -102,6 +102,12 @@ def test_first_lines_are_numbered():
         assert passage.startswith(f"paragraph {number} ")
 
 
+def test_a_passage_begins_in_the_line_that_it_names():
+    """Blanks alone are no line end, so that they stayed while their line was not counted."""
+    lines = ["   ", "", "\t", "  The cat sat.", " ", "End."]
+    assert list(split_passages(enumerate(lines, 1), 100)) == [(4, "  The cat sat.\n \nEnd.")]
+
+
 def test_splitting_is_lazy():
     taken = 0
 

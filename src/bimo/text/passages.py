@@ -79,9 +79,9 @@ def _find_cut(pieces: list[_Piece], target: int, *, at_end: bool = False) -> int
 
 
 def _join(pieces: list[_Piece]) -> Iterator[tuple[int, str]]:
-    text = "".join(piece.text for piece in pieces).strip("\n")
-    if text and not text.isspace():
-        yield next(piece.line for piece in pieces if not piece.text.isspace()), text
+    pieces = list(itertools.dropwhile(lambda piece: piece.text.isspace(), pieces))
+    if pieces:
+        yield pieces[0].line, "".join(piece.text for piece in pieces).strip("\n")
 
 
 def _pieces(lines: Iterable[tuple[int, str]], target: int) -> Iterator[_Piece]:
