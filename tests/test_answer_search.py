@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections import Counter
 
 import numpy as np
@@ -95,3 +96,27 @@ def test_what_may_not_be_opened_is_told_and_the_rest_is_read(tmp_path):
     unread = []
     assert read_passages([tmp_path], unread=unread.append) == [Passage("a.txt", 1, "The cat sat.")]
     assert [(one.source, one.line, one.reason) for one in unread] == [("loop", 0, "unreadable")]
+
+
+def test_wrapped_lines_do_not_end_a_passage_inside_a_sentence(tmp_path):
+    sentences = [
+        f"Keeper {number} came home in {1800 + number}, and lived here{' still' * (number % 7)} a quiet life."
+        for number in range(200)
+    ]
+    wrapped = textwrap.fill(" ".join(sentences), 60) + "\n"
+    (tmp_path / "a.txt").write_text(wrapped)
+    found = read_passages([tmp_path], unread=pytest.fail)
+    assert " ".join(" ".join(one.text for one in found).split()) == " ".join(sentences)
+    assert len(found) > 30
+    assert all(one.text.endswith("life.") for one in found)
+    lines = wrapped.split("\n")
+    assert all(one.text.split("\n")[0] in lines[one.line - 1] for one in found)
+
+
+def test_lines_that_are_no_sentences_stay_apart():
+    rows = [f"row {number} of a table without any stop" for number in range(100)]
+    for text in ("\n".join(rows), "\r\n".join(rows), "\n".join(f"- {row}" for row in rows)):
+        found = list(cut_passages(text))
+        assert len(found) > 5
+        assert all(piece.split("\n")[0].strip() == text.split("\n")[line].strip() for line, piece in found)
+        assert [row.strip() for _, piece in found for row in piece.split("\n")] == [r.strip() for r in text.split("\n")]

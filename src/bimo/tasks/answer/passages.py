@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,13 @@ TARGET, LONGEST = 400, 800
 """Characters. A question is answered by a sentence or two, and needs those around them to be understood."""
 
 
+AT_ONCE = 1 << 20
+"""Characters of running text that are cut as one, so that next to no sentence is torn where texts are parted."""
+
+SOFT_BREAK = re.compile(r"(?<=\S)[ \t]*\r?\n[ \t]*(?=[^\s#*+|•-])")
+"""A line end that may stand inside a sentence: neither beside a blank line nor before an item, a heading or a table."""
+
+
 class Passage(NamedTuple):
     """A text, the file it is from, and its first line there, or its row, object or page; both counted from 1."""
 
@@ -32,7 +40,7 @@ def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]
     found = []
     for file in find_sources(sources, cannot_open=lambda name, error: unread(Rejected.unopened(name, error))):
         running = is_running(file)
-        for document in read_file(file, Reading(unread, by_page=True)):
+        for document in read_file(file, Reading(unread, AT_ONCE, by_page=True)):
             for line, text in cut_passages(document.text):
                 found.append(Passage(document.source, document.line + running * line, text))
     if not found:
@@ -45,10 +53,13 @@ def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]
 
 
 def cut_passages(text: str) -> Iterator[tuple[int, str]]:
-    """(lines before it, passage) of a text, cut between sentences; a sentence longer than LONGEST is cut itself."""
+    """(lines before it, passage) of a text, cut between sentences, which may go over lines.
+
+    A sentence longer than LONGEST is cut itself.
+    """
     line = before = size = 0
     parts: list[str] = []
-    for sentence in split_sentences(text):
+    for sentence in _sentences(text):
         for piece in (sentence[start : start + LONGEST] for start in range(0, len(sentence), LONGEST)):
             if parts and (size >= TARGET or size + len(piece) > LONGEST):
                 yield from _joined(before, parts)
@@ -57,6 +68,17 @@ def cut_passages(text: str) -> Iterator[tuple[int, str]]:
             size += len(piece)
             line += piece.count("\n")
     yield from _joined(before, parts)
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Those of `split_sentences`, but lines that are wrapped count as one; what then gets too long is no sentence."""
+    end = 0
+    for sentence in split_sentences(SOFT_BREAK.sub(lambda match: " " * len(match[0]), text)):
+        start, end = end, end + len(sentence)
+        if len(sentence) <= LONGEST:
+            yield text[start:end]
+        else:
+            yield from split_sentences(text[start:end])
 
 
 def _joined(line: int, parts: list[str]) -> Iterator[tuple[int, str]]:
