@@ -85,6 +85,21 @@ def test_a_wrong_place_is_repaired_by_the_nearest_one(tmp_path):
     assert find_nearest("ab", "c", 0) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "piece", "place", "found"),
+    [
+        ("They concatenate what the cat ate.", "cat", 0, 26),
+        ("The cat concatenates.", "cat", 9, 4),  # the one inside a word is nearer
+        ("In 1990 there were 19.", "19", 0, 19),
+        ("They concatenate.", "cat", 0, 8),  # better than nowhere
+        ("于1990年在北京大学读书，后住北京。", "北京", 0, 7),  # there are no blanks
+        ("于1990年来京。", "1990", 0, 1),
+    ],
+)
+def test_what_stands_by_itself_is_rather_the_answer_than_what_stands_in_a_word(text, piece, place, found):
+    assert find_nearest(text, piece, place) == found
+
+
 def test_what_cannot_be_mended_is_set_aside_with_its_reason(tmp_path):
     bad = [
         ask({"text": "a bird", "answer_start": 3}),

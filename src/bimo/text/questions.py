@@ -6,6 +6,7 @@ answer stands elsewhere in the text; what cannot be is set aside with the reason
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -179,8 +180,13 @@ def _placed(context: str, text: str, start: int | None) -> Span | None:
 
 
 def find_nearest(text: str, piece: str, place: int) -> int | None:
-    """Where `piece` stands in a text, nearest to a place; None if it does not."""
-    after = text.find(piece, max(0, place))
-    before = text.rfind(piece, 0, max(0, place) + len(piece))
-    places = [found for found in (before, after) if found >= 0]
-    return min(places, key=lambda found: abs(found - place), default=None)
+    """Where `piece` stands in a text, nearest to a place, but rather by itself than inside a word; None if nowhere."""
+    places = [match.start() for match in re.finditer(f"(?={re.escape(piece)})", text)]
+    apart = [found for found in places if not _in_word(text, found) and not _in_word(text, found + len(piece))]
+    return min(apart or places, key=lambda found: abs(found - place), default=None)
+
+
+def _in_word(text: str, place: int) -> bool:
+    """Whether a word goes on at a place; of scripts that put no blanks between words that is not known."""
+    around = text[max(0, place - 1) : place + 1]
+    return len(around) == 2 and all(character.isalnum() and character < "\u2e80" for character in around)
