@@ -22,7 +22,8 @@ from bimo.tasks.answer import answering, tuning, writing
 from bimo.tasks.answer.lessons import split_questions
 from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, own_thresholds, score
 from bimo.tasks.answer.passages import Passage
-from bimo.tasks.answer.reading import Calibration, Reader, load_reader
+from bimo.tasks.answer.reading import Calibration, Reader, Reading, load_reader
+from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.answer.scoring import exact_match, is_chinese
 from bimo.tasks.tune import tune, tune_lines
 from bimo.text.questions import Question, Span, read_questions
@@ -282,8 +283,33 @@ def test_a_writer_is_shown_what_it_can_read_and_asked_in_the_language_of_the_que
     writing.written_answer(small, "When?", PASSAGES)
     assert "[1]" in small.told
     assert "[2]" not in small.told
-    with pytest.raises(UserError, match="too few tokens"):
-        writing.written_answer(Writer(150), "When?", PASSAGES)
+    # Not even the first passage, or nothing but the question: it is not asked without one.
+    for context in (150, len(writing._messages("When?", [])[0]["content"]) + writing.MOST_TOKENS):
+        with pytest.raises(UserError, match="too few for a question, a passage and an answer"):
+            writing.written_answer(Writer(context), "When?", PASSAGES)
+
+
+class Knower:
+    """Stands for an encoder that was taught: it is sure that the attic is the answer."""
+
+    calibration = Calibration()
+
+    def read(self, questions, texts):
+        return [Reading(0, len(text), 9.0 if "attic" in text else -9.0) for text in texts]
+
+
+def library_of(*texts):
+    passages = [Passage(f"{number}.txt", 1, text) for number, text in enumerate(texts, 1)]
+    return answering.Library(Knower(), passages, PassageIndex(texts))
+
+
+def test_the_writer_is_shown_the_passage_that_answers_first():
+    question, told = "Where did they meet at noon?", []
+    library = library_of(question, "They sat in the attic at noon.", question * 2)
+    (facts,) = answering._answers([question], library, lambda _, passages: told.extend(passages) or {}, count=3)
+    best, second, third = library.find(question)
+    assert facts["nearest"]["passage"] == third._asdict()
+    assert told == [third, best, second]
 
 
 def test_models_that_cannot_answer_are_refused(place, tmp_path):

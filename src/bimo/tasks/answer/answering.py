@@ -113,7 +113,8 @@ def _answers(questions: Iterable[str], library: Library, write: Write | None, co
         found = library.answer(question, near)
         facts = found.facts()
         if write is not None and found.given:
-            facts["written"] = write(question, near)
+            # The one that answers comes first, so that it is shown even to a writer that can read but one.
+            facts["written"] = write(question, sorted(near, key=lambda passage: passage is not found.passage))
         yield facts
 
 

@@ -44,12 +44,16 @@ def load_writer(path: Path, *, device: str = "auto") -> Callable[[str, Sequence[
 def written_answer(model: LanguageModel, question: str, passages: Sequence[Passage]) -> dict[str, Any]:
     """`text`; its `sentences`, each with the number of the passage it is from or null; and the passages `cited`.
 
-    As many passages are shown to the model as it can read.
+    As many passages are shown to the model as it can read, the first in any case. Raises UserError when it cannot.
     """
     shown = list(passages)
     while len(model.chat.prompt(messages := _messages(question, shown))) > model.config.context - MOST_TOKENS:
-        if not shown:
-            raise UserError("The model that is to write reads too few tokens for a question and an answer.")
+        if len(shown) <= 1:
+            raise UserError(
+                "The model that is to write reads at most {context:,} tokens, too few for a question, a passage and an "
+                "answer. Name one that reads more with --writer, or leave it out.",
+                context=model.config.context,
+            )
         shown.pop()
     text = "".join(model.reply(messages, max_tokens=MOST_TOKENS, sampling=GREEDY)).strip()
     # A mark behind the full stop belongs to the sentence before it.
