@@ -120,3 +120,11 @@ def test_lines_that_are_no_sentences_stay_apart():
         assert len(found) > 5
         assert all(piece.split("\n")[0].strip() == text.split("\n")[line].strip() for line, piece in found)
         assert [row.strip() for _, piece in found for row in piece.split("\n")] == [r.strip() for r in text.split("\n")]
+
+
+def test_copies_of_a_text_take_no_place_from_others(tmp_path):
+    for name in ("a.txt", "b.txt", "c.jsonl"):
+        (tmp_path / name).write_text('{"text": "The cat sat."}' if name == "c.jsonl" else "\nThe  cat\nsat.")
+    (tmp_path / "d.txt").write_text("The dog sat.")
+    found = read_passages([tmp_path], unread=pytest.fail)
+    assert found == [Passage("a.txt", 2, "The  cat\nsat."), Passage("d.txt", 1, "The dog sat.")]

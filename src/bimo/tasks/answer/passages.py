@@ -36,20 +36,24 @@ class Passage(NamedTuple):
 
 
 def read_passages(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> list[Passage]:
-    """All passages of files and folders; `unread` gets what cannot be read. Raises UserError when there is no text."""
-    found = []
+    """All passages of files and folders, of those that say the same the first; `unread` gets what cannot be read.
+
+    Raises UserError when there is no text.
+    """
+    found: dict[str, Passage] = {}
     for file in find_sources(sources, cannot_open=lambda name, error: unread(Rejected.unopened(name, error))):
         running = is_running(file)
         for document in read_file(file, Reading(unread, AT_ONCE, by_page=True)):
             for line, text in cut_passages(document.text):
-                found.append(Passage(document.source, document.line + running * line, text))
+                passage = Passage(document.source, document.line + running * line, text)
+                found.setdefault(" ".join(text.split()), passage)
     if not found:
         raise UserError(
             "There is no text in {sources} that could be searched.",
             code=DATA_REFUSED,
             sources=", ".join(map(str, sources)),
         )
-    return found
+    return list(found.values())
 
 
 def cut_passages(text: str) -> Iterator[tuple[int, str]]:
