@@ -312,6 +312,21 @@ def test_the_writer_is_shown_the_passage_that_answers_first():
     assert told == [third, best, second]
 
 
+def test_of_what_cannot_be_read_the_first_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(answering, "load_reader", lambda *_, **options: Knower())
+    for number in range(1, 6):
+        (tmp_path / f"{number}.picture").write_text("?")
+    console, said = Console(quiet=True), []
+    console.warn = said.append
+    with pytest.raises(UserError, match="There is no text in"):
+        bimo.answer(tmp_path, "Where?", documents=[tmp_path], console=console)
+    assert [line.partition(" ")[0] for line in said] == ["1.picture:", "2.picture:", "3.picture:", "2"]
+    (tmp_path / "a.txt").write_text("They sat in the attic.")
+    told, said[:] = said[:], []
+    bimo.answer(tmp_path, "Where?", documents=[tmp_path], console=console)
+    assert said == told
+
+
 def test_models_that_cannot_answer_are_refused(place, tmp_path):
     folder, _ = place
     with pytest.raises(UserError, match="was not taught to answer"):

@@ -43,7 +43,7 @@ class Rejected:
         return cls(name, 0, "unreadable", error.strerror or str(error), "")
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line} {self.detail}"
+        return f"{self.source}:{self.line or ''} {self.detail}"
 
 
 Piece = Document | Rejected

@@ -13,6 +13,8 @@ from bimo.tasks.answer.passages import Passage, read_passages
 from bimo.tasks.answer.reading import Reader, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.embed.embedder import open_embedder
+from bimo.tasks.folder import tell_refused
+from bimo.text.documents import Rejected
 
 __all__ = ["PASSAGES", "Answer", "Library", "answer", "answer_lines"]
 
@@ -100,7 +102,11 @@ def answer(
     reader = load_reader(Path(model), device=where)
     embed = open_embedder(vectors, device=device).embed if vectors is not None else None
     write = _load_writer(writer, device) if writer is not None else None
-    found = read_passages([Path(source) for source in documents], unread=lambda one: console.warn(str(one)))
+    refused: list[Rejected] = []
+    try:
+        found = read_passages([Path(source) for source in documents], unread=refused.append)
+    finally:  # where nothing is left, what was refused says why
+        tell_refused(refused, console, kept=False)
     files = len({passage.source for passage in found})
     console.say("Read", t("{passages:,} passages of {files:,} files", passages=len(found), files=files))
     library = Library(reader, found, PassageIndex([passage.text for passage in found], embed=embed))
