@@ -372,10 +372,11 @@ def test_a_file_that_was_learned_from_is_told(place):
     assert said == ["The model learned from this very file, so it knows the answers."]
 
 
-def test_a_damaged_calibration_is_named(place, tmp_path):
+@pytest.mark.parametrize("stored", ['{"slope": "steep"}', '{"longest": 0}', '{"longest": 1e999}', '{"depth": 1}', "[]"])
+def test_a_damaged_calibration_is_named(place, tmp_path, stored):
     folder, _ = place
     shutil.copytree(folder / "taught", tmp_path / "broken")
-    (tmp_path / "broken" / "bimo" / "answering.json").write_text('{"slope": "steep"}')
+    (tmp_path / "broken" / "bimo" / "answering.json").write_text(stored)
     with pytest.raises(UserError, match="is damaged"):
         load_reader(tmp_path / "broken")
 

@@ -148,6 +148,8 @@ def load_reader(folder: Path, *, device: torch.device | None = None) -> Reader:
     try:
         context = int(stored.pop("context", 384))
         calibration = Calibration(**{name: type(getattr(Calibration(), name))(stored[name]) for name in stored})
-    except (AttributeError, TypeError, ValueError) as error:
+        if calibration.longest < 1:
+            raise ValueError(f"longest is {calibration.longest}")
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UserError("{path} is damaged: {fault}.", path=path, fault=str(error)[:200]) from None
     return Reader(model, tokenizer, context=context, calibration=calibration)
