@@ -35,6 +35,7 @@ def taught(tmp_path_factory, tiny_tokenizer) -> tuple[Path, Done]:
     (folder / "questions.jsonl").write_text(lines, encoding="utf-8")
     (folder / "documents").mkdir()
     (folder / "documents" / "notes.txt").write_text("\n第7号会议在花园举行。\n", encoding="utf-8")
+    (folder / "documents" / "other.txt").write_text("Dogs sleep.\n", encoding="utf-8")
     return folder, warm_bimo("tune", "encoder", "questions.jsonl", "--out", "taught", *TUNE, cwd=folder)
 
 
@@ -51,18 +52,23 @@ def test_tune_says_what_was_set_aside_and_how_well_it_answers(taught):
 
 def test_answers_have_their_source_and_lines_are_questions(taught):
     folder, _ = taught
-    one = warm_bimo("answer", "taught", "--from", "documents", "第7号会议在哪里？", "--json", cwd=folder)
+    ask = ("answer", "taught", "--from", "documents", "--passages", "1")
+    one = warm_bimo(*ask, "第7号会议在哪里？", "--json", cwd=folder)
     assert one.code == 0, one.err
-    (facts,) = json.loads(one.out)
+    facts = json.loads(one.out)
     assert facts["nearest"]["text"] == "花园"
     assert facts["nearest"]["passage"] == {"source": "notes.txt", "line": 2, "text": "第7号会议在花园举行。"}
     assert 0 < facts["confidence"] < 1
     asked = "第7号会议在哪里？\n\nelephants\n".encode()
-    many = warm_bimo("answer", "taught", "--from", "documents", cwd=folder, given=asked)
+    many = warm_bimo(*ask, cwd=folder, given=asked)
     assert many.code == 0, many.err
     assert "notes.txt:2, confidence" in many.out
     assert many.out.endswith("\n\nThis is not in the documents: nothing in them has to do with it.\n")
-    assert "1 passages of 1 files" in many.err
+    assert "2 passages of 2 files" in many.err
+    streamed = warm_bimo(*ask, "--json", cwd=folder, given=asked)
+    first, second = map(json.loads, streamed.out.splitlines())
+    assert first == facts
+    assert (second["question"], second["answer"], second["nearest"]["passage"]) == ("elephants", None, None)
 
 
 def test_what_will_not_do_is_refused_in_one_sentence(taught):

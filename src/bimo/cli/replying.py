@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_format
 from pathlib import Path
 from typing import Annotated
 
@@ -51,10 +52,15 @@ def answer(
         device=device,
         console=Console(quiet=quiet),
     )
-    if json:
-        show(list(found), as_json=True)
+    if question.strip():
+        (facts,) = found
+        show(facts, as_json=json, lines=lambda: answer_lines(facts))
         return
+    # Whoever types or pipes gets each answer when it is found.
     for number, facts in enumerate(found):
+        if json:
+            print(json_format.dumps(facts, ensure_ascii=False), flush=True)
+            continue
         if number:
             print()
         for line in answer_lines(facts):
