@@ -228,9 +228,6 @@ def test_answers_come_with_their_passage(place, tmp_path):
     refused = answering.answer_lines({**facts, "answer": None})
     assert refused[0] == "This is not in the documents."
     assert "[the attic]" in refused[1]
-    (unknown,) = bimo.answer(folder / "taught", ["zzz qqq"], documents=[tmp_path / "docs"])
-    assert (unknown["answer"], unknown["confidence"]) == (None, 0.0)
-    assert answering.answer_lines(unknown) == ["This is not in the documents: nothing in them has to do with it."]
 
 
 class Writer:
@@ -310,6 +307,16 @@ def test_the_writer_is_shown_the_passage_that_answers_first():
     best, second, third = library.find(question)
     assert facts["nearest"]["passage"] == third._asdict()
     assert told == [third, best, second]
+
+
+def test_few_passages_are_all_read_whatever_words_they_share():
+    library = library_of("They sat in the attic.", "Dogs sleep.")
+    assert [passage.source for passage in library.find("Where do dogs sleep?", count=2)] == ["2.txt", "1.txt"]
+    (facts,) = answering._answers(["Which room?"], library, None, count=2)
+    assert facts["answer"] == "They sat in the attic."
+    (unknown,) = answering._answers(["Which room?"], library, None, count=1)
+    assert (unknown["answer"], unknown["confidence"]) == (None, 0.0)
+    assert answering.answer_lines(unknown) == ["This is not in the documents: nothing in them has to do with it."]
 
 
 def test_of_what_cannot_be_read_the_first_are_told(tmp_path, monkeypatch):

@@ -61,8 +61,11 @@ class Library:
         self.reader, self.passages, self.index = reader, passages, index
 
     def find(self, question: str, *, count: int = PASSAGES) -> list[Passage]:
-        """The passages that fit best, the best first."""
-        return [self.passages[number] for number in self.index.search(question, count)]
+        """The passages that fit best, the best first; all of them, where they are no more than `count`."""
+        numbers = self.index.search(question, count)
+        if len(self.passages) <= count:
+            numbers = list(dict.fromkeys([*numbers, *range(len(self.passages))]))
+        return [self.passages[number] for number in numbers]
 
     def answer(self, question: str, passages: Sequence[Passage]) -> Answer:
         """The likeliest answer in these passages."""
