@@ -210,12 +210,16 @@ def test_answers_come_with_their_passage(place, tmp_path):
     folder, _ = place
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "one.txt").write_text("\nNumber 3: they met in the attic at noon.\n")
-    (facts,) = bimo.answer(folder / "taught", "Where did number 3 meet at noon?", documents=[tmp_path / "docs"])
+    question = "Where did number 3 meet at noon?"
+    (facts,) = bimo.answer(folder / "taught", question, documents=[tmp_path / "docs"])
     nearest = facts["nearest"]
     assert nearest["text"] == "the attic"
     assert nearest["passage"]["source"] == "one.txt"
     assert nearest["passage"]["text"][nearest["start"] : nearest["end"]] == "the attic"
-    assert facts["answer"] in (None, "the attic")
+    reader = load_reader(folder / "taught")
+    (reading,) = reader.read([question], [nearest["passage"]["text"]])
+    assert facts["answer"] == ("the attic" if reading.margin >= reader.calibration.threshold else None)
+    assert facts["confidence"] == pytest.approx(reader.calibration.confidence(reading.margin))
     lines = answering.answer_lines({**facts, "answer": "the attic"})
     assert lines[0] == "the attic"
     assert lines[1].startswith("one.txt:2, confidence ")
@@ -309,6 +313,15 @@ def test_the_writer_is_shown_the_passage_that_answers_first():
     assert told == [third, best, second]
 
 
+def test_what_the_reader_doubts_is_no_answer_and_nothing_is_written_of_it():
+    library = library_of("Dogs sleep here.")
+    (facts,) = answering._answers(["Where do dogs sleep?"], library, pytest.fail, count=1)
+    assert facts["answer"] is None
+    assert facts["nearest"]["text"] == "Dogs sleep here."
+    assert facts["confidence"] == library.reader.calibration.confidence(-9.0) < 0.001
+    assert "written" not in facts
+
+
 def test_few_passages_are_all_read_whatever_words_they_share():
     library = library_of("They sat in the attic.", "Dogs sleep.")
     assert [passage.source for passage in library.find("Where do dogs sleep?", count=2)] == ["2.txt", "1.txt"]
@@ -398,4 +411,7 @@ def test_a_reader_takes_a_model_and_a_tokenizer(place):
     folder, _ = place
     loaded = load_reader(folder / "taught")
     reader = Reader(loaded.model, load_tokenizer(folder / "taught"), context=64, calibration=Calibration())
-    assert reader.read(["Where?"], ["They met in the cellar."])[0].end > 0
+    questions, texts = ["Where did number 5 meet at noon?"], ["Number 5: they met in the cellar at noon."]
+    (reading,) = reader.read(questions, texts)
+    assert texts[0][reading.start : reading.end] == "the cellar"
+    assert [reading] == loaded.read(questions, texts)
