@@ -19,7 +19,6 @@ __all__ = ["Passage", "cut_passages", "read_passages"]
 TARGET, LONGEST = 400, 800
 """Characters. A question is answered by a sentence or two, and needs those around them to be understood."""
 
-
 AT_ONCE = 1 << 20
 """Characters of running text that are cut as one, so that next to no sentence is torn where texts are parted."""
 
