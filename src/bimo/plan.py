@@ -258,7 +258,9 @@ def _shape_of_start(start: Path, data: Path, fixed: Mapping[str, Any]) -> Langua
     """The shape of a model to go on with. Raises UserError when something else of it is fixed."""
     opened = open_start(start, load_tokenizer(data))
     full = opened.source.config
-    require_shape(opened, from_mapping(type(full), {**to_mapping(full), **fixed}, where="model."))
+    require_shape(
+        opened, from_mapping(choose_family(family_of(full)).shape, {**to_mapping(full), **fixed}, where="model.")
+    )
     return full
 
 
@@ -302,7 +304,7 @@ def _affordable(
     fitting = [entry for entry in shapes if _fits(entry[1], entry[2], machine)]
     if not fitting:
         name, shape, batch = shapes[0]
-        facts = {
+        facts: dict[str, Any] = {
             "preset": name,
             "needed": (PROCESS_BYTES + shape.training_bytes(batch)) / 1e9,
             "memory": machine.memory_bytes / 1e9,
