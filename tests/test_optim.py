@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.transformer import Decoder
 from bimo.train import optim
 from bimo.train.optim import POLYNOMIALS, Muon, build_optimizers, orthogonalise
@@ -172,6 +173,15 @@ def test_every_weight_is_in_one_group(make_model: Callable[..., Decoder], tied: 
     assert {(group["lr"], group["weight_decay"], group["betas"]) for group in adam.param_groups} == {
         (0.003, 0.0, (0.9, 0.95))
     }
+
+
+def test_the_places_of_an_encoder_move_slowly() -> None:
+    model = Encoder(EncoderConfig(vocabulary=97, layers=1, width=24, heads=3, hidden=40, context=32))
+    for muon_rate in (0.02, 0.0):
+        *_, adam = build_optimizers(model, muon_rate=muon_rate, adam_rate=0.003, weight_decay=0.1)
+        (slow,) = [group for group in adam.param_groups if group["lr"] == pytest.approx(0.0003)]
+        assert [id(weight) for weight in slow["params"]] == [id(model.position_embedding.weight)]
+        assert {group["lr"] for group in adam.param_groups if group is not slow} == {0.003}
 
 
 def test_without_a_rate_of_muon_adam_has_all(make_model: Callable[..., Decoder]) -> None:

@@ -14,14 +14,23 @@ from torch import Tensor, nn
 from bimo.models.config import ModelConfig, require_counts
 from bimo.models.heads import Head, Pooler, Words, build_head
 from bimo.models.layers import Embedding, sinusoids
-from bimo.models.transformer import Layer, initialise, norm
+from bimo.models.transformer import Attention, Layer, initialise, norm
 from bimo.runtime import USAGE, UserError
-from bimo.tokens.masking import LEARNED
 
 __all__ = ["Encoder", "EncoderConfig", "with_head"]
 
-PLACE_SIZE = 0.03
-"""Sines of this size are as large as the random numbers from which words start."""
+PLACE_SIZE = 0.1
+"""Of the sines from which places start: several times as large as the numbers of words, so that layers that know
+nothing yet can tell one place from the next (docs/log.md)."""
+
+GUESSED = 0.4
+"""The share of tokens that training guesses, as bimo.tokens.masking has it."""
+
+BESIDE = (-1, 1)
+"""How many places on the first heads of every layer begin to look."""
+
+BESIDE_PAIRS, BESIDE_GAIN = 8, 2.5
+"""Of the fastest sines so many tell a head where it is, and so much louder than words."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class EncoderConfig:
     def flops_per_token(self) -> int:
         """Forward and backward of a training in which a share of the tokens is guessed; else as ModelConfig counts."""
         words = self.vocabulary * self.width
-        return self.stack.flops_per_token - 6 * words + round(6 * (words + self.width**2) * LEARNED)
+        return self.stack.flops_per_token - 6 * words + round(6 * (words + self.width**2) * GUESSED)
 
     def training_bytes(self, batch: int) -> int:
         """Memory of one training step in bytes, as ModelConfig estimates it."""
@@ -120,6 +129,9 @@ class Encoder(nn.Module):
         initialise(self, width=self.config.width, seed=seed)
         with torch.no_grad():
             self.position_embedding.weight.copy_(PLACE_SIZE * sinusoids(self.config.context, self.config.width))
+        for module in self.modules():
+            if isinstance(module, Attention):
+                _look_beside(module)
         return self
 
     def hidden_states(self, ids: Tensor, *, segments: Tensor | None = None, real: Tensor | None = None) -> Tensor:
@@ -148,6 +160,26 @@ class Encoder(nn.Module):
             assert self.pooler is not None
             hidden = self.pooler(hidden)
         return hidden if self.head is None else self.head(hidden)
+
+
+@torch.no_grad()
+def _look_beside(attention: Attention) -> None:
+    """Let the first heads begin by looking BESIDE, as heads that have learned do (Trockman and Kolter 2023).
+
+    What asks is turned by the angle of so many places, after which it is most like what stands there.
+    """
+    width, K = attention.config.width, attention.config.head_width
+    pairs = min(BESIDE_PAIRS, K // 2)
+    sine = torch.arange(pairs)
+    cosine = sine + (width + 1) // 2
+    for head, places in zip(range(attention.config.heads), BESIDE, strict=False):
+        angles = places * 10_000.0 ** (-2 * sine / width)
+        query, key = torch.zeros(2 * pairs, width), torch.zeros(2 * pairs, width)
+        query[sine, sine] = query[pairs + sine, cosine] = angles.cos()
+        query[sine, cosine], query[pairs + sine, sine] = angles.sin(), -angles.sin()
+        key[sine, sine] = key[pairs + sine, cosine] = 1.0
+        rows = slice(head * K, head * K + 2 * pairs)
+        attention.query.weight[rows], attention.key.weight[rows] = BESIDE_GAIN * query, BESIDE_GAIN * key
 
 
 def with_head(encoder: Encoder, head: Head, *, seed: int, dropout: float = 0.0) -> Encoder:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from bimo.models.encoder import Encoder
+
 __all__ = ["Muon", "build_optimizers", "orthogonalise"]
 
 POLYNOMIALS = (
@@ -20,6 +22,9 @@ POLYNOMIALS = (
 The first interval is 0.01 to 1; 1 % is spared for rounding (Amsel et al. 2025, "The Polar Express", theorem 3.1). Five
 times the same one (Jordan et al. 2024) costs a quarter more and learned no better at width 192 (docs/log.md).
 """
+
+PLACE_RATE = 0.1
+"""An encoder's places start in order, and each is met but a few times a step: noise would undo it (docs/log.md)."""
 
 
 def _iteration_dtype(device: torch.device) -> torch.dtype:
@@ -83,13 +88,22 @@ class Muon(torch.optim.Optimizer):
 def build_optimizers(
     model: nn.Module, *, muon_rate: float, adam_rate: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, unless its rate is zero; AdamW for all else. Those matrices decay."""
+    """Muon for the matrices inside the layers, unless its rate is zero; AdamW for all else. Those matrices decay.
+
+    The places of an encoder have PLACE_RATE of the rate of AdamW.
+    """
     inner: list[nn.Parameter] = []
     outer: list[nn.Parameter] = []
+    places: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
-        (inner if weight.ndim == 2 and "layers." in name else outer).append(weight)
+        if isinstance(model, Encoder) and name == "position_embedding.weight":
+            places.append(weight)
+        else:
+            (inner if weight.ndim == 2 and "layers." in name else outer).append(weight)
     fused = all(weight.device.type in ("cpu", "cuda") for weight in outer)
     by_adam = [{"params": outer, "weight_decay": 0.0}]
+    if places:
+        by_adam.append({"params": places, "weight_decay": 0.0, "lr": PLACE_RATE * adam_rate})
     if inner and not muon_rate:
         by_adam.append({"params": inner, "weight_decay": weight_decay})
     adam = torch.optim.AdamW(by_adam, lr=adam_rate, betas=(0.9, 0.95), fused=fused)

@@ -21,7 +21,7 @@ MOST_DROPOUT, MOST_NOISE = 0.2, 0.1
 RESTART = 0.1
 """Of the usual rates, for a model that has learned from far more text than it will here."""
 
-MASKED_MUON_RATE, MASKED_ADAM_RATE, MASKED_WARMUP = 0.01, 0.003, 0.05
+MASKED_ADAM_RATE, MASKED_WARMUP = 0.003, 0.05
 """Norms stand behind the layers of an encoder: at the rates of a decoder it stays with the frequencies of words."""
 
 
@@ -45,13 +45,7 @@ def masked_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any
     """The same for an encoder: what it reads is masked anew each time, which is noise enough."""
     usual = recipe(parameters, tokens=tokens, unique=unique)
     rate = min(usual["adam_rate"], MASKED_ADAM_RATE)
-    return {
-        "muon_rate": MASKED_MUON_RATE,
-        "adam_rate": rate,
-        "warmup": MASKED_WARMUP,
-        "dropout": usual["dropout"],
-        "noise": 0.0,
-    }
+    return {"adam_rate": rate, "warmup": MASKED_WARMUP, "dropout": usual["dropout"], "noise": 0.0}
 
 
 def restart_recipe(parameters: int, *, tokens: int, unique: int) -> dict[str, Any]:
