@@ -89,7 +89,7 @@ def test_batches_are_bounded_by_tokens():
 
 def test_targets_are_the_ids_that_count_one_place_on():
     lesson = Lesson([5, 6, 7, 8], [False, False, True, True])
-    ids, targets = LessonBatches([lesson, Lesson([1, 2], [False, True])], batch=2, seed=0).at(0)
+    ids, targets = next(iter(LessonBatches([lesson, Lesson([1, 2], [False, True])], batch=2, seed=0)))
     assert ids.tolist() == [[1, 0, 0], [5, 6, 7]]
     assert targets.tolist() == [[2, IGNORED, IGNORED], [IGNORED, 7, 8]]
 

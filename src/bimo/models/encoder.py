@@ -27,7 +27,7 @@ GUESSED = 0.4
 """The share of tokens that training guesses, as bimo.tokens.masking has it."""
 
 BESIDE = (-1, 1)
-"""How many places on the first heads of every layer begin to look."""
+"""How many places on the first heads of every layer begin to look; one head at least is free to look anywhere."""
 
 BESIDE_PAIRS, BESIDE_GAIN = 8, 2.5
 """Of the fastest sines so many tell a head where it is, and so much louder than words."""
@@ -172,7 +172,7 @@ def _look_beside(attention: Attention) -> None:
     pairs = min(BESIDE_PAIRS, K // 2)
     sine = torch.arange(pairs)
     cosine = sine + (width + 1) // 2
-    for head, places in zip(range(attention.config.heads), BESIDE, strict=False):
+    for head, places in zip(range(attention.config.heads - 1), BESIDE, strict=False):
         angles = places * 10_000.0 ** (-2 * sine / width)
         query, key = torch.zeros(2 * pairs, width), torch.zeros(2 * pairs, width)
         query[sine, sine] = query[pairs + sine, cosine] = angles.cos()

@@ -27,7 +27,7 @@ class LengthBatches:
 
     def __init__(self, lengths: Sequence[int], *, rows: int, tokens: int, seed: int) -> None:
         assert len(lengths)
-        self._rounded = -(-np.asarray(lengths) // ROUNDED) * ROUNDED
+        self._rounded = np.minimum(-(-np.asarray(lengths) // ROUNDED) * ROUNDED, max(lengths))
         self._seed = seed
         begins = [0]
         for place, length in enumerate(np.sort(self._rounded).tolist()):
