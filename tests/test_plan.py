@@ -17,11 +17,12 @@ from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
 from bimo.models.scaling import expected_ratio
 from bimo.models.transformer import Decoder
-from bimo.plan import PROCESS_BYTES, Plan, plan, stored_plan
+from bimo.plan import Plan, plan, stored_plan
 from bimo.prepare import PrepareConfig, prepare
 from bimo.report.planned import plan_lines, text_reasons
 from bimo.run import train_settings
 from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, set_language
+from bimo.sizes import PROCESS_BYTES
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.recipe import recipe
 from bimo.weights.huggingface import save_model
@@ -294,6 +295,14 @@ def nothing_spent(monkeypatch):
 CHOICES = {"minutes": 1.0, "family": "decoder", "preset": "", "start": "", "seed": 0, "device": "auto"}
 
 
+def refused_settings(data, out, changes: list[str], **choices) -> str:
+    """What is said of them; the folder is not even made."""
+    with pytest.raises(UserError) as caught:
+        train_settings(data, out, config=None, changes=changes, **{**CHOICES, **choices})
+    assert not out.exists()
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -318,10 +327,7 @@ CHOICES = {"minutes": 1.0, "family": "decoder", "preset": "", "start": "", "seed
 )
 @pytest.mark.usefixtures("nothing_spent")
 def test_changes_that_cannot_be_are_refused_before_anything_is_counted_or_measured(data, tmp_path, changes, sentence):
-    with pytest.raises(UserError) as caught:
-        train_settings(data, tmp_path / "model", config=None, changes=changes, **CHOICES)
-    assert sentence in str(caught.value)
-    assert not (tmp_path / "model").exists()
+    assert sentence in refused_settings(data, tmp_path / "model", changes)
 
 
 @pytest.mark.parametrize(
@@ -335,10 +341,7 @@ def test_changes_that_cannot_be_are_refused_before_anything_is_counted_or_measur
 )
 @pytest.mark.usefixtures("nothing_spent")
 def test_what_encoders_cannot_learn_from_is_refused_as_early(data, tmp_path, change, sentence):
-    with pytest.raises(UserError) as caught:
-        train_settings(data, tmp_path / "model", config=None, changes=[change], **{**CHOICES, "family": "encoder"})
-    assert sentence in str(caught.value)
-    assert not (tmp_path / "model").exists()
+    assert sentence in refused_settings(data, tmp_path / "model", [change], family="encoder")
 
 
 @pytest.mark.parametrize(
@@ -352,10 +355,7 @@ def test_what_encoders_cannot_learn_from_is_refused_as_early(data, tmp_path, cha
 )
 @pytest.mark.usefixtures("nothing_spent")
 def test_what_a_model_to_go_on_with_is_not_is_refused_as_early(data, small, tmp_path, change, sentence):
-    with pytest.raises(UserError) as caught:
-        train_settings(data, tmp_path / "out", config=None, changes=[change], **{**CHOICES, "start": str(small)})
-    assert sentence in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert sentence in refused_settings(data, tmp_path / "out", [change], start=str(small))
 
 
 def test_what_is_planned_anyway_may_be_asked_for(data, small, machine, tmp_path):

@@ -22,6 +22,7 @@ STEPS = (
     ("weights",),
     ("train", "generate"),
     ("baselines",),
+    ("sizes",),
     ("plan",),
     ("tasks",),
     ("evaluate",),

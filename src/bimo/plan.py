@@ -17,30 +17,23 @@ from bimo.config import from_mapping, to_mapping
 from bimo.console import SILENT, Console
 from bimo.files import digest_json, read_json, write_json
 from bimo.machine import Machine, measure_machine, peak_memory_bytes
-from bimo.models.config import load_presets
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import PAIRED, LanguageShape, build, choose_family, family_of
 from bimo.models.scaling import expected_ratio, order_gain
 from bimo.report.planned import plan_reasons
-from bimo.runtime import DATA_REFUSED, NO_ROOM, USAGE, UserError, keep_freed_memory, pick_device, require_least, t
+from bimo.runtime import USAGE, UserError, keep_freed_memory, pick_device, require_least, t
+from bimo.sizes import PROCESS_BYTES, affordable, fits, packed_text, possible_sizes, shape_of_start
 from bimo.stages import Stages
-from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.checkpoint import disk_bytes
-from bimo.train.objectives import require_windows, tokenizer_of, trial_loss
+from bimo.train.objectives import trial_loss
 from bimo.train.optim import build_optimizers
-from bimo.train.pretrain import require_trainable
 from bimo.train.recipe import masked_recipe, recipe, restart_recipe
-from bimo.train.restart import open_start, require_shape
 from bimo.train.settings import TrainConfig
 
 __all__ = ["Plan", "check_choices", "plan", "refuse_another_plan", "stored_plan"]
 
 LEAST_MINUTES = 0.001
 
-LEAST_TOKENS = 2_000
-"""Below this a model learns nothing but the text itself."""
-
-TOKENS_PER_STEP = 2_048
 MOST_STEPS = 6_000
 """Beyond so many steps larger batches waste little, and every step costs an update of all weights."""
 
@@ -48,9 +41,6 @@ OVERHEAD = 0.05
 """The share of the time that validations, samples and checkpoints take."""
 
 USUAL_SHARE_OF_PEAK = 0.4
-
-PROCESS_BYTES = 900_000_000
-"""What a process takes besides the training step: libraries, the text in counting baselines, logits in validation."""
 
 NOTHING_FIXED: Mapping[str, Any] = MappingProxyType({})
 
@@ -88,16 +78,16 @@ def plan(
     """
     data = Path(data)
     check_choices(minutes=minutes, family=family, preset=preset, device=device, seed=seed, start=start)
-    packed = _packed(data)
-    full = _shape_of_start(Path(start), data, fixed) if start else None
-    sizes = _sizes(data, packed["tokens"], family, preset, fixed, full)
+    packed = packed_text(data)
+    full = shape_of_start(Path(start), data, fixed) if start else None
+    sizes = possible_sizes(data, packed["tokens"], family, preset, fixed, full)
     corpus = _Corpus.read(data, packed, console)
     target = pick_device(device)
     with console.progress("Plan", CANDIDATES + 1) as update:
         machine = measure_machine(target)
         update(1, t("measuring this machine"))
         seconds = 60 * minutes
-        shapes = _affordable(machine, sizes, fixed)
+        shapes = affordable(machine, sizes, fixed)
         guesses = [
             _Candidate(
                 name, shape, batch, USUAL_SHARE_OF_PEAK * machine.matrix_flops[machine.dtype] / shape.flops_per_token
@@ -196,21 +186,6 @@ def refuse_another_plan(path: Path) -> None:
         )
 
 
-def _packed(data: Path) -> dict[str, int]:
-    """How many tokens and bytes of prepared data there are to learn from. Raises UserError when those are too few."""
-    packed = Stages(data).known("tokens")["train"]
-    if packed["tokens"] < LEAST_TOKENS:
-        raise UserError(
-            "The text is too small to train on: {tokens:,} tokens after cleaning, where at least {least:,} are "
-            "needed (some {kilobytes} kB) and a hundred times that is a modest start. Add more text.",
-            code=DATA_REFUSED,
-            tokens=packed["tokens"],
-            least=LEAST_TOKENS,
-            kilobytes=LEAST_TOKENS * 4 // 1000,
-        )
-    return packed
-
-
 @dataclass(frozen=True)
 class _Corpus:
     """What of the prepared data matters for the plan."""
@@ -254,82 +229,6 @@ class _Candidate:
         )
 
 
-def _shape_of_start(start: Path, data: Path, fixed: Mapping[str, Any]) -> LanguageShape:
-    """The shape of a model to go on with. Raises UserError when something else of it is fixed."""
-    opened = open_start(start, load_tokenizer(data))
-    full = opened.source.config
-    require_shape(
-        opened, from_mapping(choose_family(family_of(full)).shape, {**to_mapping(full), **fixed}, where="model.")
-    )
-    return full
-
-
-def _sizes(
-    data: Path, tokens: int, family: str, preset: str, fixed: Mapping[str, Any], full: LanguageShape | None
-) -> dict[str, LanguageShape]:
-    """The shapes to choose from by name, of a context that suits the text; `full` is that of a model to go on with.
-
-    Sizes that cannot be with what is fixed are none of them. Raises UserError where none is left.
-    """
-    kind = choose_family(family if full is None else family_of(full))
-    context = kind.context
-    while context > 32 and tokens < 40 * context:
-        context //= 2
-    if full is not None:
-        return {t("the model itself"): replace(full, context=min(context, full.context))}
-    vocabulary = tokenizer_of(data, family).vocabulary
-    usual = {"vocabulary": vocabulary, "context": context}
-    sizes: dict[str, LanguageShape] = {}
-    misfits: list[UserError] = []
-    for name, fields in load_presets(family).items():
-        if preset in ("", name):
-            try:
-                shape = from_mapping(kind.shape, {**usual, **fields, **fixed}, where="model.")
-                require_trainable(shape, vocabulary=vocabulary)
-                sizes[name] = shape
-            except UserError as misfit:
-                misfits.append(misfit)
-    if not sizes:
-        raise misfits[0]
-    for shape in sizes.values():
-        require_windows(shape, tokens=tokens)
-    return sizes
-
-
-def _affordable(
-    machine: Machine, sizes: dict[str, LanguageShape], fixed: Mapping[str, Any]
-) -> list[tuple[str, LanguageShape, int]]:
-    """Name, shape and batch of the sizes that fit into memory."""
-    shapes = [(name, shape, max(1, TOKENS_PER_STEP // shape.context)) for name, shape in sizes.items()]
-    fitting = [entry for entry in shapes if _fits(entry[1], entry[2], machine)]
-    if not fitting:
-        name, shape, batch = shapes[0]
-        facts: dict[str, Any] = {
-            "preset": name,
-            "needed": (PROCESS_BYTES + shape.training_bytes(batch)) / 1e9,
-            "memory": machine.memory_bytes / 1e9,
-        }
-        if fixed:
-            raise UserError(
-                "Training {preset} with {fixed} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. "
-                "A lower setting, a smaller --preset, where there is one, or a machine with more memory helps.",
-                code=NO_ROOM,
-                fixed=", ".join(f"model.{field}={value}" for field, value in fixed.items()),
-                **facts,
-            )
-        raise UserError(
-            "Training {preset} needs about {needed:,.1f} GB, but this machine has {memory:,.1f} GB. A smaller "
-            "--preset, where there is one, or a machine with more memory helps.",
-            code=NO_ROOM,
-            **facts,
-        )
-    return fitting
-
-
-def _fits(shape: LanguageShape, batch: int, machine: Machine) -> bool:
-    return PROCESS_BYTES + shape.training_bytes(batch) < 0.9 * machine.memory_bytes
-
-
 def _tokens_per_second(
     shape: LanguageShape, batch: int, dtype: str, device: torch.device, seconds: float = 1.5
 ) -> float:
@@ -365,7 +264,7 @@ def _settle(
     seconds = 60 * minutes
     tokens = best.tokens(seconds)
     shape, batch = best.shape, best.batch
-    while tokens / (batch * shape.context) > MOST_STEPS and _fits(shape, 2 * batch, machine):
+    while tokens / (batch * shape.context) > MOST_STEPS and fits(shape, 2 * batch, machine):
         batch *= 2
     epochs = tokens / corpus.tokens
     elsewhere = "start" in given and not (Path(given["start"]) / "bimo" / "training.json").exists()

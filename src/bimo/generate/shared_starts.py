@@ -94,8 +94,8 @@ def _cheapest_runs(windows: list[Window], order: list[int]) -> list[list[int]]:
 def _scores_behind(model: LanguageModule, windows: list[Window], numbers: list[int]) -> Iterator[tuple[int, Score]]:
     """The numbers of windows that begin alike and their scores, in batches of like length."""
     order = sorted(numbers, key=lambda number: len(windows[number].ids))
-    first, *_, last = sorted(_before(windows[number]) for number in numbers)
-    shared = first[: _count_shared(first, last)]
+    befores = [_before(windows[number]) for number in numbers]
+    shared = min(befores)[: _count_shared(min(befores), max(befores))]
     positions = len(windows[order[-1]].ids)
     rows = max(1, min(len(order), POSITIONS_AT_ONCE // positions))
     device = next(model.parameters()).device
