@@ -40,6 +40,8 @@ def test_words():
         "电话|138-0013-8000|，|2024-01-05| |12:30",
         "邮箱|a.b+c@d-e.com.cn|，|网址|https://例.com".replace("例", "ab"),
         "见|https://a.cn/b_(c)?d=1&e=%E4#f|。|好",
+        "HTTPS://A.COM/x|，|www.example.com/a_(b)| |(|http://a.cn/b|)|，|http://a.cn/~b|！|http://a.cn|~",
+        "1.5e-10| |6.02E23|米",
         "好|……|是|——|的|！！！|U|.|S|.|A|.",
         "cafe\u0301|和|naïve|，|co-op| |it’s",
         "我|👨‍👩‍👧‍👦|👍🏽|🇨🇳|🇫🇷|1️⃣|🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f|❤️",
@@ -49,7 +51,10 @@ def test_what_belongs_together_stays_together(text):
     assert segment(text.replace("|", "")) == text.split("|")
 
 
-URL = r"https?://[a-z0-9\-]{1,9}(\.[a-z]{2,4}){1,2}(:[0-9]{2,4})?(/[A-Za-z0-9_~%\-]{1,9}){0,3}(\?[a-z]=[0-9&]*[0-9])?"
+URL = (
+    r"([hH][tT][tT][pP]s?://|www\.)[a-z0-9\-]{1,9}(\.[a-z]{2,4}){1,2}(:[0-9]{2,4})?(/[A-Za-z0-9_~%\-]{0,9}[a-z]){0,3}"
+    r"(\?[a-z]=[0-9&]*[0-9])?"
+)
 ITEMS = st.one_of(
     st.from_regex(URL, fullmatch=True),
     st.from_regex(r"[0-9]{1,9}([.,:/\-][0-9]{1,4}){0,4}%?", fullmatch=True),
@@ -90,6 +95,23 @@ def test_nothing_is_lost_with_a_word_list(text, words):
     assert "".join(segment(text, WordList(words))) == text
 
 
+@given(MIXED)
+def test_cutting_by_runs_agrees_with_one_search_for_everything(text):
+    assert segment(text) == segment(text, WordList(["no·such·word"]))
+
+
+def test_dictionaries_of_jieba_are_read(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("云原生数据湖 3\n凱特琳 nz\neasy_install 3 eng\nEdu Trust认证 2000\n", encoding="utf-8")
+    assert segment("凱特琳，easy_install，Edu Trust认证，云原生数据湖", WordList.read(file))[::2] == [
+        *("凱特琳", "easy_install", "Edu Trust认证", "云原生数据湖")
+    ]
+    file.write_text("Windows 11\nopen source\n云原生数据湖\n", encoding="utf-8")
+    assert segment("Windows 11，open source，云原生数据湖", WordList.read(file))[::2] == [
+        *("Windows 11", "open source", "云原生数据湖")
+    ]
+
+
 def test_word_lists_are_read_from_files(tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("\ufeff云原生数据湖 300 n\r\n\nNew York\n分布式训练框架\n", encoding="utf-8")
@@ -108,6 +130,7 @@ def test_word_lists_are_read_from_files(tmp_path):
     [
         "他说：“走吧。”|然后走了！  |完了",
         'It is 3.14 p.m. today. |Dr. Smith left. |"Really?" she asked.\n|下一行\n|\n|又一行',
+        "真的吗?|我不信!|好吧?)|好",
         "J. K. Rowling wrote No. 5. |Yes! |(Maybe.) |So...  what",
     ],
 )

@@ -21,13 +21,16 @@ __all__ = [
 ]
 
 _HAN = "々〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_BETWEEN = "\t"  # is no Han, so no run holds it
 _HAN_RUN = re.compile(f"[{_HAN}]+")
+_HAN_RUNS = re.compile(f"([{_HAN}]+)")
 _MATCHES_AT_ONCE = 5_000
+_SHORT, _REMEMBERED = 16, 10_000
 
 _LETTER = rf"[^\W\d_{_HAN}]"
 _LETTER_OR_DIGIT = rf"(?:[^\W_{_HAN}][\u0300-\u036f]*)"
-_URL = r"(?:https?|ftp)://[!#$%&'()*+,\-./0-9:;=?@A-Z_a-z~]*[#$%&*+\-/0-9=@A-Z_a-z~]"
+_IN_URL = r"[!#$%&'*+,\-./0-9:;=?@A-Z_a-z~]"
+# Brackets belong to it in pairs, and a mark at its end belongs to the sentence.
+_URL = rf"(?:(?i:https?|ftp)://|(?i:www)\.)(?:{_IN_URL}|\({_IN_URL}*\))+(?<=[#$%&)*+\-/0-9=@A-Z_a-z])"
 # What stands before the @ has at most 64 characters (RFC 5321), so that no long run is searched again and again for it.
 _ADDRESS = r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
 # Pictures as Unicode TS 51 puts them together: flags, keycaps, and pictures with colours, joined to one by U+200D.
@@ -36,10 +39,10 @@ _PICTURE = (
     r"\U0001f000-\U0001f1e5\U0001f200-\U0001faff])[\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
 )
 _EMOJI = rf"[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f?\u20e3|{_PICTURE}(?:\u200d{_PICTURE})*"
-# A number with what belongs to it: a sign of its own, dates, times, versions, shares, and units in letters.
+# A number with what belongs to it: dates, times, versions, powers of ten, shares, and units in letters.
 _NUMBER = (
     rf"\d+(?:(?:[.,:/·\-]|(?<=[０-９])[．，：／－](?=[０-９]))\d+)*"
-    rf"(?:[%％‰℃°]|{_LETTER_OR_DIGIT}+)?"
+    rf"(?:[eE][+\-]?\d+(?!{_LETTER_OR_DIGIT})|[%％‰℃°]|{_LETTER_OR_DIGIT}+)?"
 )
 _WORD = rf"{_LETTER}[\u0300-\u036f]*{_LETTER_OR_DIGIT}*(?:(?:['’\-]|(?<=\d)\.(?=\d)){_LETTER_OR_DIGIT}+)*"
 _AGAIN = r"(?P<again>[…—.·!！?？~～\-=*_])(?P=again)+"
@@ -47,15 +50,19 @@ _OTHERS = rf"\s+|{_URL}|{_ADDRESS}|{_EMOJI}|{_NUMBER}|{_WORD}|{_AGAIN}|[\ud800-\
 """Blanks; what is whole although there are marks in it; the same mark again and again; bytes that are no text; any
 other character."""
 
-_TOKEN = re.compile(rf"(?P<han>[{_HAN}]+)|{_OTHERS}", re.DOTALL)
-# A sentence ends with its marks and what closes behind them. In letters blanks must follow, then no small letter; and
-# an initial, or an abbreviation that stands before names and numbers, is no end.
+_OTHER = re.compile(_OTHERS, re.DOTALL)
+# A sentence ends with its marks and what closes behind them. In letters blanks must follow, then no small letter, or
+# Han; and an initial, or an abbreviation that stands before names and numbers, is no end.
 _ABBREVIATION = r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No|vs|cf))(?<!\b(?:Mrs|Fig))(?<!\bProf)"
+_CLOSING = """[”’」』）)"']*"""
 _SENTENCE = re.compile(
-    rf""".+?(?:[。！？…；]+[”’」』）)"']*\s*|(?<![.!?])(?:{_ABBREVIATION}\.|[!?])[.!?]*+[”’"')\]]*+\s++(?![a-z])|\Z)""",
-    re.DOTALL,
+    rf"""(?s:.)+?(?:[。！？…；]+{_CLOSING}\s*|[!?]+{_CLOSING}(?=[{_HAN}])"""
+    rf"""|(?<![.!?])(?:{_ABBREVIATION}\.|[!?])[.!?]*+[”’"')\]]*+\s++(?![a-z])|\Z)"""
 )
-_JIEBA_LINE = re.compile(rf"([{_HAN}]+) +\d+(?: +[a-z]+)?")
+# jieba's dictionaries: a word, how often it was met, its part of speech.
+_HAN_ENTRY = re.compile(rf"([{_HAN}]+)(?: +\d+)?(?: +[a-z]{{1,4}})?")
+_ENTRY = re.compile(r"(.+?)(?: +\d+)?(?: +[a-z]{1,4})?")
+_COUNTED_ENTRY = re.compile(r".+ \d+(?: +[a-z]{1,4})?")
 
 
 class WordList:
@@ -71,7 +78,8 @@ class WordList:
         self._cutter = rjieba.Jieba()
         for word in filter(_HAN_RUN.fullmatch, words):
             self._cutter.add_word(word, self._cutter.suggest_freq(word), "n")
-        self.token = _TOKEN
+        self.token: re.Pattern[str] | None = None
+        """What is looked for where some of the words are not Han alone."""
         if mixed := sorted((word for word in words if not _HAN_RUN.fullmatch(word)), key=len, reverse=True):
             # Letters are not looked for inside a word, and a Han run ends where a mixed word begins.
             either = "|".join(
@@ -82,8 +90,11 @@ class WordList:
     @classmethod
     def read(cls, path: Path) -> WordList:
         """A text file with a word on each line, or a dictionary of jieba's: word, frequency, part of speech."""
-        matches = ((line, _JIEBA_LINE.fullmatch(line)) for line in read_word_list(path))
-        return cls(match[1] if match else line for line, match in matches)
+        lines = read_word_list(path)
+        counted = sum(_COUNTED_ENTRY.fullmatch(line) is not None for line in lines)
+        # In a plain list "Windows 11" is a word, and in a dictionary it is one that was met eleven times.
+        entry = _ENTRY if 2 * counted > len(lines) else _HAN_ENTRY
+        return cls(match[1] if (match := entry.fullmatch(line)) else line for line in lines)
 
     def cut(self, han: str) -> list[str]:
         """The words of Han runs that stand on lines of their own."""
@@ -95,14 +106,53 @@ def segment(text: str, words: WordList | None = None) -> list[str]:
 
     Web and mail addresses, numbers with their marks, and emoji are whole, and so are `words`.
     """
+    if words and words.token:
+        return _segment_mixed(text, words.token, words)
+    parts = _HAN_RUNS.split(text)  # what stands between, a run, what stands between ...
+    cut = _cut_lines(parts[1::2], words)
+    found, start = [*_between[parts[0]]], 0
+    for gap in parts[2::2]:
+        end = cut.index("\n", start)
+        found += cut[start:end]
+        found += _between[gap]
+        start = end + 1
+    return found
+
+
+class _Between(dict[str, list[str]]):
+    """The pieces of what stands between Han runs. Short ones come again and again, and are remembered."""
+
+    def __missing__(self, gap: str) -> list[str]:
+        pieces = [match[0] for match in _OTHER.finditer(gap)]
+        if len(gap) <= _SHORT:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[gap] = pieces
+        return pieces
+
+
+_between = _Between()
+
+
+def _cut_lines(runs: list[str], words: WordList | None) -> list[str]:
+    """The words of all runs, "\\n" after each run. One call for all, since calls cost more than cutting."""
+    import rjieba
+
+    return [*(words or rjieba).cut("\n".join(runs)), "\n"] if runs else []
+
+
+def _segment_mixed(text: str, token: re.Pattern[str], words: WordList) -> list[str]:
+    """The same by one search for everything: slower, and the only way to words of Han and letters together."""
     found: list[str] = []
-    matches = (words.token if words else _TOKEN).finditer(text)
+    matches = token.finditer(text)
     # Few enough at a time to stay in the processor's cache.
     while block := list(islice(matches, _MATCHES_AT_ONCE)):
-        cut = iter(_cut_runs([run for match in block if (run := match["han"])], words=words))
+        cut, start = _cut_lines([run for match in block if (run := match["han"])], words), 0
         for match in block:
             if match["han"]:
-                found.extend(next(cut).split(_BETWEEN))
+                end = cut.index("\n", start)
+                found += cut[start:end]
+                start = end + 1
             else:
                 found.append(match[0])
     return found
@@ -127,20 +177,6 @@ def segment_lines(
             yield [word for word in segment(part, words) if not word.isspace()]
 
 
-def _cut_runs(
-    runs: list[str], between: str = _BETWEEN, longest: int | None = None, words: WordList | None = None
-) -> list[str]:
-    """Each Han run with `between` put between its words. One call for all runs, since calls cost more than cutting."""
-    import rjieba
-
-    if not runs:
-        return []
-    found = (words or rjieba).cut("\n".join(runs))
-    if longest is not None and max(map(len, found)) > longest:
-        found = [word[start : start + longest] for word in found for start in range(0, len(word), longest)]
-    return between.join(found).split(f"{between}\n{between}")
-
-
 def iter_words(text: str, words: WordList | None = None) -> Iterator[str]:
     """The words and numbers of a text, without punctuation, pictures and blanks."""
     return filter(is_word, segment(text, words))
@@ -157,6 +193,10 @@ def mark_words(text: str, mark: str, *, longest: int = 4) -> str:
     For whoever learns merges that may not cross words. Without the marks it is the text again, unless the text held
     some. `mark` may not be a line end.
     """
-    gaps = _HAN_RUN.split(text)
-    runs = _cut_runs(_HAN_RUN.findall(text), mark, longest)
-    return gaps[0] + "".join(f"{mark}{run}{mark}{gap}" for run, gap in zip(runs, gaps[1:], strict=True))
+    parts = _HAN_RUNS.split(text)
+    if len(parts) > 1:
+        cut = _cut_lines(parts[1::2], None)
+        if max(map(len, cut)) > longest:
+            cut = [word[start : start + longest] for word in cut for start in range(0, len(word), longest)]
+        parts[1::2] = (f"{mark}{run}{mark}" for run in mark.join(cut[:-1]).split(f"{mark}\n{mark}"))
+    return "".join(parts)
