@@ -10,15 +10,17 @@ import pytest
 import torch
 from random_models import randomised
 
+from bimo.doctor.model import examine_model
+from bimo.evaluate.suite import evaluate
 from bimo.generate.engine import LanguageModel
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.heads import Head
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.classify.classifier import classify, explain, open_classifier
 from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
-from bimo.tasks.classify.encoder import frame, load_encoder_classifier
-from bimo.tasks.classify.encoder_tuning import judged_chances, open_start, usual
 from bimo.tasks.classify.measures import truth_matrix
+from bimo.tasks.classify.neural import frame, load_neural_classifier
+from bimo.tasks.classify.neural_tuning import judged_chances, open_start, usual
 from bimo.tasks.classify.vectors import open_vectors, text_vectors
 from bimo.tasks.tune import tune
 from bimo.text.labelled import Labelled
@@ -69,9 +71,9 @@ def test_an_encoder_learns_labels_and_transformers_gives_the_same_logits(start, 
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     with torch.no_grad():
         expected = theirs(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
-    np.testing.assert_allclose(load_encoder_classifier(out).scores(texts), expected, atol=2e-5)
+    np.testing.assert_allclose(load_neural_classifier(out).scores(texts), expected, atol=2e-5)
     assert theirs.config.id2label == {0: "animal", 1: "thing"}
-    whole, without = load_encoder_classifier(out).scores(["the cat number 99", "the   number 99"])
+    whole, without = load_neural_classifier(out).scores(["the cat number 99", "the   number 99"])
     words = {one.word: one.weight for one in explain(open_classifier(out), "the cat number 99")}
     likeliest = int(whole.argmax())
     expected = (whole - without)[likeliest] - (whole - without).mean()
@@ -86,7 +88,7 @@ def test_pairs_are_read_as_pairs(start, tmp_path):
     file = rows(tmp_path / "a.jsonl", pairs=True)
     facts = tune(start, file, out=out, task="classify", engine="encoder", settings=settings)
     assert facts["labels"] == ["n", "y"]
-    classifier = load_encoder_classifier(out)
+    classifier = load_neural_classifier(out)
     one, other = classifier.scores(["the cat", "the cat"], ["the cat", "something else"])
     assert not np.allclose(one, other)
     with torch.no_grad():
@@ -129,6 +131,20 @@ def test_an_encoder_from_nothing_but_the_texts(tmp_path):
     assert classify(out, ["the cat number 5"])[0].labels == ("animal",)
 
 
+def test_an_lstm_learns_labels_from_nothing_but_the_texts(tmp_path):
+    out, settings = tmp_path / "model", TuneConfig(epochs=6, batch=16, context=32, validations=1)
+    file = rows(tmp_path / "a.jsonl")
+    facts = tune(None, file, out=out, task="classify", engine="lstm", settings=settings)
+    assert facts["held_out"]["macro_f1"] > 0.9
+    assert classify(out, ["the cat number 5"])[0].labels == ("animal",)
+    assert evaluate(out, file)["held_out"]["accuracy"] > 0.9
+    words = {one.word: one.weight for one in explain(open_classifier(out), "the cat number 99")}
+    assert max(words, key=words.__getitem__) == "cat"
+    assert examine_model(out)["can"] == ["classify", "evaluate"]
+    with pytest.raises(UserError, match="The engine lstm begins with nothing"):
+        tune(out, file, out=tmp_path / "b", task="classify", engine="lstm")
+
+
 def test_no_text_helped_to_choose_the_temperature_that_it_is_judged_by():
     held_out = [Labelled(f"text {i}", ("ab"[i % 2],)) for i in range(40)]
     truth = truth_matrix([one.labels for one in held_out], ["a", "b"])
@@ -142,10 +158,10 @@ def test_no_text_helped_to_choose_the_temperature_that_it_is_judged_by():
 
 
 def test_the_head_is_new_and_the_rest_as_it_was(start):
-    begun = open_start(start, ["a", "b", "c"], several=False, context=16, seed=0)
+    begun = open_start(start, [], ["a", "b", "c"], several=False, context=16, seed=0)
     assert begun.model.config.head == Head("classes", labels=("a", "b", "c"), pooler=True)
     assert begun.framing.context == 16
-    again = open_start(start, ["a", "b", "c"], several=False, context=16, seed=0)
+    again = open_start(start, [], ["a", "b", "c"], several=False, context=16, seed=0)
     torch.testing.assert_close(begun.model.head.weight, again.model.head.weight)
     torch.testing.assert_close(
         begun.model.layers[0].attention.query.weight,

@@ -25,18 +25,19 @@ from bimo.generate.sample import Sampling
 from bimo.generate.stepping import TorchSteps
 from bimo.models import perceptron, recurrent
 from bimo.models.config import load_presets
-from bimo.models.families import FAMILIES, LanguageModule, Shape, build, family_of
+from bimo.models.families import FAMILIES, LanguageModule, StoredShape, build, family_of
 from bimo.models.perceptron import PerceptronConfig
 from bimo.models.recurrent import RecurrentConfig
+from bimo.models.recurrent_classifier import RecurrentClassifierConfig
 from bimo.prepare import prepare
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.train.losses import next_token_loss
 from bimo.train.pretrain import train
 from bimo.train.settings import TrainConfig
-from bimo.weights.huggingface import load_model, save_model
+from bimo.weights.huggingface import load_encoder, load_model, load_reader, save_encoder, save_model
 
-SHAPES: dict[str, Shape] = {
+SHAPES: dict[str, StoredShape] = {
     "lstm": RecurrentConfig(vocabulary=97, layers=2, width=24, context=16),
     "lstm, tied": RecurrentConfig(vocabulary=97, layers=1, width=16, context=16, tied=True),
     "mlp": PerceptronConfig(vocabulary=97, layers=2, width=24, embedding_width=12, window=5, context=16),
@@ -46,7 +47,7 @@ GREEDY = Sampling(0.0)
 SAMPLINGS = (GREEDY, Sampling(1.0, top_p=1.0), Sampling(0.9, top_k=30, top_p=0.9, repetition_penalty=1.3))
 
 
-def random_model(shape: Shape) -> LanguageModule:
+def random_model(shape: StoredShape) -> Any:
     """Every weight random, none silent."""
     model = build(shape)
     generator = torch.Generator().manual_seed(0)
@@ -192,13 +193,23 @@ def test_a_folder_that_lies_is_refused(
         load_model(tmp_path)
 
 
-def test_one_that_reads_both_ways_is_not_asked_to_write(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
-    shape = RecurrentConfig(tiny_tokenizer.vocabulary, layers=1, width=8, context=16, bidirectional=True)
-    save_model(tmp_path, random_model(shape), end=tiny_tokenizer.end)
+def test_a_classifier_is_not_asked_to_write_nor_to_encode(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    shape = RecurrentClassifierConfig(tiny_tokenizer.vocabulary, layers=2, width=8, context=16, labels=("好", "坏"))
+    model = random_model(shape)
+    save_encoder(tmp_path, model, pad=0)
     tiny_tokenizer.save(tmp_path, context=16)
-    assert load_model(tmp_path).config == shape
-    with pytest.raises(UserError, match="can neither write nor predict"):
-        load(tmp_path)
+    again = load_reader(tmp_path)
+    assert again.config == shape
+    ids = torch.arange(10)[None]
+    torch.testing.assert_close(again(ids), model(ids))
+    for open_it in (load, load_encoder):
+        with pytest.raises(UserError, match="holds a classifier: bimo classify"):
+            open_it(tmp_path)
+    for labels in (["a", 1], "ab", []):
+        config = {**read_json(tmp_path / "config.json"), "labels": labels}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match="labels"):
+            load_reader(tmp_path)
 
 
 def test_the_loss_is_that_of_the_logits(model: LanguageModule) -> None:

@@ -9,19 +9,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimo.models.recurrent import Recurrent, RecurrentConfig, lstm, lstm_reference, reversed_within
-from bimo.runtime import USAGE, UserError
+from bimo.models.recurrent import Recurrent, RecurrentConfig, lstm, lstm_reference
+from bimo.models.recurrent_classifier import RecurrentClassifier, RecurrentClassifierConfig, reversed_within
+from bimo.runtime import UserError
+
+
+def randomised(model: Any) -> Any:
+    """Every weight random, none silent."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for weight in model.initialise(1).parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.3)
+    return model.eval()
 
 
 def random_model(**fields: Any) -> Recurrent:
-    """Every weight random, none silent."""
-    shape = RecurrentConfig(**{"vocabulary": 97, "layers": 2, "width": 24, "context": 32, **fields})
-    model = Recurrent(shape).initialise(1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.3)
-    return model.eval()
+    return randomised(
+        Recurrent(RecurrentConfig(**{"vocabulary": 97, "layers": 2, "width": 24, "context": 32, **fields}))
+    )
+
+
+def random_classifier(**fields: Any) -> RecurrentClassifier:
+    sizes = {"vocabulary": 97, "layers": 2, "width": 24, "context": 32, "labels": ("a", "b", "c"), **fields}
+    return randomised(RecurrentClassifier(RecurrentClassifierConfig(**sizes)))
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
@@ -39,20 +49,38 @@ def test_the_kernel_computes_the_equations(B: int, T: int, inputs: int, width: i
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_it_is_the_lstm_of_torch(bidirectional: bool) -> None:
-    model = random_model(layers=3, bidirectional=bidirectional)
-    theirs = torch.nn.LSTM(24, 24, num_layers=3, batch_first=True, bidirectional=bidirectional)
-    names = {"input": "weight_ih_l{}{}", "recurrent": "weight_hh_l{}{}", "bias": "bias_ih_l{}{}"}
-    with torch.no_grad():
-        for layers, direction in ((model.layers, ""), (model.backward_layers, "_reverse")):
-            for number, layer in enumerate(layers):
-                for ours, name in names.items():
-                    theirs.get_parameter(name.format(number, direction)).copy_(layer.get_parameter(ours))
-                theirs.get_parameter(f"bias_hh_l{number}{direction}").zero_()
+def test_it_is_the_lstm_of_torch() -> None:
+    model = random_model(layers=3)
+    theirs = torch.nn.LSTM(24, 24, num_layers=3, batch_first=True)
+    copy_into(theirs, model.layers, "")
     ids = torch.randint(97, (5, 11), generator=torch.Generator().manual_seed(0))
     expected, _ = theirs(model.embedding(ids))
     torch.testing.assert_close(model.hidden_states(ids), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def copy_into(theirs: torch.nn.LSTM, layers: torch.nn.ModuleList, direction: str) -> None:
+    """The weights of our layers as torch names them, whose second bias is left at nothing."""
+    names = {"input": "weight_ih_l{}{}", "recurrent": "weight_hh_l{}{}", "bias": "bias_ih_l{}{}"}
+    for number, layer in enumerate(layers):
+        for ours, name in names.items():
+            theirs.get_parameter(name.format(number, direction)).copy_(layer.get_parameter(ours))
+        theirs.get_parameter(f"bias_hh_l{number}{direction}").zero_()
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_classifier_is_the_lstm_of_torch_in_both_directions_the_largest_of_each_column_and_a_matrix(
+    layers: int,
+) -> None:
+    model = random_classifier(layers=layers)
+    theirs = torch.nn.LSTM(24, 24, num_layers=layers, batch_first=True, bidirectional=True)
+    copy_into(theirs, model.layers, "")
+    copy_into(theirs, model.backward_layers, "_reverse")
+    ids = torch.randint(97, (5, 11), generator=torch.Generator().manual_seed(0))
+    hidden, _ = theirs(model.embedding(ids))
+    torch.testing.assert_close(model.hidden_states(ids), hidden, atol=1e-6, rtol=1e-5)
+    expected = hidden.max(dim=1).values @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(ids), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_comes_later_changes_nothing() -> None:
@@ -61,7 +89,7 @@ def test_what_comes_later_changes_nothing() -> None:
     torch.testing.assert_close(model(ids[:, :13]), model(ids)[:, :13], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"tied": True}, {"layers": 1}, {"bidirectional": True}])
+@pytest.mark.parametrize("fields", [{}, {"tied": True}, {"layers": 1}])
 def test_the_formula_counts_every_weight(fields: dict[str, Any]) -> None:
     model = random_model(**fields)
     assert sum(weight.numel() for weight in model.parameters()) == model.config.parameters
@@ -78,14 +106,20 @@ def test_forget_gates_are_open_at_the_beginning() -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_formula_counts_every_weight_of_a_classifier(layers: int) -> None:
+    model = random_classifier(layers=layers)
+    assert sum(weight.numel() for weight in model.parameters()) == model.config.parameters
+
+
 def test_padding_does_not_reach_the_text_from_behind() -> None:
-    model = random_model(bidirectional=True)
+    model = random_classifier()
     ids = torch.randint(97, (3, 9), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([9, 4, 1])
-    together = model.hidden_states(ids, lengths=lengths)
+    together = model(ids, real=torch.arange(9) < lengths[:, None])
     for row, length in enumerate(lengths.tolist()):
-        alone = model.hidden_states(ids[row : row + 1, :length])
-        torch.testing.assert_close(together[row : row + 1, :length], alone, atol=1e-6, rtol=1e-5)
+        alone = model(ids[row : row + 1, :length])
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-6, rtol=1e-5)
 
 
 @given(st.integers(1, 4), st.integers(1, 8), st.data())
@@ -99,11 +133,9 @@ def test_reversing_twice_is_nothing(B: int, T: int, data: st.DataObject) -> None
     assert torch.equal(reversed_within(once, lengths), x)
 
 
-def test_one_that_reads_both_ways_does_not_predict() -> None:
-    model = random_model(bidirectional=True)
-    with pytest.raises(UserError, match="can neither write nor predict") as error:
-        model(torch.zeros(1, 3, dtype=torch.long))
-    assert error.value.code == USAGE
+def test_a_classifier_without_labels_is_none() -> None:
+    with pytest.raises(UserError, match="A classifier needs labels"):
+        random_classifier(labels=())
 
 
 def test_dropout_is_for_training_alone() -> None:
@@ -130,6 +162,6 @@ def test_bfloat16_is_near() -> None:
 
 @pytest.mark.parametrize("name", ["vocabulary", "layers", "width", "context"])
 def test_no_size_is_zero(name: str) -> None:
-    sizes = {"vocabulary": 9, "layers": 1, "width": 8, "context": 4, name: 0}
-    with pytest.raises(UserError, match=f"The model's {name} must be at least 1, but is 0"):
-        RecurrentConfig(**sizes)
+    for build in (random_model, random_classifier):
+        with pytest.raises(UserError, match=f"The model's {name} must be at least 1, but is 0"):
+            build(**{name: 0})

@@ -19,7 +19,7 @@ from bimo.generate.native import FORMATS
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import EncoderConfig
-from bimo.models.families import Shape, family_of
+from bimo.models.families import StoredShape, family_of
 from bimo.runtime import UserError, t
 from bimo.tasks.classify.classifier import open_classifier
 from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE
@@ -52,6 +52,7 @@ ABILITIES = {
     "mlp": ("generate", "chat", "evaluate"),
     "encoder": ("evaluate", "export"),
     "seq2seq": ("translate", "export"),
+    "classifier": ("classify", "evaluate"),
 }
 """What `bimo` can do with a model, by its family."""
 EXPORTS = {"decoder": ("hf", "gguf"), "seq2seq": ("hf", "ctranslate2"), "encoder": ("hf", "onnx")}
@@ -248,7 +249,7 @@ def _count_bytes(sizes: Iterable[tuple[str, int]], report: Report) -> None:
 def _describe_use(
     path: Path,
     report: Report,
-    config: Shape | None,
+    config: StoredShape | None,
     tokenizer: Tokenizer | None,
     ends: frozenset[int],
     *,
@@ -278,7 +279,7 @@ def _describe_use(
             report.facts["writes_in"] = "kernel" if fits and best_instructions() is not None else "torch"
 
 
-def _abilities(config: Shape) -> list[str]:
+def _abilities(config: StoredShape) -> list[str]:
     """What can be done with a model of a shape; an encoder is evaluated by the words that it guesses."""
     can = ABILITIES[family_of(config)]
     guesses = not isinstance(config, EncoderConfig) or config.head.kind == "words"

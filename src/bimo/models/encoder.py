@@ -88,6 +88,16 @@ class EncoderConfig:
         )
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes of its head, if it has any."""
+        return self.head.labels
+
+    @property
+    def several(self) -> bool:
+        """Whether a text may have more classes than one, or none."""
+        return self.head.several
+
+    @property
     def parameters(self) -> int:
         """All weights, counted once where they are shared."""
         return self.stack.parameters + self.head.parameters(vocabulary=self.vocabulary, width=self.width)

@@ -12,11 +12,13 @@ from bimo.models.config import ModelConfig, load_presets
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.perceptron import Perceptron, PerceptronConfig
 from bimo.models.recurrent import Recurrent, RecurrentConfig
+from bimo.models.recurrent_classifier import RecurrentClassifier, RecurrentClassifierConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 
 __all__ = [
+    "CLASSIFIER",
     "FAMILIES",
     "PAIRED",
     "Family",
@@ -24,6 +26,7 @@ __all__ = [
     "LanguageShape",
     "Model",
     "Shape",
+    "StoredShape",
     "build",
     "choose_family",
     "family_of",
@@ -31,12 +34,17 @@ __all__ = [
 
 LanguageShape = ModelConfig | RecurrentConfig | PerceptronConfig
 Shape = LanguageShape | EncoderConfig | Seq2SeqConfig
+StoredShape = Shape | RecurrentClassifierConfig
+"""What a folder may describe; a classifier is tuned, and no --family makes it."""
 LanguageModule = Decoder | Recurrent | Perceptron
 """What predicts the next token. Every family of language models offers what a Decoder offers."""
-Model = LanguageModule | Encoder | EncoderDecoder
+Model = LanguageModule | Encoder | EncoderDecoder | RecurrentClassifier
 
 PAIRED = "seq2seq"
 """The family that learns from pairs of texts rather than from prepared text."""
+
+CLASSIFIER = "classifier"
+"""What `family_of` calls a recurrent classifier."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,13 @@ def choose_family(name: str, *, preset: str = "") -> Family:
 
 def family_of(shape: Any) -> str:
     """The family's name."""
+    if isinstance(shape, RecurrentClassifierConfig):
+        return CLASSIFIER
     return next(name for name, family in FAMILIES.items() if isinstance(shape, family.shape))
 
 
 def build(shape: Any, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Any:
     """The model of a shape, its weights still to come. `dropout` is no part of the shape."""
-    return FAMILIES[family_of(shape)].model(shape, compute_dtype=compute_dtype, dropout=dropout)
+    family = family_of(shape)
+    model = RecurrentClassifier if family == CLASSIFIER else FAMILIES[family].model
+    return model(shape, compute_dtype=compute_dtype, dropout=dropout)

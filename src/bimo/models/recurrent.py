@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from bimo.models.config import require_counts
 from bimo.models.layers import Embedding, Linear, drop_columns
-from bimo.runtime import USAGE, UserError
 
 __all__ = [
     "LSTM",
@@ -22,10 +21,9 @@ __all__ = [
     "RecurrentConfig",
     "State",
     "StateCache",
+    "initialise_recurrent",
     "lstm",
     "lstm_reference",
-    "require_one_direction",
-    "reversed_within",
 ]
 
 REACH = 16_384
@@ -40,8 +38,7 @@ class RecurrentConfig:
     """The shape of a stack of LSTM layers; the embedding has the `width` of the layers, too.
 
     `context` is how many tokens it learns from at a time, while what it writes may be longer; `tied` uses the
-    embedding as the output matrix; `bidirectional` reads from both ends, for telling texts apart: such a model cannot
-    predict what follows. Raises UserError when a number cannot be.
+    embedding as the output matrix. Raises UserError when a number cannot be.
     """
 
     vocabulary: int
@@ -49,15 +46,9 @@ class RecurrentConfig:
     width: int
     context: int
     tied: bool = False
-    bidirectional: bool = False
 
     def __post_init__(self) -> None:
         require_counts(self, "vocabulary", "layers", "width", "context")
-
-    @property
-    def directions(self) -> int:
-        """2 if it reads from both ends."""
-        return 2 if self.bidirectional else 1
 
     @property
     def reach(self) -> int:
@@ -72,29 +63,26 @@ class RecurrentConfig:
     @property
     def matrix_parameters(self) -> int:
         """Weights of the matrices inside the layers."""
-        inputs = self.width + (self.layers - 1) * self.directions * self.width
-        return 4 * self.width * self.directions * (inputs + self.layers * self.width)
+        return 8 * self.width * self.width * self.layers
 
     @property
     def parameters(self) -> int:
         """All weights, counted once where they are shared."""
-        biases = 4 * self.width * self.directions * self.layers
         words = self.vocabulary * self.width
-        head = 0 if self.bidirectional else self.vocabulary + (0 if self.tied else words)
-        return self.matrix_parameters + biases + words + head
+        head = self.vocabulary + (0 if self.tied else words)
+        return self.matrix_parameters + 4 * self.width * self.layers + words + head
 
     @property
     def flops_per_token(self) -> int:
         """Forward and backward: six for each weight that multiplies, so of the head but not of the look-up."""
-        head = 0 if self.bidirectional else self.vocabulary * self.width
-        return 6 * (self.matrix_parameters + head)
+        return 6 * (self.matrix_parameters + self.vocabulary * self.width)
 
     def training_bytes(self, batch: int) -> int:
         """Memory of one training step in bytes: weights, gradients and optimizer state, and what backward needs.
 
         A layer keeps four gates, cells and what it said, once more while it is gone through backwards; an estimate.
         """
-        per_token = 4 * 14 * self.width * self.layers * self.directions + 8 * self.vocabulary
+        per_token = 4 * 14 * self.width * self.layers + 8 * self.vocabulary
         return 16 * self.parameters + batch * self.context * per_token
 
 
@@ -178,69 +166,48 @@ class Recurrent(nn.Module):
         self.compute_dtype, self.dropout = compute_dtype, dropout
         D = config.width
         self.embedding = Embedding(config.vocabulary, D)
-        inputs = [D if layer == 0 else D * config.directions for layer in range(config.layers)]
-        self.layers = nn.ModuleList(LSTM(width, D) for width in inputs)
-        self.backward_layers = nn.ModuleList(LSTM(width, D) for width in inputs if config.bidirectional)
-        if not config.bidirectional:
-            self.head = Linear(D, config.vocabulary, bias=True)
-            if config.tied:
-                self.head.weight = self.embedding.weight
+        self.layers = nn.ModuleList(LSTM(D, D) for _ in range(config.layers))
+        self.head = Linear(D, config.vocabulary, bias=True)
+        if config.tied:
+            self.head.weight = self.embedding.weight
 
     def initialise(self, seed: int) -> Recurrent:
-        """Start from random weights: recurrent ones orthogonal (Saxe et al. 2013), those of inputs as Glorot has them.
-
-        The bias of the forget gates is one (Jozefowicz et al. 2015), so that errors reach far back from the beginning.
-        An embedding that is no output matrix as well may be large, and is learned sooner (docs/log.md).
-        """
-        generator = torch.Generator().manual_seed(seed)
-        for name, weight in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(weight)
-            elif name.endswith("recurrent"):
-                nn.init.orthogonal_(weight, generator=generator)
-            elif name == "embedding.weight":
-                nn.init.normal_(weight, std=0.05 if self.config.tied else 1.0, generator=generator)
-            else:
-                nn.init.xavier_uniform_(weight, generator=generator)
-        for layer in (*self.layers, *self.backward_layers):
-            nn.init.ones_(layer.bias.detach().chunk(4)[1])
+        """Start from random weights, see `initialise_recurrent`."""
+        initialise_recurrent(self, seed=seed, embedding_size=0.05 if self.config.tied else 1.0)
         return self
 
-    def hidden_states(self, ids: Tensor, cache: StateCache | None = None, *, lengths: Tensor | None = None) -> Tensor:
-        """ids [B, T] -> [B, T, D], of both directions [B, T, 2 D]. With a cache, ids go on from its states.
-
-        `lengths` [B] says where texts end that are padded on the right; the other direction begins there.
-        """
+    def hidden_states(self, ids: Tensor, cache: StateCache | None = None) -> Tensor:
+        """ids [B, T] -> [B, T, D]. With a cache, ids go on from its states."""
         x = F.embedding(ids, self.embedding.weight).to(self.compute_dtype)
         x = self._drop(x)
         for index, layer in enumerate(self.layers):
-            said = layer(x, cache=cache, layer=index)
-            if self.config.bidirectional:
-                assert cache is None, "require_one_direction() is for whoever writes"
-                back = self.backward_layers[index](reversed_within(x, lengths))
-                said = torch.cat([said, reversed_within(back, lengths)], dim=-1)
-            x = self._drop(said)
+            x = self._drop(layer(x, cache=cache, layer=index))
         return x
 
     def forward(self, ids: Tensor, cache: StateCache | None = None) -> Tensor:
-        """ids [B, T] -> logits [B, T, V] for the token after each position. Raises UserError if it reads both ways."""
-        require_one_direction(self.config)
+        """ids [B, T] -> logits [B, T, V] for the token after each position."""
         return self.head(self.hidden_states(ids, cache))
 
     def _drop(self, x: Tensor) -> Tensor:
         return drop_columns(x, self.dropout, training=self.training)
 
 
-def require_one_direction(config: object) -> None:
-    """Raises UserError when a shape is that of a model which reads from both ends."""
-    if isinstance(config, RecurrentConfig) and config.bidirectional:
-        raise UserError("A bidirectional model has seen what follows, so it can neither write nor predict.", code=USAGE)
+def initialise_recurrent(model: nn.Module, *, seed: int, embedding_size: float) -> None:
+    """Start from random weights: recurrent ones orthogonal (Saxe et al. 2013), those of inputs as Glorot has them.
 
-
-def reversed_within(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x [B, T, D] with the first lengths[b] positions of each row in reverse order; without lengths all of them."""
-    if lengths is None:
-        return x.flip(1)
-    places = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-    mirrored = lengths[:, None] - 1 - places
-    return x.gather(1, torch.where(mirrored < 0, places, mirrored)[..., None].expand_as(x))
+    The bias of the forget gates is one (Jozefowicz et al. 2015), so that errors reach far back from the beginning.
+    An embedding that is no output matrix as well may be large, and is learned sooner (docs/log.md).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(weight)
+        elif name.endswith("recurrent"):
+            nn.init.orthogonal_(weight, generator=generator)
+        elif name == "embedding.weight":
+            nn.init.normal_(weight, std=embedding_size, generator=generator)
+        else:
+            nn.init.xavier_uniform_(weight, generator=generator)
+    for layer in model.modules():
+        if isinstance(layer, LSTM):
+            nn.init.ones_(layer.bias.detach().chunk(4)[1])

@@ -21,7 +21,6 @@ from bimo.files import digest_file, digest_json, locked, read_json, require_room
 from bimo.machine import kept_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
-from bimo.models.recurrent import require_one_direction
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
@@ -62,8 +61,7 @@ def check_output(out: Path) -> None:
 
 
 def require_trainable(shape: Shape, *, vocabulary: int) -> None:
-    """Raises UserError for a shape that predicts nothing, fits into no folder, or lacks some of so many tokens."""
-    require_one_direction(shape)
+    """Raises UserError for a shape that fits into no folder, or lacks some of so many tokens."""
     require_storable(shape)
     if shape.vocabulary < vocabulary:
         raise UserError(

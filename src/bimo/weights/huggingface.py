@@ -15,12 +15,13 @@ from torch import Tensor
 from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import Encoder, EncoderConfig
-from bimo.models.families import LanguageModule, LanguageShape, Model, Shape, build, family_of
+from bimo.models.families import LanguageModule, LanguageShape, Model, StoredShape, build, family_of
 from bimo.models.perceptron import PerceptronConfig
 from bimo.models.recurrent import RecurrentConfig
+from bimo.models.recurrent_classifier import RecurrentClassifier, RecurrentClassifierConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import USAGE, UserError
-from bimo.weights import bert, gpt2, llama, marian, perceptron, recurrent
+from bimo.weights import bert, gpt2, llama, marian, perceptron, recurrent, recurrent_classifier
 from bimo.weights.finite import require_finite
 from bimo.weights.names import NamePairs, refuse_features, require_buildable
 from bimo.weights.safetensors_files import read_weights, weight_files
@@ -32,6 +33,7 @@ __all__ = [
     "head_in",
     "load_encoder",
     "load_model",
+    "load_reader",
     "load_translator",
     "model_config_from_hf",
     "model_config_to_hf",
@@ -70,14 +72,17 @@ LAYOUTS: dict[str, Layout] = {
     "qwen2": llama,
     "qwen3": llama,
     "bimo_lstm": recurrent,
+    recurrent_classifier.MODEL_TYPE: recurrent_classifier,
     "bimo_mlp": perceptron,
 }
 """By `model_type`."""
 
 
-def _layout_of(config: Shape) -> Layout:
+def _layout_of(config: StoredShape) -> Layout:
     if isinstance(config, RecurrentConfig):
         return recurrent
+    if isinstance(config, RecurrentClassifierConfig):
+        return recurrent_classifier
     if isinstance(config, PerceptronConfig):
         return perceptron
     if isinstance(config, EncoderConfig):
@@ -87,7 +92,7 @@ def _layout_of(config: Shape) -> Layout:
     return gpt2 if config.positions == "learned" else llama
 
 
-def _stacks(config: Shape) -> tuple[LanguageShape, ...]:
+def _stacks(config: StoredShape) -> tuple[LanguageShape | RecurrentClassifierConfig, ...]:
     """Its stacks of layers."""
     if isinstance(config, Seq2SeqConfig):
         return config.encoder, config.decoder
@@ -99,23 +104,23 @@ def names_of(config: ModelConfig) -> NamePairs:
     return gpt2.NAMES if _layout_of(config) is gpt2 else llama.NAMES
 
 
-def to_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
+def to_hf(weights: dict[str, Tensor], config: StoredShape) -> dict[str, Tensor]:
     """Our state dict as Hugging Face has it."""
     return _layout_of(config).to_hf(weights, config)
 
 
-def from_hf(weights: dict[str, Tensor], config: Shape) -> dict[str, Tensor]:
+def from_hf(weights: dict[str, Tensor], config: StoredShape) -> dict[str, Tensor]:
     """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
     return _layout_of(config).from_hf(weights, config)
 
 
-def model_config_to_hf(config: Shape, *, end: int, begin: int | None = None) -> dict[str, Any]:
+def model_config_to_hf(config: StoredShape, *, end: int, begin: int | None = None) -> dict[str, Any]:
     """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
     ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
     return {**_layout_of(config).config_to_hf(config), **ids}
 
 
-def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
+def model_config_from_hf(settings: Any, *, where: Path) -> StoredShape:
     """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
     if not isinstance(settings, dict):
         raise UserError("{where} does not describe a model.", where=where)
@@ -137,7 +142,7 @@ def model_config_from_hf(settings: Any, *, where: Path) -> Shape:
     return config
 
 
-def require_storable(config: Shape) -> None:
+def require_storable(config: StoredShape) -> None:
     """Raises UserError for a shape that no `config.json` of ours says again: after hours of training it is too late."""
     try:
         again = _layout_of(config).config_from_hf(_layout_of(config).config_to_hf(config), where=Path("config.json"))
@@ -163,9 +168,10 @@ def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | No
     _write_weights(folder, model)
 
 
-def save_encoder(folder: Path, model: Encoder, *, pad: int) -> None:
+def save_encoder(folder: Path, model: Encoder | RecurrentClassifier, *, pad: int) -> None:
     """Write `config.json` and `model.safetensors` (fp32), each all or nothing; `pad` is the id of the padding token."""
-    write_json(folder / "config.json", {**bert.config_to_hf(model.config), "pad_token_id": pad})
+    described = _layout_of(model.config).config_to_hf(model.config)
+    write_json(folder / "config.json", {**described, "pad_token_id": pad})
     _write_weights(folder, model)
 
 
@@ -196,6 +202,8 @@ def load_model(
         raise UserError(
             "{folder} holds an encoder-decoder, which translates: bimo translate {folder}.", code=USAGE, folder=folder
         )
+    if isinstance(model, RecurrentClassifier):
+        raise UserError("{folder} holds a classifier: bimo classify {folder} TEXT.", code=USAGE, folder=folder)
     return model
 
 
@@ -203,13 +211,24 @@ def load_encoder(
     folder: Path, *, device: torch.device | None = None, compute_dtype: torch.dtype = torch.float32
 ) -> Encoder:
     """The encoder that a folder holds, with its head. Raises UserError when there is none."""
-    model = _load(folder, device, compute_dtype)
+    return _require_encoder(_load(folder, device, compute_dtype), folder)
+
+
+def load_reader(folder: Path, *, device: torch.device | None = None) -> Encoder | RecurrentClassifier:
+    """The encoder or the recurrent classifier that a folder holds. Raises UserError when there is neither."""
+    model = _load(folder, device, torch.float32)
+    return model if isinstance(model, RecurrentClassifier) else _require_encoder(model, folder)
+
+
+def _require_encoder(model: Model, folder: Path) -> Encoder:
+    if isinstance(model, RecurrentClassifier):
+        raise UserError("{folder} holds a classifier: bimo classify {folder} TEXT.", code=USAGE, folder=folder)
     if not isinstance(model, Encoder):
         raise UserError("{folder} holds no encoder but a model that writes.", code=USAGE, folder=folder)
     return model
 
 
-def shape_in(folder: Path) -> Shape | None:
+def shape_in(folder: Path) -> StoredShape | None:
     """What a folder's `config.json` describes, without a look at its weights; None where there is no such file."""
     path = folder / "config.json"
     return model_config_from_hf(read_settings(path), where=path) if path.is_file() else None
@@ -251,7 +270,7 @@ def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype)
     return model.to(device or "cpu").eval()
 
 
-def read_model(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
+def read_model(folder: Path) -> tuple[StoredShape, dict[str, Tensor]]:
     """The shape that a folder describes, and the weights under our names, mapped and checked against each other.
 
     Nothing of the size that `config.json` asks for is built before. Raises UserError.

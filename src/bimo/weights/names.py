@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bimo.models.config import ModelConfig
-from bimo.models.families import Shape
+from bimo.models.families import StoredShape
 from bimo.runtime import UserError
 
 __all__ = [
@@ -100,7 +100,7 @@ def count(value: Any) -> int:
     return value
 
 
-def require_buildable(config: Shape, *, where: Path) -> None:
+def require_buildable(config: StoredShape, *, where: Path) -> None:
     """Raises UserError when a described shape would take time or memory out of proportion to its weights."""
     if config.layers > MOST_LAYERS:
         raise UserError(

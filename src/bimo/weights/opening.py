@@ -11,7 +11,6 @@ import torch
 
 from bimo.files import digest_file
 from bimo.models.families import LanguageModule
-from bimo.models.recurrent import require_one_direction
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
@@ -68,7 +67,6 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
         opened = OpenedModel(path, model, tokenizer, end_ids(path), find_chat)
     else:
         raise UserError("There is no model folder {folder}.", folder=path)
-    require_one_direction(opened.source.config)
     vocabulary = opened.source.config.vocabulary
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=vocabulary)
     # Models that were cut down still name the end that their teacher had.

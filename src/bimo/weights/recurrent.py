@@ -38,5 +38,4 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> RecurrentConfig:
         width=count(settings["width"]),
         context=count(settings["context"]),
         tied=bool(settings.get("tied", False)),
-        bidirectional=bool(settings.get("bidirectional", False)),
     )

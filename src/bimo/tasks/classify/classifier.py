@@ -20,6 +20,7 @@ from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE, load_linear
 from bimo.tasks.classify.measures import chosen_labels, confidence_of
 from bimo.text.clean import normalize
 from bimo.text.labelled import read_labelled
+from bimo.weights.recurrent_classifier import MODEL_TYPE as RECURRENT_TYPE
 
 __all__ = ["Classifier", "Verdict", "classify", "explain", "holds_classifier", "open_classifier", "verdicts"]
 
@@ -69,7 +70,7 @@ class Verdict:
 def holds_classifier(path: Path) -> bool:
     """Whether a folder holds one that has labels of its own."""
     settings = read_settings(path / "config.json") if (path / "config.json").is_file() else {}
-    return settings.get("model_type") in (MODEL_TYPE, VECTORS_TYPE) or (
+    return settings.get("model_type") in (MODEL_TYPE, VECTORS_TYPE, RECURRENT_TYPE) or (
         settings.get("model_type") == "bert" and settings.get("architectures") == ["BertForSequenceClassification"]
     )
 
@@ -91,11 +92,11 @@ def open_classifier(
 
         _refuse_labels(path, labels, examples)
         return load_vectors_classifier(path, device=pick_device(device))
-    if settings.get("model_type") == "bert":
-        from bimo.tasks.classify.encoder import load_encoder_classifier
+    if settings.get("model_type") in ("bert", RECURRENT_TYPE):
+        from bimo.tasks.classify.neural import load_neural_classifier
 
         _refuse_labels(path, labels, examples)
-        return load_encoder_classifier(path, device=pick_device(device))
+        return load_neural_classifier(path, device=pick_device(device))
     from bimo.generate.engine import load
     from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
 

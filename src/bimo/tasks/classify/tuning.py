@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["tune", "tune_lines"]
 
-ENGINES = ("linear", "vectors", "encoder", "decoder")
+ENGINES = ("linear", "vectors", "encoder", "lstm", "decoder")
+FROM_NOTHING = ("linear", "lstm")
 CHARACTERS_PER_TOKEN = 3
 FLOPS_SHARE = 0.4
 """Of what the machine multiplies at best."""
@@ -43,7 +45,7 @@ def tune(wish: Wish) -> dict[str, Any]:
         wish.console.warn(line)
     _require_labels(found)
     engine, reason = _choose_engine(wish, found)
-    if engine != "encoder":
+    if engine not in ("encoder", "lstm"):
         _require_unset(wish.settings, engine)
     wish.console.say("Plan", t("engine {engine}: {reason}", engine=engine, reason=reason))
     files = file_digests(find_sources([wish.file]))
@@ -56,7 +58,7 @@ def tune(wish: Wish) -> dict[str, Any]:
             return finished
         write_refused(wish.out, found.refused)
         begun = time.perf_counter()
-        made = {"linear": _linear, "vectors": _vectors, "encoder": _encoder}[engine](wish, found)
+        made = {"linear": _linear, "vectors": _vectors, "encoder": _encoder, "lstm": _recurrent}[engine](wish, found)
         facts = {
             "task": "classify",
             "engine": engine,
@@ -106,6 +108,8 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
             "to show it some.",
             code=USAGE,
         )
+    if wish.engine in FROM_NOTHING and wish.model is not None:
+        raise UserError("The engine {engine} begins with nothing: leave the model out.", code=USAGE, engine=wish.engine)
     family = "" if wish.model is None else family_in(wish.model)
     if wish.model is not None and family != "encoder":
         raise UserError(
@@ -114,8 +118,6 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
             code=USAGE,
             model=wish.model,
         )
-    if wish.engine == "linear" and wish.model is not None:
-        raise UserError("The engine linear begins with nothing: leave the model out.", code=USAGE)
     if wish.engine == "vectors" and wish.model is None:
         raise UserError("The engine vectors needs an encoder: bimo tune MODEL FILE --task classify.", code=USAGE)
     if wish.engine:
@@ -144,7 +146,7 @@ def _require_unset(settings: TuneConfig, engine: str) -> None:
 
 def _encoder_minutes(wish: Wish, found: LabelledFile) -> float:
     """About how long tuning takes here."""
-    from bimo.tasks.classify.encoder_tuning import usual
+    from bimo.tasks.classify.neural_tuning import usual
 
     assert wish.model is not None
     settings, shape = usual(wish.settings, from_nothing=False), shape_in(wish.model)
@@ -193,11 +195,22 @@ def _facts(trained: Trained, found: LabelledFile) -> dict[str, Any]:
 
 
 def _encoder(wish: Wish, found: LabelledFile) -> dict[str, Any]:
+    from bimo.tasks.classify.neural_tuning import begin, open_start
+
+    return _neural(wish, found, begin if wish.model is None else functools.partial(open_start, wish.model))
+
+
+def _recurrent(wish: Wish, found: LabelledFile) -> dict[str, Any]:
+    from bimo.tasks.classify.neural_tuning import begin_recurrent
+
+    return _neural(wish, found, begin_recurrent)
+
+
+def _neural(wish: Wish, found: LabelledFile, begin: Callable[..., Any]) -> dict[str, Any]:
     """Tuned on most of the texts; what was held out chooses when to stop and how sure to be, and is the measure."""
-    from bimo.tasks.classify.encoder_tuning import begin, open_start, tune_encoder, usual
+    from bimo.tasks.classify.neural_tuning import tune_neural, usual
 
     settings = usual(wish.settings, from_nothing=wish.model is None)
-    given: Mapping[str, Any] = {"several": found.several, "context": settings.context, "seed": settings.seed}
     train, held_out = split_labelled(found.examples, seed=settings.seed)
     if not held_out:
         raise UserError(
@@ -205,13 +218,10 @@ def _encoder(wish: Wish, found: LabelledFile) -> dict[str, Any]:
             code=DATA_REFUSED,
             path=found.path,
         )
-    if wish.model is None:
-        start = begin(train, found.labels, **given)
-    else:
-        start = open_start(wish.model, found.labels, **given)
+    start = begin(train, found.labels, several=found.several, context=settings.context, seed=settings.seed)
     start.model.to(pick_device(wish.device))
     truths = [truth_matrix([one.labels for one in side], found.labels) for side in (train, held_out)]
-    facts, chances = tune_encoder(
+    facts, chances = tune_neural(
         start, train, held_out, (truths[0], truths[1]), settings=settings, home=wish.out / "bimo", console=wish.console
     )
     tokenizer = start.framing.tokenizer

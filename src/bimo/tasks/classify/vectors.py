@@ -20,9 +20,9 @@ from bimo.models.encoder import Encoder
 from bimo.models.pooling import pool
 from bimo.runtime import UserError
 from bimo.tasks.classify.attribution import leave_one_out
-from bimo.tasks.classify.encoder import frame, length_batches, on_device
 from bimo.tasks.classify.linear import VECTORS_TYPE, LinearClassifier, joined, load_linear
 from bimo.tasks.classify.measures import chances
+from bimo.tasks.classify.neural import frame, length_batches, on_device
 from bimo.tokens.framing import Framing
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.weights.huggingface import load_encoder, save_encoder

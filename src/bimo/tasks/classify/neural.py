@@ -1,4 +1,4 @@
-"""An encoder with a head of classes in use: texts -> how likely each label is.
+"""An encoder with a head of classes, or a recurrent classifier, in use: texts -> how likely each label is.
 
 N texts, K labels.
 """
@@ -13,37 +13,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bimo.models.encoder import Encoder
+from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.recurrent_classifier import RecurrentClassifier
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.classify.attribution import leave_one_out
 from bimo.tasks.classify.measures import chances
 from bimo.tokens.framing import Framed, FramedBatch, Framing
 from bimo.tokens.lengths import LengthBatches
 from bimo.tokens.tokenizer import load_tokenizer
-from bimo.weights.huggingface import load_encoder
+from bimo.weights.huggingface import load_reader
 
-__all__ = ["EncoderClassifier", "frame", "length_batches", "load_encoder_classifier", "logits_of", "on_device"]
+__all__ = ["NeuralClassifier", "Reader", "frame", "length_batches", "load_neural_classifier", "logits_of", "on_device"]
+
+Reader = Encoder | RecurrentClassifier
 
 ROWS, TOKENS = 64, 8192
 """Of a batch, filled up."""
 
 
 @dataclass(frozen=True, eq=False)
-class EncoderClassifier:
-    """Its labels are those of the head."""
+class NeuralClassifier:
+    """Its labels are those of the model."""
 
-    model: Encoder
+    model: Reader
     framing: Framing
 
     @property
     def labels(self) -> tuple[str, ...]:
         """In the order of the columns of `chances`."""
-        return self.model.config.head.labels
+        return self.model.config.labels
 
     @property
     def several(self) -> bool:
         """Whether a text may have more labels than one, or none."""
-        return self.model.config.head.several
+        return self.model.config.several
 
     def chances(self, texts: Sequence[str], seconds: Sequence[str] = ()) -> np.ndarray:
         """How likely each label is, [N, K]."""
@@ -67,17 +70,18 @@ def frame(framing: Framing, texts: Sequence[str], seconds: Sequence[str] = ()) -
     return [next(paired if other else alone) for _, other in given]
 
 
-def on_device(batch: FramedBatch, model: Encoder) -> dict[str, Tensor]:
+def on_device(batch: FramedBatch, model: Reader) -> dict[str, Tensor]:
     """The arguments of the model."""
     device = model.embedding.weight.device
     ids, segments, real = (torch.from_numpy(part).to(device) for part in batch)
-    return {"ids": ids, "segments": segments.clamp(max=model.config.segments - 1), "real": real}
+    known = model.config.segments if isinstance(model.config, EncoderConfig) else 1
+    return {"ids": ids, "segments": segments.clamp(max=known - 1), "real": real}
 
 
 @torch.inference_mode()
-def logits_of(model: Encoder, framing: Framing, framed: Sequence[Framed]) -> np.ndarray:
+def logits_of(model: Reader, framing: Framing, framed: Sequence[Framed]) -> np.ndarray:
     """[N, K], float32; those of like length are computed together."""
-    found = np.empty((len(framed), model.config.head.outputs), dtype=np.float32)
+    found = np.empty((len(framed), len(model.config.labels)), dtype=np.float32)
     for numbers in length_batches(framed):
         batch = framing.batch([framed[number] for number in numbers])
         found[numbers] = model(**on_device(batch, model)).float().cpu().numpy()
@@ -91,14 +95,14 @@ def length_batches(framed: Sequence[Framed]) -> Iterator[np.ndarray]:
     return iter(LengthBatches([len(one.ids) for one in framed], rows=ROWS, tokens=TOKENS, seed=0))
 
 
-def load_encoder_classifier(folder: Path, *, device: torch.device | None = None) -> EncoderClassifier:
-    """The encoder in a folder. Raises UserError when it has no head of classes."""
-    model = load_encoder(folder, device=device)
-    if model.config.head.kind != "classes":
+def load_neural_classifier(folder: Path, *, device: torch.device | None = None) -> NeuralClassifier:
+    """What a folder holds. Raises UserError when it tells no classes of texts."""
+    model = load_reader(folder, device=device)
+    if isinstance(model, Encoder) and model.config.head.kind != "classes":
         raise UserError(
             "{folder} holds an encoder that knows no classes yet. Teach it some: bimo tune {folder} FILE --out OUT "
             "--task classify.",
             code=USAGE,
             folder=folder,
         )
-    return EncoderClassifier(model, Framing(load_tokenizer(folder), context=model.config.context))
+    return NeuralClassifier(model, Framing(load_tokenizer(folder), context=model.config.context))

@@ -1,4 +1,4 @@
-"""Tunes an encoder to tell classes apart, from a folder of BERT's shape or from nothing but the texts.
+"""Tunes an encoder to tell classes apart, from a folder of BERT's shape or from nothing but the texts; or an LSTM.
 
 N texts, K labels.
 """
@@ -18,19 +18,20 @@ from torch import Tensor
 from bimo.console import Console
 from bimo.models.encoder import Encoder, EncoderConfig, with_head
 from bimo.models.heads import Head
+from bimo.models.recurrent_classifier import RecurrentClassifier, RecurrentClassifierConfig
 from bimo.runtime import t
-from bimo.tasks.classify.encoder import EncoderClassifier, frame, logits_of, on_device
 from bimo.tasks.classify.measures import accuracies, chances, chosen_labels, fitted_temperature, log_loss, macro_f1s
+from bimo.tasks.classify.neural import NeuralClassifier, Reader, frame, logits_of, on_device
 from bimo.tasks.folder import number_format
 from bimo.text.labelled import Labelled, fold_numbers
 from bimo.tokens.framing import FramedBatch, Framing
 from bimo.tokens.lengths import LengthBatches
 from bimo.tokens.masking import with_mask_token
-from bimo.tokens.tokenizer import choose_vocabulary, load_tokenizer, train_tokenizer
+from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, load_tokenizer, train_tokenizer
 from bimo.train.tune import TuneConfig, Tuning
 from bimo.weights.huggingface import load_encoder
 
-__all__ = ["begin", "open_start", "tune_encoder", "usual"]
+__all__ = ["begin", "begin_recurrent", "open_start", "tune_neural", "usual"]
 
 USUAL_BATCH, USUAL_EPOCHS, USUAL_CONTEXT = 32, 3.0, 256
 """Texts are shorter than conversations, for which the general settings are meant."""
@@ -41,6 +42,8 @@ MOST_TOKENS = 8192
 DROPOUT = 0.1
 SMALL: dict[str, Any] = {"layers": 2, "width": 192, "heads": 4, "hidden": 768}
 """The encoder that begins with nothing: more of it learns a file of labels by heart."""
+SMALL_RECURRENT: dict[str, Any] = {"layers": 1, "width": 128}
+RECURRENT_DROPOUT = 0.3
 MOST_UNEVEN = 10.0
 """How much more a text of a rare label may weigh than one of the most frequent."""
 
@@ -88,7 +91,7 @@ class Labels:
         self._framed, self._truth, self._framing = _frame(framing, held_out), truth, framing
         self._weights, self._several = torch.from_numpy(weights.astype(np.float32)), several
 
-    def loss(self, model: Encoder, batch: _Batch) -> tuple[Tensor, int]:
+    def loss(self, model: Reader, batch: _Batch) -> tuple[Tensor, int]:
         """Mean cross-entropy in nats of a batch, and how many texts it has."""
         logits = model(**on_device(batch.texts, model)).float()
         truth = torch.from_numpy(batch.truth).to(logits.device)
@@ -107,7 +110,7 @@ class Labels:
         """In nats a text."""
         return t("loss {loss:.3f}", loss=loss)
 
-    def scores(self, model: Encoder) -> np.ndarray:
+    def scores(self, model: Reader) -> np.ndarray:
         """Logits [N, K] of what is held out."""
         training = model.training
         model.eval()
@@ -115,7 +118,7 @@ class Labels:
         model.train(training)
         return found
 
-    def validate(self, model: Encoder) -> dict[str, float]:
+    def validate(self, model: Reader) -> dict[str, float]:
         """Loss in nats, accuracy and one minus macro-F1 of what is held out."""
         found = chances(self.scores(model), several=self._several)
         chosen = chosen_labels(found, several=self._several)
@@ -132,7 +135,9 @@ def _frame(framing: Framing, examples: Sequence[Labelled]) -> Any:
     return frame(framing, [example.text for example in examples], [example.second for example in examples])
 
 
-def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int, seed: int) -> EncoderClassifier:
+def open_start(
+    path: Path, examples: Sequence[Labelled], labels: Sequence[str], *, several: bool, context: int, seed: int
+) -> NeuralClassifier:
     """The encoder in a folder, with a new head for these labels. Raises UserError when there is none."""
     start = load_encoder(path)
     head = Head("classes", labels=tuple(labels), pooler=True, several=several)
@@ -140,23 +145,39 @@ def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int
     # A third less to compute and to remember; a file of labels says little of most words.
     model.embedding.weight.requires_grad_(False)
     framing = Framing(load_tokenizer(path), context=min(context, start.config.context))
-    return EncoderClassifier(model, framing)
+    return NeuralClassifier(model, framing)
 
 
 def begin(
     examples: Sequence[Labelled], labels: Sequence[str], *, several: bool, context: int, seed: int
-) -> EncoderClassifier:
+) -> NeuralClassifier:
     """A small encoder of random weights, with a tokenizer that is learned from the texts."""
-    texts = [part for example in examples for part in (example.text, example.second) if part]
-    vocabulary = choose_vocabulary(sum(len(text.encode()) for text in texts))
-    tokenizer = with_mask_token(train_tokenizer(texts, vocabulary=vocabulary))
+    tokenizer = _tokenizer_of(examples)
     head = Head("classes", labels=tuple(labels), pooler=True, several=several)
     config = EncoderConfig(vocabulary=tokenizer.vocabulary, context=context, head=head, **SMALL)
-    return EncoderClassifier(Encoder(config, dropout=DROPOUT).initialise(seed), Framing(tokenizer, context=context))
+    return NeuralClassifier(Encoder(config, dropout=DROPOUT).initialise(seed), Framing(tokenizer, context=context))
 
 
-def tune_encoder(
-    start: EncoderClassifier,
+def begin_recurrent(
+    examples: Sequence[Labelled], labels: Sequence[str], *, several: bool, context: int, seed: int
+) -> NeuralClassifier:
+    """An LSTM of both directions with random weights, and a tokenizer that is learned from the texts."""
+    tokenizer = _tokenizer_of(examples)
+    config = RecurrentClassifierConfig(
+        vocabulary=tokenizer.vocabulary, context=context, labels=tuple(labels), several=several, **SMALL_RECURRENT
+    )
+    model = RecurrentClassifier(config, dropout=RECURRENT_DROPOUT).initialise(seed)
+    return NeuralClassifier(model, Framing(tokenizer, context=context))
+
+
+def _tokenizer_of(examples: Sequence[Labelled]) -> Tokenizer:
+    texts = [part for example in examples for part in (example.text, example.second) if part]
+    vocabulary = choose_vocabulary(sum(len(text.encode()) for text in texts))
+    return with_mask_token(train_tokenizer(texts, vocabulary=vocabulary))
+
+
+def tune_neural(
+    start: NeuralClassifier,
     train: Sequence[Labelled],
     held_out: Sequence[Labelled],
     truths: tuple[np.ndarray, np.ndarray],
