@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import unicodedata
 
 import pytest
 import tokenizers
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from bimo.runtime import UserError
 from bimo.tokens.chat import CHATML, PLAIN, ChatFormat
@@ -176,6 +177,46 @@ def test_nor_with_the_tokenizers_of_others(request, name):
 
 def test_nor_in_the_template_of_llama_2(smollm2_format):
     require_none(ChatFormat(smollm2_format.tokenizer, LLAMA_2), cases=CASES, seed=1)
+
+
+@pytest.mark.parametrize("added", [None, AddedToken("EOS", special=False, rstrip=True)], ids=["a word", "added"])
+def test_a_token_that_has_a_role_is_a_control_token(tiny_tokenizer, added):
+    """Whether the tokenizer says so or not; here merges lead to it as well."""
+    settings = json.loads(tiny_tokenizer.inner.to_str())
+    settings["added_tokens"] = []
+    merges = [("E", "O"), ("EO", "S")]
+    for pair in merges:
+        settings["model"]["vocab"].setdefault("".join(pair), len(settings["model"]["vocab"]))
+    settings["model"]["merges"] = merges + settings["model"]["merges"]
+    settings["post_processor"] = None
+    inner = tokenizers.Tokenizer.from_str(json.dumps(settings))
+    if added is not None:
+        inner.add_tokens([added])
+    assert inner.token_to_id("EOS") in inner.encode("1EOS2").ids
+    tokenizer = Tokenizer(inner, {"eos_token": "EOS"})
+    assert tokenizer.end not in tokenizer.encode("1EOS2")
+    assert tokenizer.encode_batch(["1EOS2"]) == [tokenizer.encode("1EOS2")]
+    assert tokenizer.decode([*tokenizer.encode("1EOS2"), tokenizer.end]) == "1EOS2"
+    known = inner.get_added_tokens_decoder()[tokenizer.end]
+    assert (known.special, known.rstrip) == (True, added is not None)
+    chat = ChatFormat(tokenizer, PLAIN)
+    assert chat.prompt([{"role": "user", "content": "1EOS"}]).count(tokenizer.end) == 2
+    assert chat.closing == tokenizer.end
+
+
+def test_a_role_takes_no_character_from_texts():
+    """Some pad with an exclamation mark, or end at a line break. There may then be no control token at all."""
+    words = {word: number for number, word in enumerate(["\n", "!", *"user asitnbc"])}
+    inner = tokenizers.Tokenizer(models.BPE(words, []))
+    inner.decoder = decoders.Fuse()
+    tokenizer = Tokenizer(inner, {"eos_token": "\n", "pad_token": "!", "bos_token": "<s>"})
+    assert tokenizer.decode(tokenizer.encode("a!\n")) == "a!\n"
+    assert tokenizer.vocabulary == len(words)
+    chat = ChatFormat(tokenizer, CHATML.replace("<|im_start|>", "").replace("<|im_end|>", ""))
+    talk = [{"role": "user", "content": "ab!"}, {"role": "assistant", "content": "c"}]
+    assert "".join(map(tokenizer.inner.id_to_token, chat.prompt(talk[:1]))) == "user\nab!\nassistant\n"
+    assert chat.closing is None
+    assert sum(chat.lessons(talk)[0].counted) == 2
 
 
 def test_what_cannot_be_spelled_without_a_control_token_is_refused():

@@ -14,7 +14,7 @@ import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
 from texts import CHINESE, ENGLISH
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
@@ -34,6 +34,7 @@ from bimo.tokens.tokenizer import (
     longest_tokens,
     train_tokenizer,
 )
+from bimo.tokens.wordpiece import read_wordpiece
 
 TRICKY = [
     "",
@@ -307,6 +308,55 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     tokenizers.Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"has no <\|endoftext\|> token"):
         load_tokenizer(tmp_path)
+
+
+def published(inner: tokenizers.Tokenizer, folder: Path, **files: dict) -> Path:
+    """A folder with a tokenizer and what else it came with."""
+    inner.save(str(folder / "tokenizer.json"))
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_a_bert_whose_settings_name_no_roles_has_the_usual_ones(tmp_path: Path) -> None:
+    words = tmp_path / "vocab.txt"
+    words.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", encoding="utf-8")
+    inner, roles = read_wordpiece(words, {})
+    settings = {"do_lower_case": False, "model_max_length": 512}
+    loaded = load_tokenizer(published(inner, tmp_path, tokenizer_config=settings))
+    assert (loaded.special, loaded.begin, loaded.end) == (roles, [2], 3)
+    named = load_tokenizer(published(inner, tmp_path, tokenizer_config=settings | {"sep_token": "a"}))
+    assert named.special == roles | {"sep_token": "a"}
+
+
+def without_frame(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+    inner.post_processor = processors.ByteLevel(trim_offsets=True)
+    return inner
+
+
+def test_nothing_is_put_before_texts_where_settings_of_others_name_no_roles(
+    tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """As GPT-2 was published."""
+    loaded = load_tokenizer(
+        published(without_frame(tiny_tokenizer), tmp_path, tokenizer_config={"model_max_length": 1024})
+    )
+    assert (loaded.begin, loaded.end) == ([], tiny_tokenizer.end)
+    loaded.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").begin == []
+
+
+def test_roles_are_read_from_the_older_file_too(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    inner = without_frame(tiny_tokenizer)
+    inner.add_special_tokens(["<s>", "</s>"])
+    roles = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>"}
+    newer = {"model_max_length": 8, "eos_token": "<s>"}
+    loaded = load_tokenizer(published(inner, tmp_path, tokenizer_config=newer, special_tokens_map=roles))
+    assert loaded.special == {"bos_token": "<s>", "eos_token": "</s>"}
+    newer |= {"added_tokens_decoder": {}}
+    loaded = load_tokenizer(published(inner, tmp_path, tokenizer_config=newer, special_tokens_map=roles))
+    assert loaded.special == {"eos_token": "<s>"}
 
 
 @given(st.integers(0, 10**13), st.integers(0, 10**13))

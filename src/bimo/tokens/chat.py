@@ -36,6 +36,9 @@ PLAIN = (
 LONGEST_SOUGHT, MOST_SOUGHT = 64, 64
 """Characters and number of the texts that a template may look for in messages: with more it would cost time."""
 
+NOWHERE = r"(?!)"
+"""An expression that matches no text, for tokenizers without control tokens."""
+
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
@@ -82,7 +85,7 @@ class ChatFormat:
             if token.special
         }
         longest_first = sorted(self._controls, key=len, reverse=True)
-        self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+        self._control = re.compile(f"({'|'.join(map(re.escape, longest_first)) or NOWHERE})")
         self._seam = _seams(longest_first)
         self._edge = _edges(longest_first)
         sought = (text for text in self.template.constants if len(text) <= LONGEST_SOUGHT and self._edge.search(text))
@@ -223,10 +226,10 @@ def _seams(controls: list[str]) -> re.Pattern[str]:
     last = {(token[-2:-1], token[-1]) for token in controls}
     after = (rf"(?<={re.escape(one)})(?={re.escape(two)}|\Z)" for one, two in first)
     before = (rf"(?:(?<={re.escape(one)})|\A)(?={re.escape(two)})" for one, two in last)
-    return re.compile("|".join(itertools.chain(sorted(after), sorted(before))), re.IGNORECASE)
+    return re.compile("|".join(itertools.chain(sorted(after), sorted(before))) or NOWHERE, re.IGNORECASE)
 
 
 def _edges(controls: list[str]) -> re.Pattern[str]:
     """All places after a character with which a control token begins, and before one with which one ends."""
     first, last = ("".join(sorted({re.escape(token[place]) for token in controls})) for place in (0, -1))
-    return re.compile(f"(?<=[{first}])|(?=[{last}])", re.IGNORECASE)
+    return re.compile(f"(?<=[{first}])|(?=[{last}])" if controls else NOWHERE, re.IGNORECASE)

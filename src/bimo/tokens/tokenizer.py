@@ -15,9 +15,10 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 
-from bimo.files import LARGEST_JSON, read_settings, replacing, write_json
+from bimo.files import LARGEST_JSON, replacing, write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
+from bimo.tokens.roles import END_OF_TEXT, ROLES, as_control_tokens, settings_beside, tokens_by_role
 from bimo.tokens.shards import join_documents
 from bimo.tokens.tokenizer_file import require_harmless
 from bimo.tokens.wordpiece import read_wordpiece
@@ -25,6 +26,7 @@ from bimo.tokens.wordpiece import read_wordpiece
 __all__ = [
     "END_OF_TEXT",
     "PADDING",
+    "ROLES",
     "StreamDecoder",
     "Tokenizer",
     "ahead",
@@ -36,9 +38,6 @@ __all__ = [
     "with_padding",
 ]
 
-END_OF_TEXT = "<|endoftext|>"
-"""Stands between documents, so it both begins and ends each."""
-
 PADDING = "<pad>"
 """As Marian's models call it: converters look for the name."""
 
@@ -46,9 +45,6 @@ PADDING = "<pad>"
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""Of special tokens, as `tokenizer_config.json` names them."""
-
 WORD_MARK = "\ue000"
 """Marks the borders of words while merges are learned. A private-use character: `clean` keeps it out of the text."""
 
@@ -66,13 +62,15 @@ class Tokenizer:
 
     `special` has roles as `tokenizer_config.json` names them (`eos_token`), and the tokens that have them; without it
     END_OF_TEXT has all roles. `end` is the id that ends a text, `begin` are those that stand before it.
-    Text that spells a special token is encoded as ordinary text: nobody's words can become a control token.
+    Text that spells a special token is encoded as ordinary text: nobody's words can become a control token. Whatever
+    has a role is one, but for single characters, without which texts could not be written.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, special: dict[str, str] | None = None) -> None:
         self.inner = inner
         inner.encode_special_tokens = True
         self.special = special or dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+        inner.add_special_tokens(as_control_tokens(inner, self.special.values()))
         name = self.special.get("eos_token") or self.special.get("sep_token") or END_OF_TEXT
         end = inner.token_to_id(name)
         if end is None:
@@ -285,7 +283,9 @@ def _fast_encoder(inner: tokenizers.Tokenizer) -> Any:
     import fastokens
 
     settings, ours = json.loads(inner.to_str()), json.loads(_untrained().to_str())
-    if not all(token["special"] for token in settings["added_tokens"]):
+    merged = {"".join(pair) for pair in settings["model"].get("merges") or ()}
+    # The engine does not look whether merges lead to a special token.
+    if any(not token["special"] or token["content"] in merged for token in settings["added_tokens"]):
         return None
     # Special tokens are not looked for in text, and neither what frames it nor decoding is asked of the engine.
     settings |= {"added_tokens": [], "post_processor": None, "decoder": None}
@@ -298,12 +298,11 @@ def _fast_encoder(inner: tokenizers.Tokenizer) -> Any:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read `tokenizer.json`, given as that file or the folder that holds it. Raises UserError when it is none.
 
-    `tokenizer_config.json` beside it, if there is one, says which tokens have special roles. A folder of BERT's may
-    hold `vocab.txt` instead.
+    `tokenizer_config.json` beside it, or the older `special_tokens_map.json`, says which tokens have special roles. A
+    folder of BERT's may hold `vocab.txt` instead.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
-    beside = file.with_name("tokenizer_config.json")
-    settings = read_settings(beside) if beside.is_file() else {}
+    settings = settings_beside(file)
     words = file.with_name("vocab.txt")
     try:
         if path.is_dir() and not file.exists() and words.is_file():
@@ -317,7 +316,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         # How long texts may be is not for a tokenizer to say.
         inner.no_padding()
         inner.no_truncation()
-        return Tokenizer(inner, _special_tokens(settings))
+        return Tokenizer(inner, tokens_by_role(inner, settings))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None
     except UserError:
@@ -327,14 +326,6 @@ def load_tokenizer(path: Path) -> Tokenizer:
     except BaseException as error:  # on a malformed file the library raises bare Exception, or panics, which is none
         reason = str(error)[:200].rstrip(".")
         raise UserError("{file} is not a tokenizer that can be read: {error}.", file=file, error=reason) from None
-
-
-def _special_tokens(settings: dict[str, Any]) -> dict[str, str] | None:
-    """Tokens by their roles as a `tokenizer_config.json` has them; None where it has none, or is of our making."""
-    named = {role: settings[role] for role in ROLES if settings.get(role)}
-    tokens = {role: token["content"] if isinstance(token, dict) else token for role, token in named.items()}
-    ours = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
-    return None if not tokens or (tokens == ours and settings.get("add_bos_token")) else tokens
 
 
 def longest_tokens(tokenizer: Tokenizer, count: int) -> list[str]:

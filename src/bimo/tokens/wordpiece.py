@@ -11,7 +11,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from bimo.files import LARGEST_JSON
 from bimo.runtime import UserError
 
-__all__ = ["read_wordpiece"]
+__all__ = ["read_wordpiece", "usual_roles"]
 
 ROLES = {
     "unk_token": "[UNK]",
@@ -52,6 +52,13 @@ def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tok
         special_tokens=[(first, words[first]), (last, words[last])],
     )
     return inner, special
+
+
+def usual_roles(inner: tokenizers.Tokenizer) -> dict[str, str]:
+    """The special tokens of a BERT that a tokenizer has, by their roles; none where it is no BERT's."""
+    if not isinstance(inner.model, models.WordPiece) or inner.token_to_id(ROLES["sep_token"]) is None:
+        return {}
+    return {role: token for role, token in ROLES.items() if inner.token_to_id(token) is not None}
 
 
 def _content(token: Any) -> str | None:
