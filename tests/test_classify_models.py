@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from bimo.tasks.tune import tune
 from bimo.text.labelled import Labelled
 from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
+from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.tune import TuneConfig
-from bimo.weights.huggingface import save_encoder
+from bimo.weights.huggingface import load_encoder, save_encoder
 
 SHAPE = {"layers": 1, "width": 32, "heads": 2, "hidden": 64, "context": 48}
 
@@ -185,6 +187,19 @@ def test_an_encoder_that_knows_no_classes_is_not_used_as_one(start):
     with pytest.raises(UserError, match="knows no classes yet") as error:
         classify(start, ["hello"])
     assert error.value.code == USAGE
+
+
+@pytest.mark.parametrize(("labels", "problem"), [("a", None), ("a", "regression"), ("ab", "regression")])
+def test_an_encoder_that_gives_a_number_is_not_used_as_a_classifier(start, tmp_path, labels, problem):
+    """Of a single number softmax makes certainty, whatever the text."""
+    encoder = load_encoder(start)
+    head = Head(kind="classes", labels=tuple(labels), pooler=True)
+    save_encoder(tmp_path, randomised(Encoder(replace(encoder.config, head=head))), pad=0)
+    load_tokenizer(start).save(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"problem_type": problem}))
+    with pytest.raises(UserError, match="gives texts a number each"):
+        open_classifier(tmp_path)
 
 
 @pytest.fixture(scope="module")

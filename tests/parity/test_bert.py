@@ -133,6 +133,18 @@ def test_folders_made_from_older_files_are_read(tmp_path: Path) -> None:
     check_same(our_outputs(load_encoder(tmp_path), *given), expected, given[2])
 
 
+@pytest.mark.parametrize("name", ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"])
+def test_an_output_that_is_not_the_embedding_is_refused(name: str, tmp_path: Path) -> None:
+    their_model("BertForMaskedLM").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    original = weights["cls.predictions.bias" if name.endswith("bias") else "bert.embeddings.word_embeddings.weight"]
+    save_file({**weights, name: original.clone()}, tmp_path / "model.safetensors")
+    load_encoder(tmp_path)
+    save_file({**weights, name: original + 1}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=f"hold {name} with other numbers"):
+        load_encoder(tmp_path)
+
+
 def test_names_without_a_prefix_are_read_for_any_head(tmp_path: Path) -> None:
     theirs = their_model("BertForMaskedLM")
     theirs.save_pretrained(tmp_path)

@@ -129,6 +129,10 @@ def test_folders_of_older_versions_are_read(tmp_path: Path) -> None:
         torch.testing.assert_close(
             ours, theirs(input_ids=source, attention_mask=real, decoder_input_ids=source).logits, **TOLERANCE
         )
+    for name in copies:
+        save_file({**weights, name: shared + 1}, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match="with other numbers than"):
+            load_translator(tmp_path)
     weights["model.encoder.embed_positions.weight"][3] += 1
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="embed_positions"):

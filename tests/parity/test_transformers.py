@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from random_models import THEIR_SHAPE, randomised
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from writing import write
 
 from bimo.generate.engine import load
@@ -140,6 +141,48 @@ def test_gpt2_as_it_was_first_published_is_read(tmp_path: Path) -> None:
     old = {name.removeprefix("transformer."): w for name, w in theirs.state_dict().items() if name != "lm_head.weight"}
     masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 128, 128) for layer in range(3)}
     save_file({**{name: w.contiguous() for name, w in old.items()}, **masks}, tmp_path / "model.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(load_model(tmp_path)(ids(2, 50)), theirs(ids(2, 50)).logits, **TOLERANCE)
+
+
+def heads_changed(theirs: Any, folder: Path, *, keep: str = "") -> dict[str, torch.Tensor]:
+    """What the folder holds once its weights name the output matrix too: another than the embedding, or it alone."""
+    theirs.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    (embedding,) = (name for name in weights if name.endswith(("embed_tokens.weight", "wte.weight")))
+    weights["lm_head.weight"] = weights[embedding].flip(0).contiguous() if keep == "both" else weights.pop(embedding)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return weights
+
+
+@pytest.mark.parametrize("keep", ["both", "the head alone"])
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_an_output_matrix_in_the_weights_counts_above_what_the_config_says(
+    family: str, keep: str, tmp_path: Path
+) -> None:
+    theirs = their_gpt2() if family == "gpt2" else their_model(family, tie_word_embeddings=True)
+    heads_changed(theirs, tmp_path, keep=keep)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert load_model(tmp_path).config.tied == (keep != "both")
+    check_same(again, tmp_path)
+
+
+def test_a_copy_of_the_embedding_is_no_output_matrix_of_its_own(tmp_path: Path) -> None:
+    theirs = their_model("qwen2", tie_word_embeddings=True)
+    weights = heads_changed(theirs, tmp_path)
+    save_file(
+        {**weights, "model.embed_tokens.weight": weights["lm_head.weight"].clone()}, tmp_path / "model.safetensors"
+    )
+    assert load_model(tmp_path).config.tied
+
+
+def test_frequencies_among_the_weights_are_left_out(tmp_path: Path) -> None:
+    """As in Llamas that were made before transformers 4.32."""
+    theirs = their_model("llama")
+    theirs.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights |= {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(6) for layer in range(3)}
+    save_file(weights, tmp_path / "model.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(load_model(tmp_path)(ids(2, 50)), theirs(ids(2, 50)).logits, **TOLERANCE)
 
@@ -307,6 +350,23 @@ def test_configs_of_older_versions_are_read(tmp_path: Path) -> None:
     del old["num_key_value_heads"]
     config = model_config_from_hf({**old, "model_type": "llama"}, where=tmp_path)
     assert (config.kv_heads, config.rope_theta) == (6, 10_000.0)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_theta": 1e6},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 1e6},
+    ],
+)
+def test_what_is_said_twice_of_rotary_positions_is_read_as_transformers_reads_it(rope: dict, tmp_path: Path) -> None:
+    settings = {name: value for name, value in SHAPE.items() if name != "rope_parameters"} | {"model_type": "llama"}
+    theirs = transformers.LlamaConfig.from_dict(copy.deepcopy(settings | rope)).rope_parameters
+    ours = model_config_from_hf(settings | rope, where=tmp_path)
+    scaling = ours.rope_scaling
+    assert (ours.rope_theta, scaling.kind if scaling else "default") == (theirs["rope_theta"], theirs["rope_type"])
+    assert (scaling.factor if scaling else None) == theirs.get("factor")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 from bimo.models.encoder import EncoderConfig
 from bimo.models.heads import Head
 from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
+from bimo.weights.tying import require_copies
 
 __all__ = ["config_from_hf", "config_to_hf", "from_hf", "names_of", "to_hf", "with_pooler_as_found"]
 
@@ -58,6 +59,12 @@ CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")
 UNUSED = ("cls.", "bert.pooler.")
 """What a folder may hold beside what its head needs: of a training that had more heads than one."""
 
+COPIES = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+"""Other names of what stands in the weights already."""
+
 OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 """Of the norms, in folders that were made from TensorFlow's files."""
 
@@ -76,6 +83,9 @@ def from_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tens
         heads = ("cls.", "classifier.", "qa_outputs.")
         weights = {name if name.startswith(heads) else f"bert.{name}": weights[name] for name in weights}
     names = names_of(config).to_ours
+    if config.head.kind == "words":
+        for copy, original in COPIES.items():
+            require_copies(weights, original, [copy])
     kept = {}
     for name, tensor in weights.items():
         for old, new in OLD_NAMES.items():

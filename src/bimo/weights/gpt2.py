@@ -11,6 +11,7 @@ from torch import Tensor
 from bimo.models.config import ModelConfig
 from bimo.runtime import UserError
 from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
+from bimo.weights.tying import with_tied_head
 
 __all__ = ["NAMES", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
@@ -64,9 +65,7 @@ def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor
                 ours[name.replace(".joined.", f".{part}.")] = piece
         else:
             ours[name] = tensor
-    if config.tied:
-        ours.pop("head.weight", None)
-    return ours
+    return with_tied_head(ours) if config.tied else ours
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What a family calls its weights and settings stands in a module of its own, each
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -286,6 +287,8 @@ def read_model(folder: Path) -> tuple[StoredShape, dict[str, Tensor]]:
     weights = from_hf(read_weights(files), config)
     if isinstance(config, EncoderConfig) and config.head.kind == "none":
         config = bert.with_pooler_as_found(config, weights)
+    if isinstance(config, ModelConfig) and config.tied and "head.weight" in weights:
+        config = replace(config, tied=False)  # as in transformers, the weights count above what is said of them
     foreign = [name for name, weight in weights.items() if not weight.is_floating_point() or weight.itemsize < 2]
     if foreign:
         raise UserError(

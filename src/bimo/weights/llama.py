@@ -11,6 +11,7 @@ from torch import Tensor
 from bimo.models.config import ModelConfig, RotaryScaling
 from bimo.runtime import UserError
 from bimo.weights.names import NamePairs, count, refuse_features, renamed
+from bimo.weights.tying import with_tied_head
 
 __all__ = ["NAMES", "config_from_hf", "config_to_hf", "from_hf", "to_hf"]
 
@@ -34,6 +35,9 @@ NAMES = NamePairs(
 )
 """Our modules beside Hugging Face's; `{}` is the number of the layer."""
 
+FREQUENCIES = ".rotary_emb.inv_freq"
+"""Constants that older folders hold beside the weights."""
+
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
@@ -44,10 +48,8 @@ def to_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
 
 def from_hf(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Hugging Face's state dict under our names. Raises UserError on a tensor that such a decoder does not have."""
-    ours = renamed(weights, NAMES.to_ours)
-    if config.tied:
-        ours.pop("head.weight", None)
-    return ours
+    ours = renamed({n: w for n, w in weights.items() if not n.endswith(FREQUENCIES)}, NAMES.to_ours)
+    return with_tied_head(ours) if config.tied else ours
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
 
 def config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfig:
     """The shape that a `config.json` describes. Raises UserError for a feature that is not ours."""
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    rope = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
     if not isinstance(rope, dict):
         raise UserError("{where} does not describe a model.", where=where)
     kind = rope.get("rope_type") or rope.get("type") or "default"
@@ -110,7 +112,7 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> ModelConfig:
         context=context,
         qk_norm=settings["model_type"] == "qwen3",
         tied=bool(settings.get("tie_word_embeddings", False)),
-        rope_theta=float(settings.get("rope_theta") or rope.get("rope_theta") or 10_000.0),
+        rope_theta=float(rope.get("rope_theta") or settings.get("rope_theta") or 10_000.0),
         norm_epsilon=float(settings.get("rms_norm_eps", 1e-6)),
         rope_scaling=_rope_from_hf(kind, {"original_max_position_embeddings": context, **rope}),
         biases="qkv" if settings["model_type"] == "qwen2" else biases,

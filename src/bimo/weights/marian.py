@@ -12,6 +12,7 @@ from bimo.models.layers import sinusoids
 from bimo.models.seq2seq import Seq2SeqConfig
 from bimo.runtime import UserError
 from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
+from bimo.weights.tying import require_copies
 
 __all__ = ["NAMES", "config_from_hf", "config_to_hf", "from_hf", "generation_to_hf", "to_hf"]
 
@@ -46,6 +47,7 @@ BIAS = "final_logits_bias"
 PLACES = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
 """Sines and cosines, which some folders hold beside the weights."""
 
+EMBEDDING = "model.shared.weight"
 SHARED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 """Other names of the one embedding."""
 
@@ -66,11 +68,14 @@ def from_hf(weights: dict[str, Tensor], config: Seq2SeqConfig) -> dict[str, Tens
         places = weights.pop(name, None)
         if places is not None and not _are_sinusoids(places):
             raise UserError("The weights hold {name}, which a model of this type does not have.", name=name)
-    copies = [weights.pop(name) for name in SHARED if name in weights]
+    copies = [name for name in SHARED if name in weights]
     if copies:
-        weights.setdefault("model.shared.weight", copies[0])
-    if "model.shared.weight" in weights:
-        weights.setdefault(BIAS, torch.zeros(weights["model.shared.weight"].shape[:1]))
+        weights.setdefault(EMBEDDING, weights[copies[0]])
+        require_copies(weights, EMBEDDING, copies)
+    for name in copies:
+        del weights[name]
+    if EMBEDDING in weights:
+        weights.setdefault(BIAS, torch.zeros(weights[EMBEDDING].shape[:1]))
     bias = {"head.bias": weights.pop(BIAS).flatten()} if BIAS in weights else {}
     return {**renamed(weights, NAMES.to_ours), **bias}
 

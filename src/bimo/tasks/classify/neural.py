@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bimo.files import read_settings
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.recurrent_classifier import RecurrentClassifier
 from bimo.runtime import USAGE, UserError
@@ -96,12 +97,20 @@ def length_batches(framed: Sequence[Framed]) -> Iterator[np.ndarray]:
 
 
 def load_neural_classifier(folder: Path, *, device: torch.device | None = None) -> NeuralClassifier:
-    """What a folder holds. Raises UserError when it tells no classes of texts."""
+    """What a folder holds. Raises UserError when it tells no classes of texts, or gives a number instead."""
     model = load_reader(folder, device=device)
     if isinstance(model, Encoder) and model.config.head.kind != "classes":
         raise UserError(
             "{folder} holds an encoder that knows no classes yet. Teach it some: bimo tune {folder} FILE --out OUT "
             "--task classify.",
+            code=USAGE,
+            folder=folder,
+        )
+    one = len(model.config.labels) < 2 and not model.config.several
+    if one or read_settings(folder / "config.json").get("problem_type") == "regression":
+        raise UserError(
+            "{folder} holds an encoder that gives texts a number each, no labels. Teach it some: bimo tune {folder} "
+            "FILE --out OUT --task classify.",
             code=USAGE,
             folder=folder,
         )
