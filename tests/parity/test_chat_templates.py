@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from bimo.tokens.chat import CHATML, PLAIN, ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -93,6 +93,41 @@ def test_ids_are_those_of_transformers(pair, name, asking):
         assert [id for id, _ in chat._encode(text, "\uf8ff")] == ids
         if asking:
             assert chat.prompt(messages) == ids
+
+
+def pieces(scheme: str) -> tokenizers.Tokenizer:
+    """BPE over SentencePiece's blanks, as newer Llamas and Mistrals have it."""
+    merges = [("▁", "H"), ("▁", "a"), ("a", "b")]
+    words = dict.fromkeys(["<unk>", "<s>", "</s>", "▁", *map("".join, merges), *"Hab<>/s\nuserit"])
+    inner = tokenizers.Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, merges, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    inner.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    inner.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return inner
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+@pytest.mark.parametrize("template", [PLAIN, "{% for m in messages %}{{ m.content }}</s>{{ m.content }}{% endfor %}"])
+def test_blanks_stand_where_transformers_puts_them(scheme, template, tmp_path):
+    ours = Tokenizer(pieces(scheme), {"eos_token": "</s>", "bos_token": "<s>"})
+    ours.save(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    talk = [
+        {"role": "user", "content": "Hab"},
+        {"role": "assistant", "content": "ab a"},
+        {"role": "user", "content": "b"},
+    ]
+    text = theirs.apply_chat_template(talk, chat_template=template, add_generation_prompt=True, tokenize=False)
+    assert ChatFormat(ours, template).prompt(talk) == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_text_that_spells_a_control_token_has_no_blank_where_it_is_cut():
+    inner = pieces("first")
+    inner.model = models.BPE(
+        {**inner.get_vocab(), "</": 40, "</s": 41}, [("<", "/"), ("</", "s"), ("</s", ">")], unk_token="<unk>"
+    )
+    tokenizer = Tokenizer(inner, {"eos_token": "</s>"})
+    assert tokenizer.decode(tokenizer.encode("a</s>b")) == "a</s>b"
 
 
 def test_a_folder_that_tuning_wrote_asks_transformers_for_an_answer_in_the_same_ids(tiny_tokenizer, tmp_path):

@@ -203,7 +203,7 @@ class ChatFormat:
                 plain = "".join(character for _, character in kept)
                 end = len(plain.rstrip()) if after is not None and after.eats_left else len(plain)
                 start = len(plain) - len(plain.lstrip()) if before is not None and before.eats_right else 0
-                pairs = self.tokenizer.plain_ids(plain[start:end])
+                pairs = self.tokenizer.plain_ids(plain[start:end], inside=number > 0)
                 found += ((id, place + kept[start + first][0]) for id, first in pairs)
             place += len(part)
         return found

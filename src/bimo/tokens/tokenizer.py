@@ -109,16 +109,18 @@ class Tokenizer:
         ids = self.inner.encode(text, add_special_tokens=False).ids
         return ids if self._forbidden.isdisjoint(ids) else [id for id, _ in self.plain_ids(text)]
 
-    def plain_ids(self, text: str) -> list[tuple[int, int]]:
+    def plain_ids(self, text: str, *, inside: bool = False) -> list[tuple[int, int]]:
         """(id, where in the text it begins) for each token of a text, none of them a special one but the unknown.
 
-        Some vocabularies hold special tokens as words like others. Raises UserError when one of them is a character.
+        `inside` says that the text follows another. Some vocabularies hold special tokens as words like others. Raises
+        UserError when one of them is a character.
         """
         found: list[tuple[int, int]] = []
         parts = [(0, text)]
         while parts:
             begin, part = parts.pop()
-            encoding = self.inner.encode(part, add_special_tokens=False)
+            inner = self._inside if inside or begin else self.inner
+            encoding = inner.encode(part, add_special_tokens=False)
             if self._forbidden.isdisjoint(encoding.ids):
                 found += ((id, begin + start) for id, (start, _) in zip(encoding.ids, encoding.offsets, strict=True))
                 continue
@@ -128,6 +130,17 @@ class Tokenizer:
             cuts = [0, *(start + 1 for start, _ in spelled), len(part)]
             parts += [(begin + start, part[start:end]) for start, end in itertools.pairwise(cuts)][::-1]
         return found
+
+    @functools.cached_property
+    def _inside(self) -> tokenizers.Tokenizer:
+        """As `inner` encodes what does not begin a text: the library puts the blank of SentencePiece at its place 0."""
+        first, never = ('"prepend_scheme":"first"', '"prepend_scheme":"never"')
+        described = self.inner.to_str()
+        if first not in described:
+            return self.inner
+        inner = tokenizers.Tokenizer.from_str(described.replace(first, never))
+        inner.encode_special_tokens = True
+        return inner
 
     @functools.cached_property
     def _forbidden(self) -> frozenset[int]:
