@@ -151,7 +151,11 @@ def test_a_folder_keeps_its_template_in_one_of_three_places(tmp_path, chatml_tok
     assert folder_chat_format(tmp_path, chatml_tokenizer).template.source == CHATML
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": "settings"})
     assert folder_chat_format(tmp_path, chatml_tokenizer).template.source == "settings"
-    several = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "default"}]
+    several = [
+        {"name": [], "template": "broken"},
+        {"name": "tool_use", "template": "tools"},
+        {"name": "default", "template": "default"},
+    ]
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": several})
     assert folder_chat_format(tmp_path, chatml_tokenizer).template.source == "default"
     (tmp_path / "chat_template.jinja").write_text("file")

@@ -23,6 +23,7 @@ from bimo.export.targets import FORMATS, TARGETS
 from bimo.export.verb import SENTENCES, export
 from bimo.files import read_json, write_json
 from bimo.generate.engine import load
+from bimo.models.config import RotaryScaling
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.folder import own_data
@@ -112,6 +113,21 @@ def test_every_format_comes_back_to_our_own_reader(to: str, form: str, model: Pa
     lines = "\n".join(export_lines(facts))
     assert "opened again with bimo" in lines
     assert f"{bits['after']:.4f} as written" in lines
+
+
+@pytest.mark.parametrize("to", ["gguf", "hf"])
+@pytest.mark.usefixtures("alone")
+def test_numbers_that_were_float32_once_are_no_other_shape(
+    to: str, make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """As folders have them that were made from other formats: 9.999999974752427e-07 for a millionth."""
+    stretched = RotaryScaling("linear", 8 / 3)
+    decoder = make_model(
+        vocabulary=tiny_tokenizer.vocabulary, norm_epsilon=float(np.float32(1e-6)), rope_scaling=stretched
+    )
+    save_model(tmp_path / "model", decoder, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path / "model")
+    export(tmp_path / "model", to=to, out=there(to, tmp_path), weights="f32")
 
 
 @pytest.mark.usefixtures("alone")

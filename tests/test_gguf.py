@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from bimo.runtime import UserError
 from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_blocks import COLUMNS_AT_ONCE, FORMATS, OTHER_FORMATS, dequantise
-from bimo.weights.gguf_tokenizer import CUTTINGS, gguf_tokenizer
+from bimo.weights.gguf_tokenizer import ALIKE, CUTTINGS, gguf_tokenizer
 
 # ------------------------------------------------------------------------------------------------ number formats
 
@@ -286,6 +287,9 @@ def test_rotary_factors_may_be_ones_only(make_model: Callable[..., Decoder], tmp
             read_gguf(path)
 
 
+YARN = {"llama__rope__scaling__type": "yarn", "llama__rope__scaling__factor": 4.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -294,6 +298,9 @@ def test_rotary_factors_may_be_ones_only(make_model: Callable[..., Decoder], tmp
         ({"general__architecture": None}, r"says nothing usable for general\.architecture"),
         ({"llama__rope__scaling__type": "longrope"}, r"uses llama\.rope\.scaling\.type, which"),
         ({"llama__rope__scaling__type": "yarn"}, r"says nothing usable for llama\.rope\.scaling\.factor"),
+        (YARN | {"llama__rope__freq_base": 1.0}, "numbers that cannot be computed with"),
+        (YARN | {"llama__rope__scaling__yarn_attn_factor": 2.0}, r"uses llama\.rope\.scaling\.yarn_attn_factor, which"),
+        (YARN | {"llama__rope__scaling__yarn_ext_factor": 0.0}, r"uses llama\.rope\.scaling\.yarn_ext_factor, which"),
         ({"llama__rope__scaling__factor": 4.0}, r"uses llama\.rope\.scaling\.factor, which"),
         ({"llama__rope__scale_linear": 2.0}, r"uses llama\.rope\.scale_linear, which"),
         ({"llama__rope__dimension_count": 8}, r"uses llama\.rope\.dimension_count, which"),
@@ -332,6 +339,8 @@ def test_harmless_keys_are_accepted(make_model: Callable[..., Decoder], tmp_path
     harmless = {
         "llama__rope__scaling__type": "none",
         "llama__rope__scaling__factor": 1.0,
+        "llama__rope__scaling__yarn_attn_factor": 1.0,
+        "llama__rope__scaling__yarn_ext_factor": -1.0,
         "llama__attention__sliding_window": 0,
         "llama__attention__causal": True,
         "llama__expert_count": 0,
@@ -644,6 +653,13 @@ def test_only_llama_takes_whole_words_past_the_merges() -> None:
     assert gguf_tokenizer(small_vocabulary(pre="qwen2")).encode("abc") == [3, 2]
 
 
+@pytest.mark.parametrize(("name", "like"), ALIKE.items())
+def test_other_names_cut_as_llama_cpp_has_it(name: str, like: str, tiny_tokenizer: Tokenizer) -> None:
+    other, same = (gguf_tokenizer(tokenizer_metadata(tiny_tokenizer, pre)) for pre in (name, like))
+    assert json.loads(other.inner.to_str()) == json.loads(same.inner.to_str())
+    assert other.begin == same.begin
+
+
 def test_files_without_types_or_name_have_ordinary_tokens_and_the_old_cutting() -> None:
     vocabulary = small_vocabulary()
     del vocabulary["tokenizer.ggml.token_type"], vocabulary["tokenizer.ggml.pre"]
@@ -671,7 +687,8 @@ def test_files_without_types_or_name_have_ordinary_tokens_and_the_old_cutting() 
         ({"merges": ["a b c"]}, "a merge in it is not of two of its tokens"),
         ({"merges": ["b c"]}, "a merge in it is not of two of its tokens"),
         ({"tokens": [f"<{n}>" for n in range(20_000)], "token_type": [3] * 20_000, "merges": []}, "adds more tokens"),
-        ({"tokens": ["a" * 2000], "token_type": [4], "merges": []}, "adds more tokens"),
+        ({"tokens": ["a" * 2000], "token_type": [4], "merges": []}, "longer than 1024 characters"),
+        ({"tokens": ["a" * 2000], "token_type": [1], "merges": []}, "longer than 1024 characters"),
         ({"tokens": ["a", "b", "ab"], "token_type": [1, 1, 1]}, r"has no <\|endoftext\|> token"),
     ],
 )

@@ -388,7 +388,8 @@ def test_llama_3_begins_texts_without_being_told(tiny_tokenizer: Tokenizer) -> N
     keys = tokenizer_to_gguf(tiny_tokenizer, vocabulary=tiny_tokenizer.vocabulary)
     del keys["tokenizer.ggml.add_bos_token"]
     assert gguf_tokenizer(keys).begin == []
-    assert gguf_tokenizer(keys | {"tokenizer.ggml.pre": "llama-bpe"}).begin == [tiny_tokenizer.end]
+    for name in ("llama-bpe", "llama-v3"):
+        assert gguf_tokenizer(keys | {"tokenizer.ggml.pre": name}).begin == [tiny_tokenizer.end]
 
 
 def test_ids_that_are_none_are_refused(tiny_tokenizer: Tokenizer) -> None:

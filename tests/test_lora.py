@@ -25,11 +25,13 @@ from bimo.models.lora import (
     new_adapter,
 )
 from bimo.runtime import UserError
+from bimo.tokens.chat import PLAIN
 from bimo.train.checkpoint import load_newest, save_checkpoint
 from bimo.train.losses import IGNORED, answer_loss
-from bimo.weights.adapters import _split, load_adapter, merged, save_adapter
+from bimo.weights.adapters import _split, adapter_chat_format, load_adapter, merged, save_adapter
 from bimo.weights.gguf import read_gguf
 from bimo.weights.huggingface import save_model
+from bimo.weights.opening import open_model
 
 SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3": {},
@@ -227,6 +229,19 @@ def test_a_model_in_use_writes_with_an_adapter(kind, make_model, tiny_tokenizer,
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     assert text == tiny_tokenizer.decode(ids[start:])
     assert text != plain
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_an_adapter_may_bring_its_own_template(place, make_model, tiny_tokenizer, tmp_path):
+    model = make_model(vocabulary=tiny_tokenizer.vocabulary)
+    save_model(tmp_path, model, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path)
+    folder = tmp_path / "adapter"
+    save_adapter(folder, random_adapter(model), model.config, base="here")
+    base = open_model(tmp_path)
+    assert adapter_chat_format(folder, base).template.source == PLAIN
+    (folder / place).write_text("mine" if place.endswith("jinja") else '{"chat_template": "mine"}')
+    assert adapter_chat_format(folder, base).template.source == "mine"
 
 
 def test_of_a_gguf_file_only_what_changes_is_widened(make_model, tmp_path):

@@ -166,6 +166,7 @@ def test_names_without_a_prefix_are_read_for_any_head(tmp_path: Path) -> None:
         ({"type_vocab_size": 0}, "segments must be at least 1"),
         ({"architectures": "BertModel"}, "architectures is 'BertModel'"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"0": "a", "2": "b"}}, "id2label"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": ["a", "b"]}, "id2label is"),
         ({"hidden_size": "72"}, "not a whole number"),
     ],
 )

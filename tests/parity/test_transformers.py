@@ -377,6 +377,12 @@ def test_what_is_said_twice_of_rotary_positions_is_read_as_transformers_reads_it
         ({"rope_parameters": {"rope_type": "longrope", "factor": 4.0, "rope_theta": 1e6}}, "rope_type"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "not complete: 'factor'"),
         ({"rope_parameters": None, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "not complete: 'low_freq"),
+        (
+            {"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "beta_fast": 1e308}},
+            "cannot be computed with",
+        ),
+        ({"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "beta_slow": 1e-320}}, "cannot be computed"),
+        ({"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "rope_theta": 1}}, "cannot be computed with"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),

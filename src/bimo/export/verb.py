@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import bimo
 from bimo.baselines import sample_evenly
@@ -25,6 +28,7 @@ from bimo.export.targets import (
     require_target,
 )
 from bimo.files import read_json, replacing, replacing_folder, require_room, write_json
+from bimo.models.config import ModelConfig
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import own_data
 from bimo.text.store import read_stored
@@ -282,7 +286,7 @@ def _compared(
 def _reopened(rounded: Source, written: Source) -> list[str]:
     """In words, what our own reader finds to be other than it should."""
     faults = []
-    if written.config != rounded.config:
+    if _in_float32(written.config) != _in_float32(rounded.config):
         faults.append(t("the shape is {found}", found=written.config))
     if names := differing_weights(written, rounded.weights):
         faults.append(t("{count} tensors hold other numbers, first {name}", count=len(names), name=names[0]))
@@ -296,6 +300,17 @@ def _reopened(rounded: Source, written: Source) -> list[str]:
     if written.ends - rounded.ends or (unsaid and len(written.ends) < MOST_ENDS):
         faults.append(t("other tokens end an answer"))
     return faults
+
+
+def _in_float32(config: ModelConfig) -> ModelConfig:
+    """With numbers as a GGUF file holds them: 1e-06 and what it is in float32, 9.999999974752427e-07, are the same."""
+    theta, epsilon = (float(np.float32(number)) for number in (config.rope_theta, config.norm_epsilon))
+    scaling = config.rope_scaling
+    if scaling is not None:
+        numbers = (scaling.factor, scaling.low, scaling.high, scaling.attention)
+        factor, low, high, attention = (float(np.float32(number)) for number in numbers)
+        scaling = replace(scaling, factor=factor, low=low, high=high, attention=attention)
+    return replace(config, rope_theta=theta, norm_epsilon=epsilon, rope_scaling=scaling)
 
 
 def _same_tokens(expected: Tokenizer, found: Tokenizer) -> bool:

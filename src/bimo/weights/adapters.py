@@ -19,7 +19,7 @@ from bimo.models.lora import Adapter, LoRAConfig, changes, merge_adapter
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
-from bimo.weights.chat_templates import TEMPLATE_FILE, folder_chat_format
+from bimo.weights.chat_templates import folder_chat_format, folder_template
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.huggingface import names_of
@@ -210,4 +210,4 @@ def merged(source: Decoder | GGUFModel, adapter: Adapter) -> Decoder | GGUFModel
 
 def adapter_chat_format(folder: Path, base: OpenedModel) -> ChatFormat:
     """How messages were laid out when the adapter learned: with its own template where it has one, else the base's."""
-    return folder_chat_format(folder, base.tokenizer) if (folder / TEMPLATE_FILE).is_file() else base.chat()
+    return folder_chat_format(folder, base.tokenizer) if folder_template(folder) is not None else base.chat()

@@ -179,6 +179,8 @@ def _labels(settings: dict[str, Any]) -> tuple[str, ...]:
     named = settings.get("id2label")
     if named is None:
         return tuple(f"LABEL_{number}" for number in range(count(settings.get("num_labels", 2))))
+    if not isinstance(named, dict):
+        raise TypeError(f"id2label is {named!r:.40}")
     by_id = {int(number): str(label) for number, label in named.items()}
     if not by_id or sorted(by_id) != list(range(len(by_id))):
         raise ValueError(f"id2label has the ids {sorted(by_id)}")

@@ -39,8 +39,8 @@ def folder_template(folder: Path) -> str | None:
     settings = read_json(settings_path) if settings_path.is_file() else {}
     template = settings.get("chat_template") if isinstance(settings, dict) else None
     if isinstance(template, list):
-        byname = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = byname.get("default")
+        named = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
+        template = next((entry.get("template") for entry in named), None)
     return template if isinstance(template, str) else None
 
 

@@ -177,15 +177,17 @@ def config_from_gguf(
     require_buildable(config, where=where)
     kind = metadata.get(f"{architecture}.rope.scaling.type", "none")
     if kind in ("linear", "yarn") and config.positions == "rotary":
-        factor = usable(float, "rope.scaling.factor")
-        if kind == "linear":
-            return replace(config, rope_scaling=RotaryScaling("linear", factor))
-        original = usable(int, "rope.scaling.original_context_length", config.context)
-        low, high = (
-            usable(float, "rope.scaling.yarn_beta_slow", 1.0),
-            usable(float, "rope.scaling.yarn_beta_fast", 32.0),
-        )
-        return replace(config, rope_scaling=_yarn(factor, original, low, high))
+        scaling = RotaryScaling("linear", usable(float, "rope.scaling.factor"))
+        if kind == "yarn":
+            original = usable(int, "rope.scaling.original_context_length", config.context)
+            low, high = (
+                usable(float, "rope.scaling.yarn_beta_slow", 1.0),
+                usable(float, "rope.scaling.yarn_beta_fast", 32.0),
+            )
+            scaling = _yarn(scaling.factor, original, low, high)
+        config = replace(config, rope_scaling=scaling)
+        require_buildable(config, where=where)
+        return config
     return replace(config, rope_scaling=_llama_3(config, factors))
 
 
@@ -216,6 +218,8 @@ def unusual_keys(metadata: Mapping[str, Any], config: ModelConfig, factors: Stor
         "rope.scaling.type": ("none", *((scaling.kind,) if scaling is not None and scaled else ())),
         "rope.scaling.factor": (0, 1, *((scaling.factor,) if scaling is not None and scaled else ())),
         "rope.scaling.attn_factor": (0, 1),
+        "rope.scaling.yarn_attn_factor": (1,),
+        "rope.scaling.yarn_ext_factor": (-1, int(scaling is not None and scaling.kind == "yarn")),
         "rope.scale_linear": (0, 1),
         "rope.dimension_count": (config.head_width,),
         "attention.value_length": (config.head_width,),

@@ -54,6 +54,14 @@ CUTTINGS = {
 }
 """By the name that `tokenizer.ggml.pre` gives."""
 
+ALIKE = {
+    **dict.fromkeys(("phi-2", "mpt", "olmo", "exaone4"), "gpt-2"),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "smollm"),
+    **dict.fromkeys(("deepseek-r1-qwen", "stablelm2", "megrez"), "qwen2"),
+    **dict.fromkeys(("llama3", "llama-v3", "falcon3", "pixtral"), "llama-bpe"),
+}
+"""Other names for which llama.cpp has the same patterns."""
+
 
 def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     """The tokenizer that a file's metadata describes. Raises UserError when it is of another kind or damaged.
@@ -62,7 +70,7 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     `parse_special`. A byte for which the file has no token is left out, there and here.
     """
     model = metadata.get("tokenizer.ggml.model")
-    name = metadata.get("tokenizer.ggml.pre", "default")
+    name = _cut_as(metadata)
     if model != "gpt2" or not isinstance(name, str) or name not in CUTTINGS:
         raise UserError(
             "The tokenizer in the GGUF file is of type {model!r:.40} with the pre-tokenizer {name!r:.40}; "
@@ -75,6 +83,8 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     ids = {token: number for number, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         raise _damaged(t("a token stands in it twice"))
+    if max(map(len, tokens), default=0) > LONGEST_TOKEN:
+        raise _damaged(t("a token in it is longer than {most} characters", most=LONGEST_TOKEN))
     types = metadata.get("tokenizer.ggml.token_type", [ORDINARY] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens):
         raise _damaged(t("{key} does not fit the tokens", key="tokenizer.ggml.token_type"))
@@ -96,11 +106,17 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
         token for token, kind in zip(tokens, types, strict=True) if kind in (UNKNOWN, CONTROL) or token == END_OF_TEXT
     ]
     added = [token for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED and token != END_OF_TEXT]
-    if len(special) + len(added) > MOST_ADDED or max(map(len, [*special, *added]), default=0) > LONGEST_TOKEN:
+    if len(special) + len(added) > MOST_ADDED:
         raise _damaged(t("it adds more tokens than any does"))
     inner.add_special_tokens([AddedToken(token, normalized=False) for token in special])
     inner.add_tokens([AddedToken(token, normalized=False) for token in added])
     return _with_roles(inner, tokens, metadata)
+
+
+def _cut_as(metadata: dict[str, Any]) -> Any:
+    """The key of CUTTINGS that a file asks for, or what else stands there."""
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    return ALIKE.get(name, name) if isinstance(name, str) else name
 
 
 def _with_roles(inner: tokenizers.Tokenizer, tokens: list[str], metadata: dict[str, Any]) -> Tokenizer:
@@ -113,7 +129,7 @@ def _with_roles(inner: tokenizers.Tokenizer, tokens: list[str], metadata: dict[s
     if "eos_token" not in special:
         return Tokenizer(inner)
     # Where the key is missing, llama.cpp begins the texts of Llama 3 alone.
-    begins = metadata.get(BEGINS, metadata.get("tokenizer.ggml.pre") == "llama-bpe")
+    begins = metadata.get(BEGINS, _cut_as(metadata) == "llama-bpe")
     if begins is True and (begin := special.get("bos_token")):
         inner.post_processor = processors.TemplateProcessing(
             single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, numbers["bos_token"])]

@@ -120,10 +120,14 @@ def require_buildable(config: StoredShape, *, where: Path) -> None:
             most=LARGEST_TABLE // row,
         )
     scaling = config.rope_scaling
-    stretch = (scaling.factor, scaling.low, scaling.high, scaling.attention) if scaling is not None else ()
-    # YaRN takes logarithms of both.
-    unstretched = scaling is not None and scaling.kind == "yarn" and (scaling.original < 1 or config.rope_theta <= 1)
-    if unstretched or not all(0 < number < math.inf for number in (config.rope_theta, config.norm_epsilon, *stretch)):
+    numbers = [config.rope_theta, config.norm_epsilon]
+    if scaling is not None:
+        numbers += [scaling.factor, scaling.low, scaling.high, scaling.attention]
+    # YaRN takes logarithms of these; with none of them infinite, nothing is divided by 0.
+    if scaling is not None and scaling.kind == "yarn" and min(scaling.low, scaling.high) > 0:
+        numbers += [scaling.original / (turns * 2 * math.pi) for turns in (scaling.low, scaling.high)]
+        numbers.append(math.log(max(config.rope_theta, 1)))
+    if not all(0 < number < math.inf for number in numbers):
         raise UserError("{where} describes numbers that cannot be computed with.", where=where)
 
 
