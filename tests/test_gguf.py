@@ -671,7 +671,15 @@ def test_files_without_types_or_name_have_ordinary_tokens_and_the_old_cutting() 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": "llama"}, "of type 'llama' with the pre-tokenizer 'gpt-2'; Bimo reads type 'gpt2'"),
+        ({"model": "t5"}, "of type 't5' with the pre-tokenizer 'gpt-2'; Bimo reads type 'llama', and 'gpt2' with"),
+        ({"model": "llama"}, r"tokenizer\.ggml\.scores does not fit the tokens"),
+        ({"model": "llama", "scores": [float("nan")] * 8}, r"tokenizer\.ggml\.scores does not fit the tokens"),
+        ({"model": "llama", "scores": [0.0]}, r"tokenizer\.ggml\.scores does not fit the tokens"),
+        (
+            {"model": "llama", "tokens": [f"{n:01024}" for n in range(5000)], "scores": [0.0] * 5000}
+            | {"token_type": [1] * 5000},
+            "more characters than 4,194,304",
+        ),
         ({"model": None}, "of type None with"),
         ({"pre": "tekken"}, "with the pre-tokenizer 'tekken'; .* one of: gpt-2, smollm, qwen2, llama-bpe, default"),
         ({"pre": ["gpt-2"]}, "with the pre-tokenizer"),

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file's metadata: byte-level BPE, cut into words as llama.cpp cuts them."""
+"""The tokenizer inside a GGUF file's metadata: byte-level BPE, cut into words as llama.cpp cuts them, or pieces."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from bimo.runtime import UserError, t
 from bimo.tokens.tokenizer import END_OF_TEXT, QWEN2_PATTERN, Tokenizer
 from bimo.tokens.tokenizer_file import LONGEST_TOKEN, MOST_ADDED
+from bimo.weights.gguf_pieces import MOST_CHARACTERS, are_scores, piece_tokenizer
 
-__all__ = ["ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
+__all__ = ["ALIKE", "CUTTINGS", "ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
 
-ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens; further ones are treated as ordinary, and merges do not lead to them."""
 
 ROLES = {
@@ -27,6 +28,8 @@ ROLES = {
 """What special tokens are for, as Tokenizer and as a file's keys name it."""
 
 BEGINS = "tokenizer.ggml.add_bos_token"
+PIECES = "llama"
+"""What `tokenizer.ggml.model` is for tokenizers of SentencePiece."""
 
 # Radford et al. 2019, in the code that was published with GPT-2.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -71,26 +74,38 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     """
     model = metadata.get("tokenizer.ggml.model")
     name = _cut_as(metadata)
-    if model != "gpt2" or not isinstance(name, str) or name not in CUTTINGS:
+    if model != PIECES and (model != "gpt2" or not isinstance(name, str) or name not in CUTTINGS):
         raise UserError(
             "The tokenizer in the GGUF file is of type {model!r:.40} with the pre-tokenizer {name!r:.40}; "
-            "Bimo reads type 'gpt2' with one of: {known}.",
+            "Bimo reads type 'llama', and 'gpt2' with one of: {known}.",
             model=model,
             name=name,
             known=", ".join(CUTTINGS),
         )
     tokens = _texts(metadata, "tokenizer.ggml.tokens")
-    ids = {token: number for number, token in enumerate(tokens)}
-    if len(ids) != len(tokens):
+    if len(set(tokens)) != len(tokens):
         raise _damaged(t("a token stands in it twice"))
     if max(map(len, tokens), default=0) > LONGEST_TOKEN:
         raise _damaged(t("a token in it is longer than {most} characters", most=LONGEST_TOKEN))
     types = metadata.get("tokenizer.ggml.token_type", [ORDINARY] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens):
         raise _damaged(t("{key} does not fit the tokens", key="tokenizer.ggml.token_type"))
+    inner = _of_pieces(tokens, types, metadata) if model == PIECES else _byte_level(tokens, metadata, CUTTINGS[name])
+    special = [
+        token for token, kind in zip(tokens, types, strict=True) if kind in (UNKNOWN, CONTROL) or token == END_OF_TEXT
+    ]
+    added = [token for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED and token != END_OF_TEXT]
+    if len(special) + len(added) > MOST_ADDED:
+        raise _damaged(t("it adds more tokens than any does"))
+    inner.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    inner.add_tokens([AddedToken(token, normalized=False) for token in added])
+    return _with_roles(inner, tokens, metadata)
+
+
+def _byte_level(tokens: list[str], metadata: dict[str, Any], cutting: Cutting) -> tokenizers.Tokenizer:
     pairs = (merge.partition(" ") for merge in _texts(metadata, "tokenizer.ggml.merges"))
     merges = [(first, second) for first, _, second in pairs]
-    cutting = CUTTINGS[name]
+    ids = {token: number for number, token in enumerate(tokens)}
     try:
         inner = tokenizers.Tokenizer(models.BPE(ids, merges, ignore_merges=cutting.whole_words))
     except Exception:  # the library raises bare Exception
@@ -102,15 +117,24 @@ def gguf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
         ]
     )
     inner.decoder = decoders.ByteLevel()
-    special = [
-        token for token, kind in zip(tokens, types, strict=True) if kind in (UNKNOWN, CONTROL) or token == END_OF_TEXT
-    ]
-    added = [token for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED and token != END_OF_TEXT]
-    if len(special) + len(added) > MOST_ADDED:
-        raise _damaged(t("it adds more tokens than any does"))
-    inner.add_special_tokens([AddedToken(token, normalized=False) for token in special])
-    inner.add_tokens([AddedToken(token, normalized=False) for token in added])
-    return _with_roles(inner, tokens, metadata)
+    return inner
+
+
+def _of_pieces(tokens: list[str], types: list[Any], metadata: dict[str, Any]) -> tokenizers.Tokenizer:
+    scores: Any = metadata.get("tokenizer.ggml.scores")
+    if not are_scores(scores, len(tokens)):
+        raise _damaged(t("{key} does not fit the tokens", key="tokenizer.ggml.scores"))
+    if sum(map(len, tokens)) > MOST_CHARACTERS:
+        raise _damaged(t("its tokens have more characters than {most:,}", most=MOST_CHARACTERS))
+    apart = (UNKNOWN, CONTROL, USER_DEFINED, BYTE)
+    unknown = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
+    return piece_tokenizer(
+        tokens,
+        scores,
+        merged=[kind not in apart for kind in types],
+        unknown=unknown,
+        blank_before=metadata.get("tokenizer.ggml.add_space_prefix") is not False,
+    )
 
 
 def _cut_as(metadata: dict[str, Any]) -> Any:
@@ -128,8 +152,9 @@ def _with_roles(inner: tokenizers.Tokenizer, tokens: list[str], metadata: dict[s
     special = {role: tokens[number] for role, number in numbers.items()}
     if "eos_token" not in special:
         return Tokenizer(inner)
-    # Where the key is missing, llama.cpp begins the texts of Llama 3 alone.
-    begins = metadata.get(BEGINS, _cut_as(metadata) == "llama-bpe")
+    # Where the key is missing, llama.cpp begins the texts of Llama alone.
+    usual = metadata.get("tokenizer.ggml.model") == PIECES or _cut_as(metadata) == "llama-bpe"
+    begins = metadata.get(BEGINS, usual)
     if begins is True and (begin := special.get("bos_token")):
         inner.post_processor = processors.TemplateProcessing(
             single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, numbers["bos_token"])]
