@@ -23,7 +23,15 @@ _LABELS = (
     "|被告人|被告|原告|嫌疑人|被害人|证人|甲方|乙方|丙方|紧急联系人|主治医师|主治医生|医师|护士|班主任|辅导员|导师|客户|旅客"
     "|乘客|员工|职员|经理|会员|用户名|真实姓名|名字|学生|考生|报名人|推荐人|介绍人|作者本人|当事人|委托人|代理人|持卡人|开户人|参会人"
 )
-_LABEL = re.compile(rf"(?:{_LABELS})(?:姓名|名字|名称)?(?:\(.{{1,6}}\))? ?(?::|是|为) ?")
+_LABEL = re.compile(rf"(?:{_LABELS})(?:姓名|名字|名称)?(?:\(.{{1,6}}\))? ?(?P<verb>:|是|为) ?")
+_SURELY_A_NAME = re.compile("(?:姓名|名字) ?: ?$")
+_ORGANISATION = re.compile(
+    rf"{_HAN}{{0,8}}(?:公司(?!地址|名称|类型|电话)|集团|银行|事务所|合作社)|大学|学院|中学|小学|学校|医院|科技|有限|股份|委员会"
+)
+_NEVER_KINDS = "tmrdfcp"
+"""Times, numerals, pronouns, adverbs, places, conjunctions and prepositions, as the segmenter tags them."""
+_BEHIND = 12
+"""So many characters behind a label are cut into words."""
 _GREETED = re.compile(r"(?:尊敬的|亲爱的) ?")
 _TITLES = "先生|女士|小姐|太太|老师|同学|医生|大夫|律师|教授|师傅|警官"
 _HELLO = re.compile(rf"(?:{_TITLES}) ?(?:您好|你好|[:：])")
@@ -82,7 +90,7 @@ def _is_beside(place: int, ends: Sequence[int], others: Sequence[tuple[int, int]
 
 def _chinese(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     for cue in _LABEL.finditer(text):
-        end = _chinese_end(text, cue.end())
+        end = _labelled_end(text, cue)
         if end is not None:
             yield cue.end(), end
     for cue in _GREETED.finditer(text):
@@ -102,7 +110,7 @@ def _chinese(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int
 
 def _joins(text: str, start: int) -> bool:
     """Whether the character before belongs to the same stretch of Han."""
-    return start > 0 and "\u4e00" <= text[start - 1] <= "\u9fff"
+    return start > 0 and "\u4e00" <= text[start - 1 : start] <= "\u9fff"
 
 
 def _chinese_end(text: str, start: int) -> int | None:
@@ -119,6 +127,42 @@ def _chinese_end(text: str, start: int) -> int | None:
         return None
     short = len(given[0]) == 1 or given[0][1] in _RARELY_LAST or _TITLE.match(text, place + 1) is not None
     return place + (1 if short else 2)
+
+
+def _labelled_end(text: str, cue: re.Match[str]) -> int | None:
+    """Where a name behind a label ends; None where words or an organisation stand there: 客户为何, 甲方：华为公司."""
+    start = cue.end()
+    end = _chinese_end(text, start)
+    if end is None or _SURELY_A_NAME.search(cue[0]):
+        return end
+    titled = _TITLE.match(text, end)
+    alone = titled or not _joins(text, end + 1)
+    for word, kind, low, high in _known_words(text, cue.start(), start + _BEHIND):
+        if high <= start or low >= end or word in _surnames()[1]:
+            continue
+        if low < start:
+            return None
+        if low == start and kind.startswith("nr"):
+            end = max(end, high)
+        elif low == start:
+            whole = high == end and cue["verb"] != ":" and not titled
+            if len(word) > 2 or not alone or whole or text[end - 1] == "人":
+                return None  # but 高原 or 许家|印 may be somebody, where nothing more follows
+        elif kind[0] in _NEVER_KINDS and cue["verb"] != ":":
+            return None  # 于|去年
+        elif high > end:
+            end = low  # 张伟|明天, not 张伟明|天
+    return None if end - start < 2 or _ORGANISATION.match(text, end) else end
+
+
+def _known_words(text: str, start: int, end: int) -> Iterator[tuple[str, str, int, int]]:
+    """(word, kind, start, end) of the words of two characters and more that are in the segmenter's dictionary."""
+    import rjieba
+
+    for word, kind in rjieba.tag(text[start:end]):
+        if len(word) > 1 and rjieba.has_word(word):
+            yield word, kind, start, start + len(word)
+        start += len(word)
 
 
 def _stretches(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

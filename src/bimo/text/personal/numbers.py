@@ -309,17 +309,23 @@ def find_plates(text: str) -> Spans:
 
 
 _ACCOUNT = re.compile(
-    r"(?:微信|薇信|weixin|wechat|QQ|扣扣|企鹅)(?:id|账号|帐号|号码|号|同号)?[ :]{0,2}(?:是|为|换成|加|改成)?"
+    r"(?:加(?:我|下|一下)?的?(?P<added>))?(?:微信|薇信|扣扣|企鹅|(?<![A-Za-z])(?:weixin|wechat|QQ))"
+    r"(?P<label> ?id(?![a-z])|账号|帐号|号码|号|同号)?[ :]{0,2}(?P<verb>是|为|换成|加|改成)?"
     r"[ :]{0,2}[\"“]?"
     r"(?P<id>[A-Za-z][A-Za-z0-9_-]{5,19}|[1-9]\d{4,10})(?![0-9A-Za-z_-])",
     re.IGNORECASE,
 )
+_NO_WORD = re.compile("[0-9_]")
+_HAN = re.compile("[\u4e00-\u9fff]")
 
 
 def find_account_ids(text: str) -> Spans:
-    """WeChat and QQ, after their names."""
+    """WeChat and QQ, after their names; what has letters alone may be any word, so more must announce it."""
     for found in _ACCOUNT.finditer(text):
-        yield found.span("id")
+        announced = found["label"] or found["added"] is not None or ":" in text[found.start() : found.start("id")]
+        says = found["verb"] and not _HAN.match(text, found.end())  # 微信是Tencent的产品 goes on
+        if announced or says or _NO_WORD.search(found["id"]):
+            yield found.span("id")
 
 
 _MONTH = (
