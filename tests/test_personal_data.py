@@ -9,6 +9,7 @@ import json
 import random
 import re
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from bimo.text import TextOptions, collect_documents, read_rejected, read_stored
 from bimo.text.passages import split_passages
 from bimo.text.personal import KINDS, Finding, Redactor, excerpt, find_personal, mask, pseudonymise
 from bimo.text.personal.checks import credit_digit, iban_digits, id_digit, is_bank_card, is_iban, luhn_digit
+from bimo.text.personal.find import _RULES, _lines_worth_a_look
 from bimo.text.personal.shadow import _DIGITS
 
 FOLDER = Path(__file__).parent / "personal_data"
@@ -180,6 +182,9 @@ def test_cards_have_an_issuer(number, valid):
         ("or ring 4155552671 then", [("phone", "4155552671")]),
         ("telephone 6234 5678", [("phone", "6234 5678")]),
         ("you can reach me at 1500-2000", [("phone", "1500-2000")]),
+        ("10.1.2.3 Printer", [("ip", "10.1.2.3")]),
+        ("8.8.8.8 GET /index.html", [("ip", "8.8.8.8")]),
+        ("61.50.22.13 登录失败", [("ip", "61.50.22.13")]),
         ("住址是：幸福里12号", [("address", "幸福里12号")]),
         ("我家住在幸福里12号", [("address", "幸福里12号")]),
         ("幸福里12号301室", [("address", "幸福里12号301室")]),
@@ -255,6 +260,10 @@ def test_rules(text, expected):
         "the largest number 4294967295",
         "a string 2147483647",
         "打印2147483647份",
+        "3.2.1.4 Overview",
+        "## 3.2.1.4. 概述",
+        "见第4.1.2.3节",
+        "see section 4.1.2.3 and § 4.1.2.4",
         "我们的新店18号开业",
         "我不知道5号是星期几",
         "旅行社5号出发",
@@ -290,14 +299,56 @@ def test_the_development_set_is_found_and_nothing_else():
     assert wrong == []
 
 
+SHAPES = [
+    *(
+        "My Wechat: lihua_88",
+        "WEIXIN：lihua_88",
+        "Qq: abc_12",
+        "那辆京N·8K9L2的车刚开走",
+        "京NAB123",
+        "京A·ABCD1",
+        "12B Baker Street",
+    ),
+    *(
+        "12 N. Main St, Springfield",
+        "他生于一九八五年三月五日。",
+        "一三八零零一三八零零零",
+        "aa:bb:cc:dd:ee:ff",
+        "aa-bb-cc-dd-ee-ff",
+    ),
+    *("dead.beef.cafe", "dead::beef:cafe", "P.O. Box 12", "bob[at]mail.com", "十二路十二号楼"),
+]
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_personal_data_with_few_digits_is_found(text):
+    assert found(text)
+
+
+def every_line(text: str) -> Iterator[tuple[int, str]]:
+    place = 0
+    for line in text.split("\n"):
+        yield place, line
+        place += len(line) + 1
+
+
 def test_lines_that_are_passed_over_hold_nothing(monkeypatch):
     """The slow twin: every rule on every line."""
     sentences = [each["text"] for each in development()]
-    texts = [*sentences, *("\n".join(sentences[start : start + 20]) for start in range(0, len(sentences), 20))]
+    texts = [*sentences, *("\n".join(sentences[start : start + 20]) for start in range(0, len(sentences), 20)), *SHAPES]
     quick = [find_personal(text) for text in texts]
-    monkeypatch.setattr("bimo.text.personal.find._WORDS", ("",))
-    monkeypatch.setattr("bimo.text.personal.find._WORTH_A_LOOK", re.compile(""))
+    monkeypatch.setattr("bimo.text.personal.find._lines_worth_a_look", every_line)
     assert quick == [find_personal(text) for text in texts]
+
+
+PIECES = re.findall(r"[A-Za-z]+|\d+|.", "\n".join(SHAPES))
+
+
+@given(st.lists(st.sampled_from([*PIECES, " ", ":", "12", "138", "8000"]), max_size=9).map("".join))
+def test_no_line_that_is_passed_over_would_be_taken_by_a_rule(text):
+    places = {place for place, _ in _lines_worth_a_look(text)}
+    passed = [line for place, line in every_line(text) if place not in places]
+    assert not [rule for line in passed for rule in _RULES.values() if [*rule(line)]]
 
 
 @given(

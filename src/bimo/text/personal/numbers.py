@@ -20,6 +20,7 @@ from bimo.text.personal.checks import (
 )
 
 __all__ = [
+    "PLATE_BEGINS",
     "find_account_ids",
     "find_bank_cards",
     "find_birth_dates",
@@ -259,6 +260,11 @@ _VERSION = re.compile(
     r"(?:版本|内核|固件|version|firmware|release|build|kernel|升级)[^,。;]{0,12}$|\bv$", re.IGNORECASE
 )
 _VERSION_AFTER = re.compile(" ?版")
+_SECTION = re.compile(r"(?:第|§|章节|条款|\b(?:sub)?sections?|\bclauses?|\bchapters?) ?$", re.IGNORECASE)
+_SECTION_AFTER = re.compile(" ?(?:小节|节|章|条|款)")
+_HEADING_BEFORE, _HEADING_AFTER = re.compile(r"[\s#*>-]*"), re.compile(r"\.?\s+(?:[A-Z][a-z]|[\u4e00-\u9fff])")
+_MOST_SECTIONS = 30
+"""In no heading has a part of its number so many; few addresses of hosts have four parts that are less."""
 _NOBODY = ("127.0.0.1", "0.0.0.0")
 _LEAST_HEXADECIMAL = 6
 
@@ -268,7 +274,7 @@ def find_ips(text: str) -> Spans:
     for found in _IPV4.finditer(text):
         versioned = _VERSION.search(_before(text, found.start())) or _VERSION_AFTER.match(text, found.end())
         network = _NETWORK.match(text, found.end()) and not text.endswith("://", 0, found.start())
-        if versioned or network:
+        if versioned or network or _is_section(found):
             continue
         for part in ("first", "last"):
             if found[part] and not found[part].startswith("255.255.") and found[part] not in _NOBODY:
@@ -280,6 +286,16 @@ def find_ips(text: str) -> Spans:
             continue
         if len(_bare(found[0])) >= _LEAST_HEXADECIMAL and text[found.end() : found.end() + 1] != "/":
             yield found.span()
+
+
+def _is_section(found: re.Match[str]) -> bool:
+    """第4.1.2.3节, or the heading 3.2.1.4 Overview; what begins with 10 is of a private network."""
+    text, start, end = found.string, found.start(), found.end()
+    if _SECTION_AFTER.match(text, end) or _SECTION.search(_before(text, start)):
+        return True
+    heading = _HEADING_AFTER.match(text, end) and _HEADING_BEFORE.fullmatch(text, 0, start)
+    parts = [int(part) for part in re.findall(r"\d+", found["first"])]
+    return heading is not None and max(parts) < _MOST_SECTIONS and parts[0] != 10
 
 
 _MAC = re.compile(
@@ -325,8 +341,9 @@ def find_passports(text: str) -> Spans:
             yield found.span()
 
 
+PLATE_BEGINS = "[京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新][A-HJ-NP-Z] ?[·•. ]?"
 _PLATE = re.compile(
-    r"[京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新][A-HJ-NP-Z] ?[·•. ]?"
+    rf"{PLATE_BEGINS}"
     r"(?:[A-HJ-NP-Z]\d{5}|\d{5}[A-HJ-NP-Z]|[A-HJ-NP-Z0-9]{2,4}\d[A-HJ-NP-Z0-9学警港澳挂]?)(?![0-9A-Za-z])"
 )
 
