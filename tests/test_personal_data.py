@@ -114,6 +114,9 @@ def test_cards_have_an_issuer(number, valid):
         ("postgres://u:s3cretpw@host/db", [("secret", "s3cretpw")]),
         ("密码: aB3dE5fG7hJ9kL1m", [("secret", "aB3dE5fG7hJ9kL1m")]),
         ("数据库密码=aB3dE5fG7hJ9kL1m 别外传", [("secret", "aB3dE5fG7hJ9kL1m")]),
+        ("API key: 9f8e7d6c5b4a39281706", [("secret", "9f8e7d6c5b4a39281706")]),
+        ("X-API-Key: 9f8e7d6c5b4a39281706", [("secret", "9f8e7d6c5b4a39281706")]),
+        ("access-key=9f8e7d6c5b4a39281706", [("secret", "9f8e7d6c5b4a39281706")]),
         ("登錄密碼：Tr0ub4dor&3xyz99Q，", [("secret", "Tr0ub4dor&3xyz99Q")]),
         ("访问令牌为：aB3d!@#$E5f%^*G7h", [("secret", "aB3d!@#$E5f%^*G7h")]),
         ('"凭证_1" : "aB3dE5fG7hJ9kL1m"', [("secret", "aB3dE5fG7hJ9kL1m")]),
@@ -417,7 +420,16 @@ def test_a_private_key_is_masked_in_all_passages_that_it_is_cut_into(characters)
 
 
 def test_an_excerpt_that_ends_inside_a_private_key_shows_none_of_it():
-    assert excerpt("The key:\n" + key_of(64), 160) == "The key:\n[SECRET]"
+    assert excerpt("The key:\n" + key_of(64), 160) == "The key:\n[SECRET]\n"
+
+
+@pytest.mark.parametrize("characters", [10, 60, 160])
+def test_an_excerpt_that_ends_inside_a_token_shows_none_of_it(characters):
+    draw = random.Random(0)
+    parts = ("".join(draw.choices(string.ascii_letters, k=size)) for size in (200, 200, 43))
+    token = "eyJ{}.eyJ{}.{}".format(*parts)
+    shown = excerpt("The server then answers with this token, once: " + token + " and so on", characters)
+    assert shown == "The server then answers with this token, once: [SECRET] and so on"[:characters]
 
 
 def test_lines_of_digests_and_words_are_no_private_key():

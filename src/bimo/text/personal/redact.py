@@ -30,7 +30,8 @@ _KEY_VARIABLE = "BIMO_PSEUDONYM_KEY"
 _SAMPLES = 3
 _AROUND = 24
 _MOST_SOURCES = 10_000
-_LONGEST_VALUE = 100
+_LONGEST_VALUE = 8_000
+"""A key may be as long as this: so much is searched where the beginning of a text is shown."""
 _HAN = re.compile("[\u4e00-\u9fff]")
 
 _MARKS = {

@@ -50,7 +50,7 @@ _ASSIGNED = re.compile(
     r"[:=]\s?[\"']?(?P<secret>(?:[A-Za-z0-9+/_.!@#$%^*-]|&(?!\w{1,32}=)){16,128}={0,2})"  # ?token=...&user=...
 )
 _LABEL = re.compile(
-    r"(?:(?:secret|passwd|password|api_?key|access_?key|token|密钥|口令)[\w-]{0,12}"
+    r"(?:(?:secret|passwd|password|api[ _-]?key|access[ _-]?key|token|密钥|口令)[\w-]{0,12}"
     r"|(?:密码|令牌|凭证)(?:[A-Za-z0-9_-]{0,12}|是|为))[\"']?\s?$",  # 密码强度：aes-256-gcm-sha384 is none
     re.IGNORECASE,
 )
