@@ -472,9 +472,64 @@ def test_stand_ins_are_of_the_same_kind_and_hide_the_value():
     assert same > 0.99 * total
 
 
-def test_the_same_value_has_the_same_stand_in_however_it_is_written():
-    first, second = (pseudonymise(text, find_personal(text), b"k") for text in ("电话13912345678", "电话139-1234-5678"))
-    assert re.sub(r"\D", "", first) == re.sub(r"\D", "", second) != "13912345678"
+DIGITS = str.maketrans("零〇幺一二三四五六七八九", "001123456789")
+
+
+@pytest.mark.parametrize(
+    ("ways", "prefixes"),
+    [
+        (["13912345678", "139-1234-5678", "1391 2345 678", "一三九一二三四五六七八", "幺三九一二三四五六七八"], []),
+        (["13800138000", "+8613800138000", "0086 138 0013 8000", "(+86)13800138000", "8613800138000"], ["0086", "86"]),
+        (["010-88888888", "(010) 8888 8888", "+86 010 88888888"], ["86"]),
+        (["415-555-2671", "(415) 555-2671", "+1 415 555 2671", "1-415-555-2671", "1 (415) 555-2671"], ["1"]),
+    ],
+)
+def test_a_telephone_has_one_stand_in_however_it_is_written(ways, prefixes):
+    texts = [f"电话{way}" for way in ways]
+    stand_ins = [pseudonymise(text, find_personal(text), b"k") for text in texts]
+    assert [re.sub("[0-9一二三四五六七八九零〇幺]", "0", text) for text in texts] == [
+        re.sub("[0-9一二三四五六七八九零〇幺]", "0", text) for text in stand_ins
+    ]
+    bare = {re.sub(r"\D", "", text.translate(DIGITS)) for text in stand_ins}
+    shortest = min(bare, key=len)
+    assert bare == {shortest, *(f"{prefix}{shortest}" for prefix in prefixes)}
+    assert shortest[:3] == re.sub(r"\D", "", ways[0])[:3]
+    assert shortest != re.sub(r"\D", "", ways[0])
+    assert [found(text)[0][0] for text in stand_ins] == ["phone"] * len(ways)
+
+
+def test_a_telephone_called_from_abroad_keeps_its_area_without_the_zero():
+    home, abroad = (
+        pseudonymise(text, find_personal(text), b"k") for text in ("电话010-88888888", "电话+86 10 8888 8888")
+    )
+    assert abroad.startswith("电话+86 10 ")
+    assert home.replace("-", "")[-8:] == abroad.replace(" ", "")[-8:] != "88888888"
+
+
+@pytest.mark.parametrize("zero", "零〇")
+def test_an_identity_number_in_words_has_the_stand_in_of_its_digits(zero):
+    number = "11010519491231002X"
+    words = number.translate(str.maketrans("0123456789", f"{zero}一二三四五六七八九"))
+    spoken, written = (pseudonymise(text, find_personal(text), b"k") for text in (f"身份证{words}", f"身份证{number}"))
+    assert spoken.translate(DIGITS) == written
+    assert not re.search("[0-9]", spoken)
+    assert found(spoken)[0][0] == "id_number"
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ("车牌京A·12345", "车牌京A12345"),
+        ("MAC 00:1a:2b:3c:4d:5e", "MAC 00-1A-2B-3C-4D-5E", "MAC 001a.2b3c.4d5e"),
+        ("写信 bob@mail.com", "写信 bob @ mail.com", "写信 bob[at]mail.com"),
+        ("联系人：张伟。", "联系人：张　伟。"),
+        ("IP 10.1.2.3", "IP 10.1.2[.]3"),
+    ],
+)
+def test_a_value_has_one_stand_in_however_it_is_written(ways):
+    stand_ins = {re.sub(r"[\W_]", "", pseudonymise(text, find_personal(text), b"k")) for text in ways}
+    assert len(stand_ins) == 1
+    assert stand_ins != {re.sub(r"[\W_]", "", ways[0])}
 
 
 def test_machines_stay_apart_where_only_their_dots_differ():

@@ -19,6 +19,8 @@ from bimo.text.personal.shadow import Shadow
 __all__ = ["pseudonymise"]
 
 _NUMERALS = "一二三四五六七八九"
+_SPOKEN = "零〇幺" + _NUMERALS
+_DIGITS = str.maketrans(_SPOKEN, "001123456789")
 _SURNAMES = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗"
 _GIVEN = "安宁平明远清文嘉乐思源子涵若云帆景知凡"
 _FIRST = ("Alex", "Sam", "Robin", "Jamie", "Taylor", "Morgan", "Casey", "Jordan", "Avery", "Riley", "Quinn", "Drew")
@@ -64,8 +66,24 @@ class _Stream:
         return character
 
 
-SPELLED = ("address", "ip", "name")
-"""Kinds in which dots and dashes tell values apart: 192.168.1.11 is not 192.168.11.1."""
+_NUMBERS = ("id_number", "bank_card", "credit_code", "iban", "ssn", "passport", "mac", "plate")
+"""Kinds in which nothing but digits and letters tells values apart; in an address of a host the dots do."""
+
+
+def _bare_value(kind: str, value: str) -> str:
+    """The same for all ways to write a value."""
+    value = value.lower()
+    if kind == "phone":
+        return _split_phone(value)[1]
+    if kind in _NUMBERS:
+        return re.sub(r"[\W_]", "", value.translate(_DIGITS))
+    if kind == "email":
+        return re.sub(r"\s", "", re.sub(r"[\[(]at[\])]", "@", value))
+    if kind == "ip":
+        return value.replace("[.]", ".")
+    if kind == "name" and not value.isascii():
+        return value.replace(" ", "")
+    return value if kind in ("name", "address") else re.sub(r"[\s.\-]", "", value)
 
 
 def pseudonymise(text: str, findings: Sequence[Finding], key: bytes) -> str:
@@ -73,9 +91,9 @@ def pseudonymise(text: str, findings: Sequence[Finding], key: bytes) -> str:
     parts, place = [], 0
     for finding in findings:
         value = Shadow(text[finding.start : finding.end]).text
-        bare = re.sub(r"[\s.\-]", "", value).lower() if finding.kind not in SPELLED else value.lower()
         make = _MAKERS.get(finding.kind, _alike)
-        parts += [text[place : finding.start], make(value, _Stream(key, finding.kind, bare))]
+        stream = _Stream(key, finding.kind, _bare_value(finding.kind, value))
+        parts += [text[place : finding.start], make(value, stream)]
         place = finding.end
     return "".join([*parts, text[place:]])
 
@@ -84,15 +102,34 @@ def _alike(value: str, stream: _Stream) -> str:
     return "".join(stream.like(character) for character in value)
 
 
+def _split_phone(value: str) -> tuple[int, str]:
+    """(how many of its digits lead to China or North America from abroad, its digits as they are dialled at home)."""
+    digits = re.sub(r"\D", "", value.translate(_DIGITS))
+    out = 2 if digits.startswith("00") else 0
+    abroad = out > 0 or value.lstrip("(").startswith("+")
+    rest = digits[out:]
+    if rest.startswith("86") and (abroad or re.fullmatch(r"861[3-9]\d{9}", rest)):
+        home = rest[2:]
+        return out + 2, home if home.startswith("0") or re.match("1[3-9]", home) else f"0{home}"
+    if rest.startswith("1") and (abroad or re.match(r"1(?:[ .-]+\(?|\()\d{3}\)?[ .-]", value)):
+        return out + 1, rest[1:]
+    return out, rest
+
+
 def _phone(value: str, stream: _Stream) -> str:
     """Keeps the first three digits, such as the code of an area; others are no 0 or 1, which begin no number."""
-    seen = iter(range(len(value)))
+    leading, home = _split_phone(value)
+    other = home[:3] + "".join(stream.choice("23456789") for _ in home[3:])
+    digits = re.sub(r"\D", "", value.translate(_DIGITS))
+    rest = iter(_in_script(value, digits[:leading] + other[leading - len(digits) :]))
+    return re.sub(f"[0-9{_SPOKEN}]", lambda _: next(rest), value)
 
-    def other(found: re.Match[str]) -> str:
-        alphabet = "23456789" if found[0].isascii() else _NUMERALS[1:]
-        return found[0] if next(seen) < 3 else stream.choice(alphabet)
 
-    return re.sub(r"[0-9零〇一二三四五六七八九幺]", other, value)
+def _in_script(value: str, digits: str) -> str:
+    """`digits` in Chinese numerals where `value` has some."""
+    if not re.search(f"[{_SPOKEN}]", value):
+        return digits
+    return digits.translate(str.maketrans(string.digits, ("〇" if "〇" in value else "零") + _NUMERALS))
 
 
 def _plate(value: str, stream: _Stream) -> str:
@@ -124,13 +161,13 @@ def _bare(value: str) -> str:
 
 
 def _id_number(value: str, stream: _Stream) -> str:
-    bare = _bare(value)
+    bare = _bare(value.translate(_DIGITS))
     if len(bare) != 18:
         return _alike(value, stream)
     born = f"{1950 + stream.below(60)}{1 + stream.below(12):02}{1 + stream.below(28):02}"
     body = bare[:2] + "".join(stream.choice(string.digits) for _ in range(4)) + born
     body += "".join(stream.choice(string.digits) for _ in range(3))
-    return _refill(value, body + id_digit(body))
+    return _refill(value, _in_script(value, body + id_digit(body)))
 
 
 def _credit_code(value: str, stream: _Stream) -> str:
