@@ -241,6 +241,7 @@ def test_rules(text, expected):
         "微信Windows客户端",
         "微信是Tencent的产品",
         "QQ Browser",
+        "GHSA-9v8h-qqgm-4m35",
         "客户为何流失？",
         "学生为何沉迷手机",
         "原告是安徽人",

@@ -356,7 +356,7 @@ def find_plates(text: str) -> Spans:
 
 
 _ACCOUNT = re.compile(
-    r"(?:加(?:我|下|一下)?的?(?P<added>))?(?:微信|薇信|扣扣|企鹅|(?<![A-Za-z])(?:weixin|wechat|QQ))"
+    r"(?:加(?:我|下|一下)?的?(?P<added>))?(?:微信|薇信|扣扣|企鹅|(?<![A-Za-z])(?:weixin|wechat|QQ)(?=id|[^A-Za-z]))"
     r"(?P<label> ?id(?![a-z])|账号|帐号|号码|号|同号)?[ :]{0,2}(?P<verb>是|为|换成|加|改成)?"
     r"[ :]{0,2}[\"“]?"
     r"(?P<id>[A-Za-z][A-Za-z0-9_-]{5,19}|[1-9]\d{4,10})(?![0-9A-Za-z_-])",
