@@ -24,6 +24,7 @@ from bimo.text.passages import split_passages
 from bimo.text.personal import KINDS, Finding, Redactor, excerpt, find_personal, mask, pseudonymise
 from bimo.text.personal.checks import credit_digit, iban_digits, id_digit, is_bank_card, is_iban, luhn_digit
 from bimo.text.personal.find import _RULES, _lines_worth_a_look
+from bimo.text.personal.names import _tagged
 from bimo.text.personal.shadow import _DIGITS
 
 FOLDER = Path(__file__).parent / "personal_data"
@@ -343,6 +344,18 @@ def test_lines_that_are_passed_over_hold_nothing(monkeypatch):
     quick = [find_personal(text) for text in texts]
     monkeypatch.setattr("bimo.text.personal.find._lines_worth_a_look", every_line)
     assert quick == [find_personal(text) for text in texts]
+
+
+def test_names_are_the_same_when_whole_stretches_are_tagged(monkeypatch):
+    """The slow twin: no word is tagged alone."""
+    texts = [each["text"] for each in development() if not each["text"].isascii()]
+
+    def names() -> list[list[tuple[int, int]]]:
+        return [[*_tagged(text, 0, len(text), lambda _: True)] for text in texts]
+
+    quick = names()
+    monkeypatch.setattr("bimo.text.personal.names._kind_alone", lambda _: "")
+    assert quick == names()
 
 
 PIECES = re.findall(r"[A-Za-z]+|\d+|.", "\n".join(SHAPES))

@@ -54,7 +54,7 @@ _ENGLISH = re.compile(
 
 def find_addresses(text: str) -> Iterator[tuple[int, int]]:
     """Yields (start, end)."""
-    for door in _DOOR.finditer(text):
+    for door in _DOOR.finditer(text) if "号" in text else ():
         leading, sure = _leading(text[max(0, door.start() - 2 * _LONGEST) : door.start()])
         rest = _REST.match(text, door.end())
         end = rest.end() if rest else door.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 
 __all__ = ["find_names"]
@@ -28,7 +28,7 @@ _SURELY_A_NAME = re.compile("(?:姓名|名字) ?: ?$")
 _ORGANISATION = re.compile(
     rf"{_HAN}{{0,8}}(?:公司(?!地址|名称|类型|电话)|集团|银行|事务所|合作社)|大学|学院|中学|小学|学校|医院|科技|有限|股份|委员会"
 )
-_NEVER_KINDS = "tmrdfcp"
+_NEVER_KINDS = tuple("tmrdfcp")
 """Times, numerals, pronouns, adverbs, places, conjunctions and prepositions, as the segmenter tags them."""
 _BEHIND = 12
 """So many characters behind a label are cut into words."""
@@ -105,7 +105,7 @@ def _chinese(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int
                 break
     ends = [end for _, end in others]
     for start, end in _stretches(text, others):
-        yield from ((one, other) for one, other in _tagged(text, start, end) if _is_beside(one, ends, others))
+        yield from _tagged(text, start, end, lambda place: _is_beside(place, ends, others))
 
 
 def _joins(text: str, start: int) -> bool:
@@ -137,32 +137,44 @@ def _labelled_end(text: str, cue: re.Match[str]) -> int | None:
         return end
     titled = _TITLE.match(text, end)
     alone = titled or not _joins(text, end + 1)
-    for word, kind, low, high in _known_words(text, cue.start(), start + _BEHIND):
+    for word, low, high in _known_words(text, cue.start(), start + _BEHIND):
         if high <= start or low >= end or word in _surnames()[1]:
             continue
         if low < start:
             return None
+        kind = _kind_alone(word)
         if low == start and kind.startswith("nr"):
             end = max(end, high)
         elif low == start:
             whole = high == end and cue["verb"] != ":" and not titled
             if len(word) > 2 or not alone or whole or text[end - 1] == "人":
                 return None  # but 高原 or 许家|印 may be somebody, where nothing more follows
-        elif kind[0] in _NEVER_KINDS and cue["verb"] != ":":
+        elif kind.startswith(_NEVER_KINDS) and cue["verb"] != ":":
             return None  # 于|去年
         elif high > end:
             end = low  # 张伟|明天, not 张伟明|天
     return None if end - start < 2 or _ORGANISATION.match(text, end) else end
 
 
-def _known_words(text: str, start: int, end: int) -> Iterator[tuple[str, str, int, int]]:
-    """(word, kind, start, end) of the words of two characters and more that are in the segmenter's dictionary."""
+def _known_words(text: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """(word, start, end) of the words of two characters and more that are in the segmenter's dictionary."""
     import rjieba
 
-    for word, kind in rjieba.tag(text[start:end]):
+    for word in rjieba.cut(text[start:end]):
         if len(word) > 1 and rjieba.has_word(word):
-            yield word, kind, start, start + len(word)
+            yield word, start, start + len(word)
         start += len(word)
+
+
+def _kind_alone(word: str) -> str:
+    """The kind of a known word, the same in every text; empty where the segmenter takes it apart when it is alone.
+
+    To tag a whole stretch takes five times as long as to cut it.
+    """
+    import rjieba
+
+    kinds = [kind for _, kind in rjieba.tag(word)]
+    return kinds[0] if len(kinds) == 1 else ""
 
 
 def _stretches(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -177,23 +189,32 @@ def _stretches(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[i
             done = min(high, end + 4 * _BESIDE)
 
 
-def _tagged(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """What the segmenter takes for a person's name, as far as it begins with a surname and is whole."""
+def _tagged(text: str, start: int, end: int, is_near: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
+    """What the segmenter takes for a person's name, as far as it begins with a surname, near enough, and is whole."""
     import rjieba
 
-    words = rjieba.tag(text[start:end])
+    words = rjieba.cut(text[start:end])
+    kinds: list[str] = []
     place = start
-    for index, (word, kind) in enumerate(words):
+    for index, word in enumerate(words):
         where, place = place, place + len(word)
         found = _chinese_end(text, where)
-        if found is None:
+        if found is None or not is_near(where):
             continue
-        if kind.startswith("nr") and len(word) >= 2:
-            yield where, max(place, found) if len(word) == 2 else place
-        elif len(word) in (2, 3) and found == place and not rjieba.has_word(word):
+        if len(word) == 1:
+            if len(words[index + 1 : index + 2]) == 1 and len(words[index + 1]) == 1:
+                yield where, found  # the segmenter does not know it and leaves single characters
+            continue
+        known = rjieba.has_word(word)
+        if len(word) in (2, 3) and found == place and not known:
             yield where, found  # the segmenter made it up
-        elif len(word) == 1 and len(words[index + 1 : index + 2]) == 1 and len(words[index + 1][0]) == 1:
-            yield where, found  # the segmenter does not know it and leaves single characters
+            continue
+        kind = _kind_alone(word) if known else ""
+        if not kind:
+            kinds = kinds or [kind for _, kind in rjieba.tag(text[start:end])]
+            kind = kinds[index]
+        if kind.startswith("nr"):
+            yield where, max(place, found) if len(word) == 2 else place
 
 
 def _english(text: str, others: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
