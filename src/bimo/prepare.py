@@ -242,7 +242,7 @@ def _tokenizer_facts(tokenizer: Tokenizer, out: Path) -> dict[str, Any]:
         "characters_per_token": {code: characters[code] / max(1, tokens[code]) for code, _ in tokens.most_common()},
         "bytes_per_token": bytes_ / max(1, tokens.total()),
         "longest_tokens": longest_tokens(tokenizer, 30),
-        "sample": tokenizer.pieces(excerpt(" ".join(example[:400].split()), 160)),
+        "sample": tokenizer.pieces(" ".join(excerpt(example, 400).split())[:160]),
     }
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from bimo.text.personal import numbers
 from bimo.text.personal.addresses import find_addresses
+from bimo.text.personal.hosts import find_ips, find_macs
 from bimo.text.personal.names import find_names
+from bimo.text.personal.phones import find_phones
 from bimo.text.personal.secrets import find_secrets
 from bimo.text.personal.shadow import Shadow
 
@@ -33,13 +35,13 @@ _RULES: dict[str, _Rule] = {
     "id_number": numbers.find_id_numbers,
     "credit_code": numbers.find_credit_codes,
     "bank_card": numbers.find_bank_cards,
-    "ip": numbers.find_ips,
-    "mac": numbers.find_macs,
+    "ip": find_ips,
+    "mac": find_macs,
     "birth_date": numbers.find_birth_dates,
     "ssn": numbers.find_ssns,
     "passport": numbers.find_passports,
     "account_id": numbers.find_account_ids,
-    "phone": numbers.find_phones,
+    "phone": find_phones,
     "plate": numbers.find_plates,
     "address": find_addresses,
 }
