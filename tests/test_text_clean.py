@@ -44,6 +44,8 @@ FRENCH = "Nous sommes tous dans la même maison, mais elle n'est pas grande et l
         ("👩\u200d💻 ❤\ufe0f 你\u200d好", "👩\u200d💻 ❤\ufe0f 你好"),
         ("cafÃ© â€œquotedâ€\x9d", "café “quoted”"),
         ("å¤©ä¸‹å¤§åŠ¿ï¼Œåˆ†ä¹…", "天下大势，分久"),
+        ("ä½\xa0å¥½", "你好"),
+        ("Beyoncé’s cafÃ©, “Olé…”", "Beyoncé’s café, “Olé…”"),
         ("浣犲ソ锛屼笘鐣屻€", "浣犲ソ锛屼笘鐣屻€"),  # cut off, so not certain: left alone
         ("浣犲ソ锛屼腑鍥戒汉姘\n好", "浣犲ソ锛屼腑鍥戒汉姘\n好"),
         ("涓涓细流，涓涓不绝", "涓涓细流，涓涓不绝"),
@@ -130,7 +132,7 @@ def test_sentences_about_such_things_stay(line):
 RANDOM = random.Random(5)
 FAULTS = {
     "too_short": ["", "a", "好", "123 456", "——！？"],
-    "mojibake": ["锟斤拷锟斤拷的文字", "damaged \ufffd\ufffd\ufffd words", "Ã¤Â½ Ã¥Â¥ Ã¤Â½ Ã¥Â¥x"],
+    "mojibake": ["锟斤拷锟斤拷的文字", "damaged \ufffd\ufffd\ufffd words", "Ã¤Â½ Ã¥Â¥ Ã¤Â½ Ã¥Â¥x", "å¤©ä¸‹å åŠ ä½ å¥½"],
     "repetition": ["哈" * 800, "spam spam spam\n" * 200, "请支持正版，" * 300],
     "links": [
         "\n".join(f"https://example.com/path/{number}/page.html" for number in range(9)),
@@ -177,6 +179,10 @@ def test_every_reason_is_described():
         ENGLISH[:86],
         "2023年1月2日 晴 气温12度",
         "قال المعلم إن الدرس انتهى",
+        "Beyoncé’s new song is better than Beyoncé’s last one.",
+        "“Café” et “Canapé”",
+        "Désolé… j’ai oublié…",
+        "“Olé…” “Touché…”",
     ],
 )
 def test_peoples_own_words_stay(text):

@@ -38,7 +38,7 @@ from bimo.tokens.tokenizer import (
 
 __all__ = ["PrepareConfig", "prepare"]
 
-VERSION = 6
+VERSION = 7
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENIZER_CHARACTERS = 20_000_000

@@ -21,10 +21,10 @@ _TRAILING = re.compile("[ \t\u3000]+$", re.MULTILINE)
 _BLANK_LINES = re.compile("\n{4,}")
 _ODD = re.compile("[^\n\t -~\u00a1-\u00ac\u00ae-\u02ff\u3001-\u3098\u309b-\u33ff\u4e00-\u9fff\uff01-\uff5e‘’“”…—–·]")
 
-# UTF-8 that was read as Western text ("Ã©", "â€œ", "ä½ ") or as GB18030 ("浣犲ソ锛").
-_WESTERN_DAMAGE = re.compile(
-    "[ÂÃâÎÏÐÑãäåæçèéï][\x80-\xbf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
-)
+# UTF-8 that was read as Western text ("Ã©", "â€œ", "ä½ ") or as GB18030 ("浣犲ソ锛"). What stands for the first of
+# three bytes is also a letter that quotes, dots and dashes follow: "Beyoncé’s", "“Café…”".
+_LATER = "[\x80-\xbf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
+_WESTERN_DAMAGE = re.compile(f"[ÂÃÎÏÐÑ]{_LATER}|[âãäåæçèéï](?![«»‘’“”‹›…–—]{{2}}){_LATER}{{2}}")
 _CHINESE_DAMAGE = "锛銆鐨鏄涓"
 
 
