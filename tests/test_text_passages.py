@@ -96,6 +96,29 @@ def test_long_lines_are_cut_at_sentences():
     assert all(passage.rstrip().endswith(".") for passage in passages(english, 200))
 
 
+@pytest.mark.parametrize(
+    ("item", "between"),
+    [
+        ("138001380{:02}", ","),
+        ("6222 0212 3456 78{:02}", "，"),
+        ("li.ming-{:02}@mail.example.com", "、"),
+        ("sk_live_4eC39HqLyjWDarjt{:02}", '","'),
+        ("unpunctuated{:02}", " "),
+    ],
+)
+def test_long_lines_without_sentences_are_not_cut_within_a_number_or_word(item, between):
+    """Half a telephone number is none that redaction would find."""
+    items = [item.format(number) for number in range(100)]
+    found = passages(between.join(items), 307)
+    assert len(found) > 2
+    assert [one for one in items if not any(one in passage for passage in found)] == []
+
+
+def test_what_has_no_gap_is_cut_all_the_same():
+    assert list(map(len, passages("x" * 1000, 300))) == [300, 300, 300, 100]
+    assert "".join(passages("字" * 1000, 300)) == "字" * 1000
+
+
 def test_first_lines_are_numbered():
     lines = [(number, f"paragraph {number} " + "x" * 50) for number in range(1, 200)]
     for number, passage in split_passages(lines, 300):

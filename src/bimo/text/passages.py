@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -14,6 +15,8 @@ __all__ = ["LONGEST_TARGET", "passage_characters", "split_passages"]
 SHORTEST_TARGET = 300
 LONGEST_TARGET = 4000
 _WANTED_PASSAGES = 400
+# Where no word, address, number or group of its digits goes on behind a place.
+_GAP = re.compile(r"(?!(?<=[\w.%+@:/=-])[\w.%+@:/=-]|(?<=\d )\d|(?<=\d) \d)", re.ASCII)
 _BYTES_PER_CHARACTER = 3  # of Han in UTF-8; English then gives three times as many passages, which does no harm
 
 
@@ -117,9 +120,20 @@ def _sentences(number: int, line: str, target: int) -> Iterator[_Piece]:
         yield _piece(number, line + "\n")
         return
     for sentence in split_sentences(line):
-        for start in range(0, len(sentence), target):
-            yield _piece(number, sentence[start : start + target])
+        start = 0
+        while start < len(sentence):
+            end = _end_of_part(sentence, start, target)
+            yield _piece(number, sentence[start:end])
+            start = end
     yield _Piece(number, "\n", float("inf"))
+
+
+def _end_of_part(sentence: str, start: int, target: int) -> int:
+    """Where to cut a sentence that is too long: not within a word or number, half of which nobody recognises."""
+    last = start + target
+    if last >= len(sentence):
+        return len(sentence)
+    return next((end for end in range(last, start + target // 2, -1) if _GAP.match(sentence, end)), last)
 
 
 def _piece(line: int, text: str) -> _Piece:
