@@ -106,6 +106,13 @@ def test_ordinary_characters_are_never_lost(text):
         "上一篇：某新闻标题",
         "Skip to main content",
         "Read more...",
+        "版权所有",
+        "版权所有，未经许可不得转载。",
+        "版权所有翻印必究",
+        "版权所有 某某公司",
+        "分享到：",
+        "分享到：微信 新浪微博 QQ空间",
+        "分享到微信朋友圈",
     ],
 )
 def test_page_furniture_goes_and_the_text_stays(line):
@@ -117,6 +124,11 @@ def test_page_furniture_goes_and_the_text_stays(line):
     [
         "他点击鼠标，阅读全文之后，沉默了很久，才说出那句话。",
         "版权所有者享有复制权和发行权。",
+        "版权所有权归作者。",
+        "版权所有制度研究",
+        "分享到这里就结束了，谢谢大家。",
+        "分享到：这里就是结尾了，谢谢大家。",
+        "分享到微信之后，他收到了很多回复。",
         "Copyright law protects authors.",
         "copyright",
         "She baked cookies for the whole class.",

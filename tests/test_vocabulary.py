@@ -25,6 +25,13 @@ def test_words_are_counted_by_hand():
     assert "的" not in dict(found["common"])
 
 
+def test_texts_without_a_word_have_no_place_in_the_laws():
+    found = measure_words(["👍", "……", "red fox", "red wolf", "grey wolf", "blue whale"])
+    assert found["growth"][0] == [0, 0]
+    assert 0 < found["heaps"] < 1
+    assert measure_words(["👍"] * 9)["heaps"] is None
+
+
 def test_a_pair_stands_side_by_side_and_holds_no_stop_word():
     found = measure_words(["red fox, grey wolf the red fox\nsat. 人工智能"])
     pairs = dict(found["pairs"])

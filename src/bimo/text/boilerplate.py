@@ -13,11 +13,12 @@ _HINTS = (
 )
 _LONGEST_FURNITURE = 160
 _BLANK_LINES = re.compile("\n{4,}")
+_NETWORKS = "微信|朋友圈|好友|新浪|腾讯|微博|QQ|空间|豆瓣|知乎|人人网|贴吧|钉钉|facebook|twitter|linkedin|更多"
 _FURNITURE_LINES = (
     r".{0,60}\ball rights reserved\b.{0,60}",
     r"(?:copyright\s*)?(?:©|\(c\))\s*(?:copyright\s*)?(?:19|20)\d\d\b.{0,80}",
     r"copyright\s+(?:19|20)\d\d\b[^.]{0,80}\.?",
-    r"(?:版权所有|版權所有)(?![者人权權]).{0,40}",
+    r"(?:版权所有|版權所有)(?:(?=[\W\da-z_]|翻印|翻版|盗版|侵权|侵權|违者|違者|未经|未經|不得|严禁|嚴禁|禁止).{0,40})?",
     r".{0,60}[\u4e00-\u9fff]ICP[备備证證]\s*\d+.{0,60}",
     r".{0,40}公网安备\s*\d+.{0,40}",
     r"(?:this (?:web)?site|we) uses? cookies.{0,120}",
@@ -32,7 +33,7 @@ _FURNITURE_LINES = (
     r".{0,6}点击[^。]{0,6}蓝字.{0,10}",
     r"(?:上一篇|下一篇)\s*[:：].{0,60}",
     r"\W{0,3}责任编辑\s*[:：]\s*\S{1,12}\W{0,3}",
-    r"分享到\s*[:：]?.{0,40}",
+    rf"分享到\s*(?:[:：][^，。！？]{{0,40}}|(?:(?:{_NETWORKS})[\s、，,/|]*)+\W{{0,4}})?",
 )
 _FURNITURE = re.compile("|".join(_FURNITURE_LINES), re.IGNORECASE)
 

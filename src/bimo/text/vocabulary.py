@@ -65,7 +65,8 @@ def _joined(first: str, second: str) -> str:
 
 
 def _exponent(points: list[list[int]]) -> float | None:
-    """The slope of a line through the points in powers of ten; None for less than three."""
+    """The slope of a line through the points in powers of ten, which 0 is none of; None for less than three."""
+    points = [point for point in points if min(point) > 0]
     if len(points) < 3:
         return None
     x, y = np.log10(np.array(points, float)).T
