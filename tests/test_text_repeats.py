@@ -112,6 +112,24 @@ def test_texts_alike_without_their_headers_are_near_duplicates(tmp_path):
     assert sum(story in text for text in kept(tmp_path / "out")) == 1
 
 
+def test_a_paragraph_outlives_its_keeper_and_a_cluster_counts_once(tmp_path):
+    """The first text with the notice turns out to be like another one only when that has lost its header."""
+    chance = random.Random(7)
+    notice, header, story = english_text(chance, 10), english_text(chance, 80), english_text(chance, 150)
+    keeper = f"{notice}\n{story}"
+    texts = [f"{header}\n{english_text(chance)}" for _ in range(5)]
+    texts += [f"{header}\n{story} {english_text(chance, 14)}", keeper, keeper.replace(story[-20:], ".")]
+    texts += [f"{notice}\n{english_text(chance)}" for _ in range(5)]
+    write(tmp_path / "in", "a.jsonl", texts)
+    facts = collect_documents([tmp_path / "in"], tmp_path / "out")
+    details = {row.line: row.detail for row in read_rejected(tmp_path / "out" / "rejected")}
+    assert details == {7: "like a.jsonl:6", 8: "like a.jsonl:6"}
+    assert facts["near_duplicates"]["clusters"] == 1
+    assert [one["kept"] for one in facts["near_duplicates"]["examples"]] == ["a.jsonl:6"]
+    everything = "\n".join(kept(tmp_path / "out"))
+    assert (everything.count(notice), everything.count(header)) == (1, 1)
+
+
 def test_a_text_of_nothing_but_repeated_paragraphs_is_set_aside(tmp_path):
     chance = random.Random(5)
     notice = "本站所有文章均为原创，未经作者书面许可，任何人不得以任何形式转载、摘编或者镜像。"

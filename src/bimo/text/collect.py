@@ -174,7 +174,7 @@ def collect_documents(
         "rejected_bytes": dict(rejections.bytes.most_common()),
         "rejected_examples": rejections.examples,
         "languages_left_out": dict(rejections.languages.most_common()),
-        "near_duplicates": {"clusters": repeats.clusters, "examples": repeats.examples},
+        "near_duplicates": {"clusters": repeats.clusters, "examples": list(repeats.examples.values())},
         "repeated_paragraphs": {
             "removed": paragraphs.total(),
             "examples": [

@@ -42,14 +42,21 @@ class Repeats:
     def __init__(self) -> None:
         self.states: list[np.ndarray] = []
         """For each batch [rows] uint8 of NEW, SAME, LIKE, NONE."""
-        self.kept_instead: dict[int, str] = {}
-        """Near-duplicates by place, and where the text stands that is kept in their stead."""
+        self.kept_instead: dict[int, int] = {}
+        """Near-duplicates by place, and the place of the text that was kept in their stead, then perhaps not itself."""
+        self.named: dict[int, str] = {}
+        """Where these texts stand, by place."""
         self.keepers: dict[int, int] = {}
         """Repeated paragraphs by hash, and the place of the text that keeps them."""
         self.losing: set[int] = set()
         """Places of the texts that lose paragraphs."""
-        self.clusters = 0
-        self.examples: list[dict[str, Any]] = []
+        self.examples: dict[int, dict[str, Any]] = {}
+        """Of clusters, by the place of the text that is kept."""
+
+    @property
+    def clusters(self) -> int:
+        """How many groups of near-duplicates there are."""
+        return len(self.named.keys() - self.kept_instead.keys())
 
     def left_of(self, document: Document, number: int, row: int) -> tuple[Document, list[str]]:
         """A document without the repeated paragraphs that another one keeps, and these."""
@@ -61,7 +68,10 @@ class Repeats:
 
     def instead_of(self, number: int, row: int) -> str:
         """Where the text stands that is kept in the stead of a near-duplicate."""
-        return self.kept_instead[_place(number, row)]
+        place = _place(number, row)
+        while place in self.kept_instead:
+            place = self.kept_instead[place]
+        return self.named[place]
 
 
 def find_repeats(batches: CleanedBatches, count: int, allow: Collection[str] = ()) -> Repeats:
@@ -135,28 +145,28 @@ def _find_like(batches: CleanedBatches, keys: np.ndarray, places: array[int], fo
     clusters: dict[int, list[int]] = {}
     for index in np.flatnonzero(first != np.arange(len(first))).tolist():
         clusters.setdefault(int(first[index]), [int(first[index])]).append(index)
-    found.clusters += len(clusters)
     for _, indices in sorted(clusters.items()):
         # A group may be large, so its texts are looked at one by one.
         kept = max(indices, key=lambda index: (len(_left(batches, places[index], found).text), -index))
         document = _left(batches, places[kept], found)
-        where = place_in(document.source, document.line)
+        where = found.named[places[kept]] = place_in(document.source, document.line)
         others = [index for index in indices if index != kept]
-        if len(found.examples) < _EXAMPLES:
+        if places[kept] in found.examples:
+            found.examples[places[kept]]["documents"] += len(others)
+        elif len(found.examples) < _EXAMPLES:
             other = _left(batches, places[others[0]], found)
-            found.examples.append(
-                {
-                    "documents": len(indices),
-                    "kept": where,
-                    "text": excerpt(document.text, _EXAMPLE_CHARACTERS),
-                    "other": place_in(other.source, other.line),
-                    "other_text": excerpt(other.text, _EXAMPLE_CHARACTERS),
-                }
-            )
+            found.examples[places[kept]] = {
+                "documents": len(indices),
+                "kept": where,
+                "text": excerpt(document.text, _EXAMPLE_CHARACTERS),
+                "other": place_in(other.source, other.line),
+                "other_text": excerpt(other.text, _EXAMPLE_CHARACTERS),
+            }
         for index in others:
             number, row = divmod(places[index], _ROWS)
             found.states[number][row] = LIKE
-            found.kept_instead[places[index]] = where
+            found.kept_instead[places[index]] = places[kept]
+            found.examples.pop(places[index], None)
             keys[index] = 0
 
 
@@ -184,9 +194,11 @@ def _find_paragraphs(batches: CleanedBatches, count: int, found: Repeats) -> Non
 
 
 def keep_elsewhere(batches: CleanedBatches, count: int, found: Repeats, gone: Collection[tuple[int, int]]) -> None:
-    """Give repeated paragraphs whose keeper is among the `gone` texts, (batch, row), to the next text that has them."""
+    """Give repeated paragraphs to the next text that has them where their keeper turned out to be a near-duplicate, or
+    is among the `gone` texts, (batch, row).
+    """
     places = {_place(number, row) for number, row in gone}
-    orphans = {value for value, place in found.keepers.items() if place in places}
+    orphans = {value for value, place in found.keepers.items() if place in places or place in found.kept_instead}
     for number, rows, hashes in _paragraphs(batches, count, found) if orphans else ():
         for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
             if value in orphans and _place(number, row) not in places:
