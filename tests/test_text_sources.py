@@ -56,6 +56,14 @@ def test_folders_are_walked_in_order_without_what_is_not_the_users(tmp_path):
     ]
 
 
+def test_word_vectors_are_not_the_users_text(tmp_path):
+    for name in ("a.txt", "words/vectors.txt", "theirs/vectors.txt"):
+        write(tmp_path / name, "tea 0.1 0.2")
+    write(tmp_path / "words/manifest.json", '{"kind": "word vectors", "format": 1}')
+    write(tmp_path / "theirs/manifest.json", '["word vectors"]')
+    assert [file.name for file in find_sources([tmp_path])] == ["a.txt", "theirs/manifest.json", "theirs/vectors.txt"]
+
+
 def test_links_in_a_circle_end(tmp_path):
     write(tmp_path / "a.txt", "x")
     (tmp_path / "loop").symlink_to(tmp_path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bimo.files import read_json
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.stages import is_prepared
 
@@ -42,7 +43,7 @@ def find_sources(
     """All files of the files and folders in `sources`, sorted by name, each once.
 
     Names are relative to the folder given, or to the one that holds all sources. Not read, since they are not
-    the user's text: hidden files and folders, `out`, model folders, prepared data. What may not be opened inside a
+    the user's text: hidden files and folders, `out`, models, word vectors, prepared data. What may not be opened inside a
     source goes to `cannot_open`. Raises UserError for a source that is missing, closed or has no file.
     """
     # Not Path.expanduser, which raises for names that begin like a user's home: Office's locks, such as ~$a.docx.
@@ -133,7 +134,15 @@ def _walk(folder: Path, avoid: Path | None, seen: set[Path], report: Callable[[P
 
 
 def _is_ours(names: set[str], folder: Path) -> bool:
-    """Whether a folder holds a model, or data that an earlier run prepared."""
+    """Whether a folder holds a model, word vectors, or data that an earlier run prepared."""
     begun = "bimo" in names and any((folder / "bimo" / name).is_file() for name in ("manifest.json", "request.json"))
     model = "config.json" in names and bool(names & {"model.safetensors", "tokenizer.json", "pytorch_model.bin"})
-    return model or begun or ("manifest.json" in names and is_prepared(folder))
+    return model or begun or ("manifest.json" in names and (is_prepared(folder) or _holds_vectors(folder)))
+
+
+def _holds_vectors(folder: Path) -> bool:
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except (OSError, UserError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("kind") == "word vectors"
