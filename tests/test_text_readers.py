@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,36 @@ def test_encodings_are_found(tmp_path, encoding, text, found, repeat):
 def test_a_character_cut_by_the_end_of_the_sample_is_whole(tmp_path, encoding, shift):
     text = "x" * shift + "龙马精神，" * (SAMPLE_BYTES // 10) + "\n好"
     assert texts(write(tmp_path / "a.txt", text.encode(encoding)), passage_characters=10**9) == [text]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("gb18030", SIMPLE), ("big5", TRADITIONAL), ("utf-8", SIMPLE), ("windows-1252", "Café\n")]
+)
+@pytest.mark.parametrize("before", [SAMPLE_BYTES, (1 << 20) - 1, 3 << 20])
+def test_ascii_at_first_decides_no_encoding(tmp_path, encoding, text, before):
+    """A log in English tells of something in Chinese only after megabytes."""
+    start = ("x" * 63 + "\n") * (before // 64) + "x" * (before % 64)
+    path = write(tmp_path / "a.txt.gz", gzip.compress((start + text * 3).encode(encoding), 1))
+    counted = Counter()
+    assert texts(path, passage_characters=10**9, encodings=counted) == [(start + text * 3).rstrip("\n")]
+    assert counted == {encoding: 1}
+
+
+def test_bad_bytes_after_ascii_and_later_text_refuse_their_line_alone(tmp_path):
+    parts = [
+        b"plain\n" * SAMPLE_BYTES,
+        SIMPLE.encode("gb18030") * 9,
+        b"bad \xff\xff here\n",
+        "完了\n".encode("gb18030"),
+    ]
+    documents, refused = read(write(tmp_path / "a.txt", b"".join(parts)), passage_characters=10**9)
+    assert [(r.line, r.reason) for r in refused] == [(SAMPLE_BYTES + 9 * SIMPLE.count("\n") + 1, "bad_bytes")]
+    assert documents[-1].text.endswith(SIMPLE + "完了")
+
+
+def test_a_page_of_ascii_at_first_is_in_the_encoding_it_names(tmp_path):
+    page = '<meta charset="gb2312"><!--' + "x" * SAMPLE_BYTES + "--><p>" + "你好，世界。" * 9 + "</p>"
+    assert texts(write(tmp_path / "a.html", page.encode("gb18030"))) == ["你好，世界。" * 9]
 
 
 def test_a_lone_utf8_byte_does_not_change_the_encoding(tmp_path):

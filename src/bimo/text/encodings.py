@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,13 @@ __all__ = [
     "SAMPLE_BYTES",
     "Refuse",
     "decode_blocks",
+    "decode_late",
     "decode_lines",
     "find_encoding",
+    "find_encoding_of_all",
     "open_text",
     "read_word_list",
+    "resumed",
 ]
 
 Refuse = Callable[[int, str, str, str], None]
@@ -39,6 +43,7 @@ _BOMS = (
 )
 _CODECS = {"big5": "big5hkscs"}
 _WESTERN = frozenset("éèêëàâäáãåçíìîïñóòôöõøúùûüßœæÉÈÀÂÄÖÜÇÑØÅ‘’“”„–—…•€£©®°·½¼¾«»¡¿ªº§±×™\xa0")
+_ASCII = bytes(range(128))
 _PRINTABLE = bytes(range(32, 127)) + b"\t\n\r\f"
 
 
@@ -74,6 +79,18 @@ def find_encoding(sample: bytes) -> str | None:
     if readable < 0.5 * len(sample):
         shares["windows-1252"] = 0.0  # single bytes explain anything; believe them only between ASCII letters
     return _best(shares, least=0.6) or ("utf-8" if readable >= 0.7 * len(sample) else None)
+
+
+def find_encoding_of_all(data: bytes) -> str | None:
+    """The encoding of a file that is at hand as a whole: where its first SAMPLE_BYTES are ASCII, what follows tells."""
+    encoding = find_encoding(data[:SAMPLE_BYTES])
+    return _beyond_ascii(data) if encoding == "utf-8" and data[:SAMPLE_BYTES].isascii() else encoding
+
+
+def _beyond_ascii(data: bytes) -> str:
+    """The encoding that the first bytes beyond ASCII are in, of those in which ASCII may have come before."""
+    encoding = find_encoding(data.lstrip(_ASCII)[:SAMPLE_BYTES])
+    return encoding if encoding in ("gb18030", "big5", "windows-1252") else "utf-8"
 
 
 def _best(shares: dict[str, float], *, least: float) -> str | None:
@@ -147,6 +164,41 @@ def decode_blocks(blocks: Iterator[bytes], encoding: str) -> Iterator[str]:
     yield decoder.decode(b"", final=True).replace(_BAD, "\ufffd")
 
 
+def decode_late(blocks: Iterator[bytes], decided: Callable[[str], None]) -> Iterator[bytes]:
+    """In UTF-8, the bytes of a file that begins with ASCII: the first block beyond it decides the encoding.
+
+    `decided` gets it. Bytes that are not valid in it are none in UTF-8 either. An error of the stream (ValueError)
+    is raised behind all that came before it.
+    """
+    start, broken = b"", None
+    try:
+        for block in blocks:
+            if not start and block.isascii():
+                yield block
+                continue
+            start += block
+            if len(start.lstrip(_ASCII)) >= SAMPLE_BYTES:
+                break
+    except ValueError as error:
+        broken = error
+    encoding = _beyond_ascii(start)
+    decided(encoding)
+    decoder = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))("bimo.mark")
+    for block in itertools.chain(resumed(start, broken, blocks), [b""]):
+        part = decoder.decode(block, final=not block).encode("utf-8", "surrogateescape")
+        if part:  # an empty one would be the end
+            yield part
+
+
+def resumed(first: bytes, broken: ValueError | None, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """All blocks again, when `first` was taken from them to look at, and `broken` was met meanwhile."""
+    if first:
+        yield first
+    if broken is not None:
+        raise broken
+    yield from blocks
+
+
 def open_text(raw: io.BufferedReader[io.FileIO], name: str | Path) -> io.TextIOWrapper:
     """The text of an open file in whichever encoding it is, its line ends as they are. Raises UserError for no text.
 
@@ -165,7 +217,7 @@ def read_word_list(path: Path) -> list[str]:
     Empty lines, and those that begin with #, are left out.
     """
     data = path.read_bytes()
-    encoding = find_encoding(data[:SAMPLE_BYTES])
+    encoding = find_encoding_of_all(data)
     if encoding is None:
         raise UserError("The word list {path} is not a text file.", code=USAGE, path=path)
     lines = (line.strip() for line in "".join(decode_blocks(iter([data]), encoding)).splitlines())

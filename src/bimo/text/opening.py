@@ -14,7 +14,7 @@ from typing import Any
 from bimo.runtime import t
 from bimo.text.controls import pack_tags, tags_of
 from bimo.text.documents import Document, Rejected
-from bimo.text.encodings import SAMPLE_BYTES, decode_blocks, decode_lines, find_encoding
+from bimo.text.encodings import SAMPLE_BYTES, decode_blocks, decode_late, decode_lines, find_encoding, resumed
 from bimo.text.passages import LONGEST_TARGET, split_passages
 from bimo.text.sources import SourceFile
 
@@ -151,19 +151,17 @@ class OpenFile:
                 raise
             broken = error
         encoding = find_encoding(first[:SAMPLE_BYTES])
+        all_blocks = resumed(first, broken, blocks)
         if encoding is None:
             self.refuse(0, "unreadable", t("not text in UTF-8, UTF-16, GB18030, Big5 or Windows-1252"))
+        elif first and encoding == "utf-8" and first[:SAMPLE_BYTES].isascii():
+            return encoding, decode_late(all_blocks, self._count_encoding)
         elif first:
-            self.reading.encodings[encoding] += 1
-        return encoding, _then(first, broken, blocks)
+            self._count_encoding(encoding)
+        return encoding, all_blocks
 
-
-def _then(first: bytes, broken: ValueError | None, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    if broken is not None:
-        raise broken
-    yield from blocks
+    def _count_encoding(self, encoding: str) -> None:
+        self.reading.encodings[encoding] += 1
 
 
 def _unpacked(raw: Any, packed: str) -> Iterator[bytes]:

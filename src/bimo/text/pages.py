@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bimo.runtime import t
 from bimo.text.documents import Document
-from bimo.text.encodings import SAMPLE_BYTES, find_encoding
+from bimo.text.encodings import find_encoding_of_all
 from bimo.text.opening import OpenFile
 
 __all__ = ["read_html", "read_pdf"]
@@ -22,7 +22,7 @@ def read_html(source: OpenFile) -> Iterator[Document]:
     data = source.whole()
     if not data:
         return
-    encoding = find_encoding(data[:SAMPLE_BYTES])
+    encoding = find_encoding_of_all(data)
     named = _CHARSET.search(data[:4096])
     if encoding not in ("utf-8", "utf-8-sig", "utf-16", "utf-32") and named is not None:
         encoding = {"gb2312": "gb18030", "gbk": "gb18030"}.get(named[1].decode().lower(), named[1].decode().lower())

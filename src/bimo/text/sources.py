@@ -43,8 +43,8 @@ def find_sources(
     """All files of the files and folders in `sources`, sorted by name, each once.
 
     Names are relative to the folder given, or to the one that holds all sources. Not read, since they are not
-    the user's text: hidden files and folders, `out`, models, word vectors, prepared data. What may not be opened inside a
-    source goes to `cannot_open`. Raises UserError for a source that is missing, closed or has no file.
+    the user's text: hidden files and folders, `out`, models, word vectors, prepared data. What may not be opened
+    inside a source goes to `cannot_open`. Raises UserError for a source that is missing, closed or has no file.
     """
     # Not Path.expanduser, which raises for names that begin like a user's home: Office's locks, such as ~$a.docx.
     given = [Path(os.path.abspath(os.path.expanduser(source))) for source in sources]
