@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from printed import pdf
 
-from bimo.runtime import DATA_REFUSED, UserError, set_language
+from bimo.runtime import set_language
 from bimo.text import encodings, readers
 from bimo.text.documents import Document, Rejected
 from bimo.text.encodings import SAMPLE_BYTES, find_encoding
@@ -323,6 +323,16 @@ def test_json_nested_beyond_reason_is_refused(tmp_path):
     assert len(refused) == 1
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("deep", ['{"a":' * 700 + "1" + "}" * 700, "[" * 300 + '"x"' + "]" * 300])
+def test_what_is_nested_too_deep_is_refused_alone(tmp_path, name, deep):
+    good = '{"text": "好的", "more": ' + "[" * 100 + "{}" + "]" * 100 + "}"
+    content = f"[{good}, {deep}, {good}]" if name == "a.json" else f"{good}\n{deep}\n{good}\n"
+    documents, refused = read(write(tmp_path / name, content))
+    assert [(r.line, r.reason) for r in refused] == [(2, "bad_row")]
+    assert [(one.text, one.line) for one in documents] == [("好的", 1), ("好的", 3)]
+
+
 def test_later_rows_keep_a_column_that_was_empty_at_first(tmp_path):
     rows = [{"instruction": "Do", "input": "", "output": "x"}] * 150 + [
         {"instruction": "Do", "input": "it", "output": "x"}
@@ -332,16 +342,17 @@ def test_later_rows_keep_a_column_that_was_empty_at_first(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_the_wanted_column_is_read_and_a_wrong_one_suggests(tmp_path, name):
+def test_the_wanted_column_is_read_and_a_wrong_one_is_refused_with_a_suggestion(tmp_path, name):
     rows = [{"text": "no", "review": "yes"}]
     data = {"a.csv": b"text,review\nno,yes\n", "a.jsonl": json.dumps(rows[0]).encode(), "a.parquet": parquet(rows)}[
         name
     ]
     path = write(tmp_path / name, data)
     assert texts(path, text_column="review") == ["yes"]
-    with pytest.raises(UserError, match=r"no column reviews\. Did you mean review\?") as caught:
-        read(path, text_column="reviews")
-    assert caught.value.code == DATA_REFUSED
+    documents, refused = read(path, text_column="reviews")
+    assert documents == []
+    assert [(r.line, r.reason) for r in refused] == [(0, "no_column")]
+    assert refused[0].detail == f"{name} has no column reviews. Did you mean review?"
 
 
 def test_csv_without_known_names_reads_the_longest_column(tmp_path):

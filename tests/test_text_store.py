@@ -240,6 +240,21 @@ def test_a_book_ten_times_over_is_mostly_duplicates_on_one_side(tmp_path):
     assert not train & validation
 
 
+def test_a_table_without_the_column_is_set_aside_unless_none_has_it(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("Plain words of its owner.", "utf-8")
+    (folder / "package.json").write_text('{"name": "{x}", "description": "no text of ours"}', "utf-8")
+    (folder / "rows.csv").write_text("id,body\n1,The cat sat on the mat.\n2,The dog lay on the rug.\n", "utf-8")
+    facts = collect_documents([folder], tmp_path / "out", TextOptions(text_column="body"))
+    assert facts["rejected"] == {"no_column": 1}
+    assert facts["train"]["documents"] + facts["validation"]["documents"] == 3
+    with pytest.raises(UserError, match=r"package\.json .* has no column body"):
+        collect_documents([folder], tmp_path / "out", TextOptions(text_column="body", strict=True))
+    with pytest.raises(UserError, match=r"No table has the column bodi\..* package\.json has no column bodi"):
+        collect_documents([folder], tmp_path / "out", TextOptions(text_column="bodi"))
+
+
 def test_strict_stops_at_the_first_bad_row(tmp_path):
     folder = folder_of(tmp_path, a__jsonl=rows(3) + "{broken\n" + rows(2, 9))
     with pytest.raises(UserError, match=r"a\.jsonl:4 cannot be read.*not valid JSON") as caught:

@@ -88,7 +88,8 @@ def _redacted(rejected: Rejected, redactor: Redactor) -> Rejected:
 def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> bytes:
     """Clean a batch and pack it as an Arrow file: its pieces in order, the kept ones with what repeats are found by.
 
-    What was counted, and the first piece that could not be read, stand as JSON in the metadata of its schema.
+    What was counted, the first piece that could not be read, and what is wrong with the first table without the column
+    that was named, stand as JSON in the metadata of its schema.
     """
     import pyarrow as pa
 
@@ -96,13 +97,15 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
     reading = Reading(refused.append, passage_characters, options.text_column, options.controls)
     counts: Counter[str] = Counter()
     pieces = list(read_pieces(batch.files, reading, refused)) if batch.files else batch.pieces
-    unread = next((piece for piece in pieces if isinstance(piece, Rejected)), None)
+    refusals = [piece for piece in pieces if isinstance(piece, Rejected)]
+    unread = refusals[0] if refusals else None
     redactor = Redactor(options.redact)
     rows = list(clean_documents(pieces, options, counts, redactor))
     facts = {
         "counts": counts,
         "pieces": len(pieces),
         "unread": [unread.source, unread.line, unread.reason, unread.detail] if unread else None,
+        "without_column": next((piece.detail for piece in refusals if piece.reason == "no_column"), ""),
         "encodings": reading.encodings,
         "columns": reading.columns,
         "bytes_read": reading.bytes_read,

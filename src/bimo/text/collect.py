@@ -202,17 +202,20 @@ def _clean(
 ) -> tuple[Counter[str], int]:
     """Have all batches cleaned. Returns what was counted and how many they are.
 
-    What was met on the way goes to `reading` and `personal`.
+    What was met on the way goes to `reading` and `personal`. Raises UserError when no table has the column that was
+    named, but some are there.
     """
     total = max(1, sum(file.size for file in files))
     counts: Counter[str] = Counter()
     count = done = documents = 0
+    without_column = ""
     began = time.monotonic()
     progress(0.0, files[0].name)
     for batch in cleaned:
         facts = batches.facts(batch.number)
         if strict and facts["unread"]:
             raise unread_error(*facts["unread"])
+        without_column = without_column or facts["without_column"]
         counts.update(facts["counts"])
         reading.encodings.update(facts["encodings"])
         reading.columns.update(facts["columns"])
@@ -222,6 +225,9 @@ def _clean(
         progress(
             _CLEANED * min(1.0, done / total), _rates(batch.last, done, documents, time.monotonic() - began, total)
         )
+    if without_column and not reading.columns[reading.text_column or ""]:
+        sentence = "No table has the column {wanted}. The first: {detail}"
+        raise UserError(sentence, code=DATA_REFUSED, wanted=reading.text_column, detail=without_column)
     return counts, count
 
 

@@ -54,6 +54,7 @@ REASONS = {
     "encrypted": "the file is locked with a password",
     "empty": "there is nothing in it",
     "no_text": "there is no text in it",
+    "no_column": "a table without the column that was named",
     "too_long": "a single piece is too long to hold",
     "bad_bytes": "bytes that are not valid in the encoding of the file",
     "bad_row": "a row that does not fit its table",
@@ -71,7 +72,9 @@ REASONS = {
     "near_duplicate": "nearly the same as another text, which is longer or came first",
 }
 
-UNREAD_REASONS = ("unknown_format", "unreadable", "encrypted", "empty", "no_text", "too_long", "bad_bytes", "bad_row")
+UNREAD_REASONS = (
+    *("unknown_format", "unreadable", "encrypted", "empty", "no_text", "no_column", "too_long", "bad_bytes", "bad_row"),
+)
 """Reasons of what never became a document."""
 
 ALLOWABLE = ("too_short", "mojibake", "repetition", "links", "machine", "symbols", "boilerplate", "near_duplicate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ __all__ = ["LINES", "holds_json", "json_values", "values_of"]
 
 LINES = (".jsonl", ".ndjson")
 """Endings of files with a value a line."""
+
+_DEEPEST = 200
+"""Objects and lists inside each other; what is read may be walked by functions that call themselves."""
 
 _GAP = (re.compile(r"\s*"), re.compile(r"[\s,]*"))
 
@@ -55,9 +59,14 @@ def _lines(source: OpenFile) -> Iterator[tuple[int, Any]]:
     for number, line in source.lines():
         if line and not line.isspace():
             try:
-                yield number, json.loads(line)
+                value = json.loads(line)
             except (ValueError, RecursionError) as error:
                 source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), line)
+                continue
+            if _is_deep(value, line):
+                source.refuse(number, "bad_row", t("it is nested without end"), line)
+            else:
+                yield number, value
 
 
 def _items(source: OpenFile) -> Iterator[tuple[int, Any]]:
@@ -80,7 +89,10 @@ def _items(source: OpenFile) -> Iterator[tuple[int, Any]]:
             return
         value, end, problem = _item(decoder, text, place)
         if problem is None and (ended or end < len(text)):  # else a number might go on in the next block
-            yield number, value
+            if _is_deep(value, text[place:end]):
+                source.refuse(number, "bad_row", t("it is nested without end"), text[place:end])
+            else:
+                yield number, value
             number, place = number + 1, end
         elif not ended and len(text) - place > WHOLE_FILE_BYTES:
             source.refuse_size(number)
@@ -97,6 +109,17 @@ def _items(source: OpenFile) -> Iterator[tuple[int, Any]]:
             if listed or place < len(text):
                 source.refuse(number, "bad_row", t("not valid JSON: {error}", error=problem), text[place:])
             return
+
+
+def _is_deep(value: Any, written: str) -> bool:
+    """Whether a value has more than _DEEPEST levels; how it was `written` mostly shows that it cannot."""
+    if written.count("{") + written.count("[") <= _DEEPEST:
+        return False
+    levels, level = 0, [value]
+    while level and levels <= _DEEPEST:
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        levels, level = levels + 1, list(itertools.chain.from_iterable(inner))
+    return levels > _DEEPEST
 
 
 def _item(decoder: json.JSONDecoder, text: str, place: int) -> tuple[Any, int, str | None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Any
 
-from bimo.runtime import t
+from bimo.runtime import UserError, t
 from bimo.text.documents import Document, Rejected
 from bimo.text.encodings import SAMPLE_BYTES
 from bimo.text.json_values import LINES, values_of
@@ -83,7 +83,9 @@ def open_lines(file: SourceFile, reading: Reading) -> Iterator[tuple[int, str]]:
 def _read_json(source: OpenFile) -> Iterator[Document]:
     first, values = peek(values_of(source), size=lambda pair: len(str(pair[1])))
     objects = [found for _, value in first for found in itertools.islice(objects_in(value), 10 * FIRST_ROWS)]
-    columns = choose_columns(objects, source.reading.text_column, source=source.name) if objects else ()
+    columns = _choose(source, objects) if objects else ()
+    if columns is None:
+        return
     used: set[tuple[str, ...]] = set()
     for number, value in values:
         found = False
@@ -97,8 +99,17 @@ def _read_json(source: OpenFile) -> Iterator[Document]:
             source.refuse(number, "no_text", t("no text in this object"), json.dumps(value, ensure_ascii=False))
 
 
-def _columns(source: OpenFile, rows: list[dict[str, Any]]) -> Columns:
-    columns = choose_columns(rows, source.reading.text_column, source=source.name)
+def _choose(source: OpenFile, rows: list[dict[str, Any]]) -> Columns | None:
+    """The columns that hold text; None, and the file refused, when it has none of the name that was asked for."""
+    try:
+        return choose_columns(rows, source.reading.text_column, source=source.name)
+    except UserError as error:
+        source.refuse(0, "no_column", str(error))
+        return None
+
+
+def _columns(source: OpenFile, rows: list[dict[str, Any]]) -> Columns | None:
+    columns = _choose(source, rows)
     if columns:
         source.reading.columns["+".join(columns[0])] += 1
     return columns
@@ -111,6 +122,8 @@ def _read_csv(source: OpenFile) -> Iterator[Document]:
     layout, rows = table
     first, rows = peek(rows, size=lambda row: sum(map(len, row[1])))
     columns = _columns(source, [dict(zip(layout.names, row, strict=False)) for _, row in first])
+    if columns is None:
+        return
     for number, row in rows:
         if fits(source, number, row, layout):
             cells = dict(zip(layout.names, row, strict=False))
@@ -135,6 +148,8 @@ def _read_parquet(source: OpenFile) -> Iterator[Document]:
             rows = parquet_rows(file, None)
             first = list(itertools.islice(rows, FIRST_ROWS))
             columns = _columns(source, first)
+            if columns is None:
+                return
             wanted = [*(name for group in columns for name in group), *source.reading.controls]
             names = [name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names]
             for number, row in enumerate(parquet_rows(file, names), 1):

@@ -51,11 +51,7 @@ def _delimited_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _json_rows(source: OpenFile) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, value in values_of(source):
-        try:
-            value = _without_halves(value)
-        except RecursionError:
-            source.refuse(number, "bad_row", t("it is nested without end"))
-            continue
+        value = _without_halves(value)
         if isinstance(value, dict):
             yield number, value
         else:
