@@ -42,6 +42,8 @@ FRENCH = "Nous sommes tous dans la même maison, mais elle n'est pas grande et l
         ("a\xa0b", "a b"),
         ("a\ue123b\ud800c", "abc"),
         ("👩\u200d💻 ❤\ufe0f 你\u200d好", "👩\u200d💻 ❤\ufe0f 你好"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f!",) * 2,  # the flag of England
+        ("🏴\U000e0067\U000e0062 a\U000e0062\U000e007f", "🏴 a"),
         ("cafÃ© â€œquotedâ€\x9d", "café “quoted”"),
         ("å¤©ä¸‹å¤§åŠ¿ï¼Œåˆ†ä¹…", "天下大势，分久"),
         ("ä½\xa0å¥½", "你好"),

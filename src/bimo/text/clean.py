@@ -9,7 +9,9 @@ __all__ = ["count_damage", "normalize"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Control characters, soft hyphens, zero-width and direction marks, private use, noncharacters, lone surrogates.
+# Tags only belong behind a black flag, which they make that of England, Scotland or Wales (Unicode TS 51): group 1.
 _INVISIBLE = re.compile(
+    "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)|"
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
     "\ufff0-\ufffb\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
@@ -37,7 +39,7 @@ def normalize(text: str) -> str:
     text = _repair(text)
     if _ODD.search(text):
         text = _LINE_ENDS.sub("\n", text)
-        text = _BLANKS.sub(" ", _JOINERS.sub("", _INVISIBLE.sub("", text)))
+        text = _BLANKS.sub(" ", _JOINERS.sub("", _INVISIBLE.sub(r"\1", text)))
         if "\u3000" in text:
             text = _INDENT.sub("", text)
         if not unicodedata.is_normalized("NFC", text):
