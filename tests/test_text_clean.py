@@ -156,6 +156,16 @@ FAULTS = {
         base64.b64encode(RANDOM.randbytes(900)).decode(),
         "\n".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(9)),
     ],
+    "identifiers": [
+        "\n".join(f"user_{number:06}" for number in range(0, 9000, 700)),
+        "order,customer\n" + "\n".join(f"SO-2024-{number:04},{number * 7919:08}" for number in range(17, 40)),
+        " ".join(hashlib.sha1(bytes([number])).hexdigest()[:9] + "1" for number in range(20)),
+    ],
+    "markup": [
+        '<div class="row"><div class="cell"><span>你好</span></div></div>\n<ul><li><a href="/b">b</a></li></ul>',
+        'ss="nav">\n<li><a href="/news">News</a></li><li><a href="/about">About us</a></li><img src="a.png',
+        "<style>.a { color: red; margin: 0 }</style><br><br/><p>One</p><p>Two</p>",
+    ],
     "symbols": ["@#$%^&*(){}[]<>~`|+=_-!?:;'/ " * 3 + "abc", "┌─┬─┐│░│▒│└─┴─┘" * 5 + "图例"],
 }
 
@@ -192,6 +202,12 @@ def test_every_reason_is_described():
         "“去不去？”\n“去。”\n“几时？”\n“现在。”",
         ENGLISH[:86],
         "2023年1月2日 晴 气温12度",
+        "sha1, sha224, sha256, sha384, sha512, sha3_224, sha3_256, sha3_384, sha3_512, blake2b are always there.",
+        "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 4. Ba4 Nf6 5. O-O Be7 6. Re1 b5 7. Bb3 d6 8. c3 O-O 9. h3 Nb8 10. d4 Nbd7",
+        "13800138000 是他的号码，62220212345678 是卡号，其余的我都忘了，明天再问。",
+        "std::map<std::string, std::vector<int>> a; if (i <p && j> b) return List<String>(); x <a; y <b; z <i;",
+        "Write <b> for bold, <i> for italics, <p> for a paragraph, <a> for a link and <script> for a program: "
+        "these five are all that you need to know on your first day with web pages, and the rest comes by itself.",
         "قال المعلم إن الدرس انتهى",
         "Beyoncé’s new song is better than Beyoncé’s last one.",
         "“Café” et “Canapé”",

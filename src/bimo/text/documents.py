@@ -63,6 +63,8 @@ REASONS = {
     "repetition": "the same few words over and over",
     "links": "a list of links",
     "machine": "strings made by machines",
+    "identifiers": "a list of numbers and names with numbers",
+    "markup": "mostly tags of a web page",
     "symbols": "hardly any letters",
     "boilerplate": "nothing but page furniture, such as copyright lines",
     "language": "not in a language that was asked for",
@@ -77,7 +79,10 @@ UNREAD_REASONS = (
 )
 """Reasons of what never became a document."""
 
-ALLOWABLE = ("too_short", "mojibake", "repetition", "links", "machine", "symbols", "boilerplate", "near_duplicate")
+ALLOWABLE = (
+    *("too_short", "mojibake", "repetition", "links", "machine", "identifiers", "markup", "symbols"),
+    *("boilerplate", "near_duplicate"),
+)
 """Reasons that are a matter of judgement: a person may keep such texts."""
 
 

@@ -20,6 +20,10 @@ _REPETITION_BYTES = 400
 _REPETITION_RATIO = 0.07
 _LINKS, _LINK_SHARE = 3, 0.6
 _MACHINE_SHARE, _MOST_SPACES = 0.7, 0.1
+_IDENTIFIERS, _IDENTIFIER_SHARE = 10, 0.8
+_TAGS, _TAG_SHARE = 5, 0.3
+"""Of 113,000 real texts and examples of code, the greatest shares are 0.45 and 0.19."""
+
 _SYMBOLS_FROM = 40
 _LETTER_SHARE, _HAN_SHARE = 0.4, 0.3
 """A word of letters takes many, one of Han two: of real texts one in two thousand has less than 0.71 and 0.63."""
@@ -27,6 +31,19 @@ _LETTER_SHARE, _HAN_SHARE = 0.4, 0.3
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】，。]+")
 _RUN = re.compile(r"([^\w\s])(?:\s*\1)+")
 _LONG_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{32,}")
+_TOKEN_GAP = re.compile(r"""[\s,;|"'，；、()\[\]{}<>]+""")
+_IDENTIFIER = re.compile(r"(?=[^\d\s]*\d)[\w+/=.:#@-]{6,}", re.ASCII)
+# Tags by their names, for programs and formulas have such signs as well; also those that the ends of the text cut.
+_TAG_NAMES = (
+    "html|head|body|title|meta|link|script|style|div|span|p|a|br|hr|img|ul|ol|li|dl|dt|dd|table|thead|tbody|tr|td|th|"
+    "h[1-6]|b|i|u|em|strong|small|font|center|form|input|button|select|option|label|textarea|iframe|nav|header|footer|"
+    "main|section|article|aside|figure|figcaption|svg|path|picture|source|video|noscript|blockquote"
+)
+_TAG = re.compile(
+    rf"<(script|style)\b[^<>]*>.{{0,5000}}?</\1>|</?(?:{_TAG_NAMES})\s*/?>|<(?:{_TAG_NAMES})\s[^<>]*=[^<>]*(?:>|\Z)|"
+    r"""<!doctype[^<>]*>|\A[^<>]*["'/]\s*>""",
+    re.IGNORECASE | re.DOTALL,
+)
 
 Kinds = list[int]
 
@@ -101,6 +118,24 @@ def _looks_random(token: str) -> bool:
     return changes >= len(token) / 10
 
 
+def _identifiers(text: str, kinds: Kinds) -> str:
+    """A list of numbers, names with numbers, short hashes and the like, without a sentence around it."""
+    if 10 * kinds[DIGIT] < len(text) or kinds[HAN] > kinds[DIGIT]:
+        return ""
+    found = [token for token in _TOKEN_GAP.split(text) if _IDENTIFIER.fullmatch(token)]
+    share = sum(map(len, found)) / max(1, len(_TOKEN_GAP.sub("", text)))
+    few = len(found) < _IDENTIFIERS or share <= _IDENTIFIER_SHARE
+    return "" if few else t("{share:.0%} of it are identifiers and numbers", share=share)
+
+
+def _markup(text: str, kinds: Kinds) -> str:
+    if text.count("<") < _TAGS:
+        return ""
+    tags = [match[0] for match in _TAG.finditer(text)]
+    share = sum(len("".join(tag.split())) for tag in tags) / max(1, len(text) - kinds[SPACE])
+    return t("{share:.0%} of it are tags", share=share) if len(tags) >= _TAGS and share > _TAG_SHARE else ""
+
+
 def _symbols(text: str, kinds: Kinds) -> str:
     letters = _letters(kinds)
     wanted, least = letters + kinds[DIGIT], _HAN_SHARE if 2 * kinds[HAN] > letters else _LETTER_SHARE
@@ -118,6 +153,8 @@ _RULES: dict[str, Callable[[str, Kinds], str]] = {
     "repetition": _repetition,
     "links": _links,
     "machine": _machine,
+    "identifiers": _identifiers,
+    "markup": _markup,
     "symbols": _symbols,
 }
 FAULTS = tuple(_RULES)
