@@ -341,6 +341,17 @@ def test_train_words_never_overwrites_what_is_not_vectors(tmp_path: Path):
         train_words([tmp_path / "text"], out=tmp_path / "new", settings=VectorSettings(least_count=5000))
 
 
+def test_stop_words_are_learned_where_they_are_taken_back(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("Not the cat but the dog was not at home, the cat was. " * 20, encoding="utf-8")
+
+    def learned(**options: Any) -> set[str]:
+        train_words([tmp_path / "a.txt"], out=tmp_path / "out", settings=VectorSettings(width=4, epochs=1), **options)
+        return set(read_vectors(tmp_path / "out").words)
+
+    assert learned() == {"cat", "dog", "home"}
+    assert learned(without=["home"], keep=["Not"]) == {"cat", "dog", "not"}
+
+
 # --- maps
 
 

@@ -19,6 +19,7 @@ from bimo.runtime import require_least, t
 StopWords = Annotated[
     Path | None, typer.Option("--stop-words", readable=False, help=t("A file of more stop words, one a line."))
 ]
+Keep = Annotated[list[str] | None, typer.Option("--keep", help=t("A word that is no stop word."))]
 Vectors = Annotated[
     Path, typer.Argument(readable=False, help=t("Vectors of words: a folder, or a text file of word2vec or fastText."))
 ]
@@ -61,7 +62,7 @@ def count(
     most: Annotated[int, typer.Option("--most", help=t("How many words to show."))] = 50,
     word_list: Words = None,
     without: StopWords = None,
-    keep: Annotated[list[str] | None, typer.Option("--keep", help=t("A word that is no stop word."))] = None,
+    keep: Keep = None,
     every: Annotated[bool, typer.Option("--all", help=t("Leave no stop word out."))] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -94,6 +95,7 @@ def train(
     parts: Annotated[bool, typer.Option("--parts/--no-parts", help=t("Learn from parts of words, too."))] = True,
     word_list: Words = None,
     without: StopWords = None,
+    keep: Keep = None,
     every: Annotated[bool, typer.Option("--all", help=t("Leave no stop word out."))] = False,
     threads: Annotated[int, typer.Option("--threads", help=t("0 takes all; 1 repeats to the bit."))] = 0,
     seed: Seed = 0,
@@ -119,6 +121,7 @@ def train(
         ),
         words=WordList.read(word_list) if word_list else None,
         without=read_word_list(without) if without else (),
+        keep=keep or (),
         every=every,
         threads=threads,
         console=Console(quiet=quiet),

@@ -1,7 +1,8 @@
 """Stop words: those that hold a sentence together and say little of what it is about.
 
-They are left out where words are counted or compared by their number (counts, keywords, word vectors' windows, linear
-classifiers). A language model needs every one of them, so no text that is trained on ever loses a word to this list.
+They are left out where the subject of a text is asked for: counts of words, the windows of word vectors, the search
+for passages. A language model needs every one of them, and so does a classifier, whose labels may hang on "not", "but"
+and "I": no text that these learn from ever loses a word to this list.
 """
 
 from __future__ import annotations

@@ -30,20 +30,22 @@ def train_words(
     settings: VectorSettings | None = None,
     words: WordList | None = None,
     without: Iterable[str] = (),
+    keep: Iterable[str] = (),
     every: bool = False,
     threads: int = 0,
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Learn vectors of the words of prepared data, files or folders, and write them to the folder `out`.
 
-    Stop words, and those in `without`, are left out unless `every` is set; `threads` 0 takes all there are.
+    Stop words and those in `without` are left out, but for those in `keep`, unless `every` is set; `threads` 0 takes
+    all there are.
     Returns facts for JSON. Raises UserError when there are not two words, or `out` holds something else.
     """
     out, settings = Path(out), settings or VectorSettings()
     require_least({"threads": (threads, 0)})
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not _is_ours(out):
         raise UserError("{out} holds something else than word vectors. Choose another folder.", code=USAGE, out=out)
-    known = frozenset() if every else stop_words(add=without)
+    known = frozenset() if every else stop_words(add=without, remove=keep)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".words-") as folder:
         corpus = index_texts(
