@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stories import stories
 
 from bimo.runtime import USAGE, UserError
-from bimo.text import TextOptions, read_rejected, read_stored
+from bimo.text import TextOptions, collect, read_rejected, read_stored
 from bimo.text.collect import collect_documents
+from bimo.text.documents import Document
 from bimo.text.quality import Reference, worst_allowed
+from bimo.text.repeats import NEW, UNLIKE, Repeats
 
 
 def bits_by_hand(corpus: list[str], text: str) -> float:
@@ -90,6 +94,41 @@ def test_a_repeated_paragraph_stays_where_its_first_text_does_not(tmp_path: Path
     assert [row.line for row in read_rejected(tmp_path / "out" / "rejected") if row.reason == "unlike"] == [1]
     kept = [row for part in ("train", "validation") for row in read_stored(tmp_path / "out" / "documents", part)]
     assert [row.line for row in kept if header in row.text] == [2]
+
+
+def test_scores_take_a_few_bytes_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows, count = 500, 20
+
+    class Lengths:
+        characters = 1
+
+        def __init__(self, texts):
+            pass
+
+        def bits(self, text: str) -> float:
+            return float(len(text))
+
+    class Batches:
+        def pieces(self, number: int) -> list[Document]:
+            return [Document("x" * (row % 100), "a", row, "en") for row in range(rows)]
+
+        def column(self, number: int, name: str) -> list[str]:
+            return ["en"] * rows
+
+    monkeypatch.setattr(collect, "Reference", Lengths)
+    (tmp_path / "good.txt").write_text("x")
+    repeats = Repeats()
+    repeats.states = [np.full(rows, NEW, np.uint8) for _ in range(count)]
+    options = TextOptions(reference=(str(tmp_path),), keep_best=0.25)
+    tracemalloc.start()
+    try:
+        scores = collect._compare_with_reference(Batches(), count, repeats, options)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 20 * rows * count
+    assert [(states == UNLIKE).sum() for states in repeats.states] == [0.75 * rows] * count
+    assert scores[3][42] == 42
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bimo.console import Update, clock
 from bimo.files import replacing_folder
@@ -30,7 +33,7 @@ from bimo.text.personal import PersonalCounts, excerpt, masked, redaction_key
 from bimo.text.quality import Reference, worst_allowed
 from bimo.text.readers import read_file
 from bimo.text.rejections import Rejections, unread_error
-from bimo.text.repeats import NEW, SAME, Repeats, find_repeats, keep_elsewhere
+from bimo.text.repeats import NEW, SAME, UNLIKE, Repeats, find_repeats, keep_elsewhere
 from bimo.text.sampling import Sample
 from bimo.text.sources import SourceFile, find_sources
 from bimo.text.split import SplitWriter, validation_share
@@ -130,8 +133,8 @@ def collect_documents(
         counts, count = _clean(cleaned, batches, files, reading, personal, options.strict, progress)
         progress(_CLEANED, t("comparing"))
         repeats = find_repeats(batches, count, options.allow)
-        unlike = _unlike_reference(batches, count, repeats, options)
-        keep_elsewhere(batches, count, repeats, unlike)
+        scores = _compare_with_reference(batches, count, repeats, options)
+        keep_elsewhere(batches, count, repeats)
         progress(_COMPARED, t("comparing"))
         with (
             replacing_folder(out / "rejected") as aside,
@@ -143,7 +146,7 @@ def collect_documents(
             kept_sample, rejected_sample = Sample(_SAMPLE, options.seed), Sample(_SAMPLE, options.seed)
             for rejected in closed:
                 rejections.add(rejected)
-            for piece in _kept(batches, count, repeats, unlike, paragraphs, progress):
+            for piece in _kept(batches, count, repeats, scores, paragraphs, progress):
                 if isinstance(piece, Rejected):
                     rejections.add(piece)
                     rejected_sample.add(piece)
@@ -243,12 +246,14 @@ def _rates(name: str, done: int, documents: int, seconds: float, total: int) -> 
     )
 
 
-def _unlike_reference(
+def _compare_with_reference(
     batches: CleanedBatches, count: int, repeats: Repeats, options: TextOptions
-) -> dict[tuple[int, int], float]:
-    """(batch, row) -> bits a character, of the documents that are less like the reference than those to be kept."""
+) -> list[np.ndarray]:
+    """For each batch [rows] the bits a character of its new documents; those less like the reference than what is to
+    be kept become UNLIKE. Nothing without a reference.
+    """
     if not options.reference:
-        return {}
+        return []
     closed: list[Rejected] = []
     reference = Reference(
         normalize(text) for text in read_texts([Path(path) for path in options.reference], unread=closed.append)
@@ -257,24 +262,27 @@ def _unlike_reference(
         raise UserError(
             "There is no text in the reference {paths}.", code=DATA_REFUSED, paths=", ".join(options.reference)
         )
-    scores = {
-        (number, row): (piece.language, reference.bits(piece.text))
-        for number in range(count)
-        for row, piece in enumerate(batches.pieces(number))
-        if isinstance(piece, Document) and repeats.states[number][row] == NEW
-    }
-    by_language: dict[str, list[float]] = {}
-    for language, bits in scores.values():
-        by_language.setdefault(language, []).append(bits)
+    scores: list[np.ndarray] = []
+    by_language: dict[str, array[float]] = {}
+    for number, states in enumerate(repeats.states[:count]):
+        bits = np.zeros(len(states))
+        for row, piece in enumerate(batches.pieces(number)):
+            if isinstance(piece, Document) and states[row] == NEW:
+                bits[row] = reference.bits(piece.text)
+                by_language.setdefault(piece.language, array("d")).append(bits[row])
+        scores.append(bits)
     worst = worst_allowed(by_language, options.keep_best)
-    return {place: bits for place, (language, bits) in scores.items() if bits > worst[language]}
+    for number, bits in enumerate(scores):
+        allowed = np.array([worst.get(language, math.inf) for language in batches.column(number, "language")])
+        repeats.states[number][(repeats.states[number] == NEW) & (bits > allowed)] = UNLIKE
+    return scores
 
 
 def _kept(
     batches: CleanedBatches,
     count: int,
     repeats: Repeats,
-    unlike: Mapping[tuple[int, int], float],
+    scores: Sequence[np.ndarray],
     paragraphs: Counter[str],
     progress: Update,
 ) -> Iterator[Piece]:
@@ -287,10 +295,10 @@ def _kept(
             state = repeats.states[number][row]
             if state == SAME:
                 yield piece.rejected("duplicate", t("the same text was there before"))
+            elif state == UNLIKE:
+                yield piece.rejected("unlike", t("{bits:.2f} bits a character", bits=scores[number][row]))
             elif state != NEW:
                 yield piece.rejected("near_duplicate", t("like {place}", place=repeats.instead_of(number, row)))
-            elif (number, row) in unlike:
-                yield piece.rejected("unlike", t("{bits:.2f} bits a character", bits=unlike[number, row]))
             else:
                 yield _without_repeated(piece, number, row, repeats, paragraphs)
         progress(_COMPARED + (1 - _COMPARED) * (number + 1) / count, "")

@@ -19,10 +19,12 @@ from bimo.text.paragraphs import REPEATED_IN, drop_paragraphs
 from bimo.text.personal import excerpt
 from bimo.text.rejections import place_in
 
-__all__ = ["NEW", "SAME", "Repeats", "find_repeats", "keep_elsewhere"]
+__all__ = ["NEW", "SAME", "UNLIKE", "Repeats", "find_repeats", "keep_elsewhere"]
 
-NEW, SAME, LIKE, NONE = range(4)
-"""What a row of a batch is: a text that is kept, one that was there before, a near-duplicate, or no text at all."""
+NEW, SAME, LIKE, NONE, UNLIKE = range(5)
+"""What a row of a batch is: a text that is kept, one that was there before, a near-duplicate, no text at all, or (for
+who compares with a reference) one that is too unlike it.
+"""
 
 _COUNTERS = 1 << 25
 _SETS_HELD = 1024
@@ -41,7 +43,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self.states: list[np.ndarray] = []
-        """For each batch [rows] uint8 of NEW, SAME, LIKE, NONE."""
+        """For each batch [rows] uint8 of NEW, SAME, LIKE, NONE, UNLIKE."""
         self.kept_instead: dict[int, int] = {}
         """Near-duplicates by place, and the place of the text that was kept in their stead, then perhaps not itself."""
         self.named: dict[int, str] = {}
@@ -57,6 +59,11 @@ class Repeats:
     def clusters(self) -> int:
         """How many groups of near-duplicates there are."""
         return len(self.named.keys() - self.kept_instead.keys())
+
+    def keeps(self, place: int) -> bool:
+        """Whether the text in a place is still one that is kept."""
+        number, row = divmod(place, _ROWS)
+        return bool(self.states[number][row] == NEW)
 
     def left_of(self, document: Document, number: int, row: int) -> tuple[Document, list[str]]:
         """A document without the repeated paragraphs that another one keeps, and these."""
@@ -193,15 +200,12 @@ def _find_paragraphs(batches: CleanedBatches, count: int, found: Repeats) -> Non
                 found.losing.add(_place(number, row))
 
 
-def keep_elsewhere(batches: CleanedBatches, count: int, found: Repeats, gone: Collection[tuple[int, int]]) -> None:
-    """Give repeated paragraphs to the next text that has them where their keeper turned out to be a near-duplicate, or
-    is among the `gone` texts, (batch, row).
-    """
-    places = {_place(number, row) for number, row in gone}
-    orphans = {value for value, place in found.keepers.items() if place in places or place in found.kept_instead}
+def keep_elsewhere(batches: CleanedBatches, count: int, found: Repeats) -> None:
+    """Give repeated paragraphs whose keeper is not kept itself, after all, to the next text that has them."""
+    orphans = {value for value, place in found.keepers.items() if not found.keeps(place)}
     for number, rows, hashes in _paragraphs(batches, count, found) if orphans else ():
         for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
-            if value in orphans and _place(number, row) not in places:
+            if value in orphans:
                 found.keepers[value] = _place(number, row)
                 orphans.remove(value)
 
