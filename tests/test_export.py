@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+import torch
 from safetensors.numpy import load_file, save_file
 
 from bimo.console import SILENT
@@ -24,12 +26,15 @@ from bimo.export.verb import SENTENCES, export
 from bimo.files import read_json, write_json
 from bimo.generate.engine import load
 from bimo.models.config import RotaryScaling
+from bimo.models.lora import LoRAConfig, new_adapter
 from bimo.models.transformer import Decoder
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.folder import own_data
 from bimo.text.documents import Document
 from bimo.text.store import DocumentWriter
+from bimo.tokens.chat import own_template
 from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.adapters import save_adapter
 from bimo.weights.gguf import read_gguf
 from bimo.weights.huggingface import save_model
 
@@ -224,6 +229,54 @@ def test_no_chat_template_is_called_equal_where_there_is_none(model: Path, tmp_p
     assert "prompts: ids and special tokens are equal; predictions" in "\n".join(export_lines(facts))
     facts["comparison"]["chats"] = 3
     assert "prompts: ids, special tokens and chat template are equal;" in "\n".join(export_lines(facts))
+
+
+@pytest.mark.parametrize("base", ["folder", "gguf"])
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_model_leaves_with_its_adapter(
+    to: str, base: str, model: Path, make_model: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    """Engines that know no adapters get the model that `bimo tune --lora` made, with the template it learned with."""
+    decoder = load(model).model
+    adapter = new_adapter(decoder, LoRAConfig(rank=2, targets=("query", "down")), seed=0)
+    for _, up in adapter.weights.values():
+        up.normal_(generator=torch.Generator().manual_seed(1), std=0.2)
+    folder, out = tmp_path / "verse", there(to, tmp_path)
+    save_adapter(folder, adapter, decoder.config, base=str(model))
+    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("assistant", "poet"), encoding="utf-8")
+    if base == "gguf":
+        export(model, to="gguf", out=tmp_path / "base.gguf", weights="f32")
+        model = tmp_path / "base.gguf"
+    facts = export(model, to=to, out=out, weights="f32", adapter=folder)
+    assert facts["adapter"] == str(folder)
+    ids = torch.tensor([open_source(model).tokenizer.encode("会议决定 the committee")])
+    expected = load(model, adapter=folder).model(ids)
+    torch.testing.assert_close(load(out).model(ids), expected, atol=1e-5, rtol=1e-5)
+    assert (load(model).model(ids) - expected).abs().max() > 0.1
+    written = open_source(out)
+    assert "poet: " in (written.template or "")
+    export(model, to=to, out=out, adapter=folder, check=True)
+    with pytest.raises(UserError, match="tensors hold other numbers"):
+        export(model, to=to, out=out, check=True)
+    other = make_model(vocabulary=decoder.config.vocabulary, width=32)
+    save_adapter(folder, new_adapter(other, LoRAConfig(), seed=0), other.config, base="other")
+    with pytest.raises(UserError, match="The adapter was made for another model"):
+        export(model, to=to, out=out, adapter=folder)
+
+
+def test_the_end_that_an_adapter_learned_ends_answers(
+    make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """A base that knows no conversations names the end of a text alone."""
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(tiny_tokenizer.inner.to_str()))
+    tokenizer.inner.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    decoder, folder = make_model(vocabulary=tokenizer.vocabulary, context=128), tmp_path / "verse"
+    save_model(tmp_path / "base", decoder, end=tokenizer.end)
+    tokenizer.save(tmp_path / "base", context=128)
+    save_adapter(folder, new_adapter(decoder, LoRAConfig(), seed=0), decoder.config, base="base")
+    (folder / "chat_template.jinja").write_text(own_template(tokenizer), encoding="utf-8")
+    export(tmp_path / "base", to="gguf", out=tmp_path / "a.gguf", adapter=folder)
+    assert read_gguf(tmp_path / "a.gguf").ends == {tokenizer.end, tokenizer.inner.token_to_id("<|im_end|>")}
 
 
 # ------------------------------------------------------------------------------------------------ what is caught

@@ -182,6 +182,7 @@ def export(
     weights: Annotated[
         str, typer.Option("--weights", help=t("f32, f16, bf16; for gguf also int8 (q8_0) and int4 (q4_1)."))
     ] = "",
+    adapter: AdapterFolder = None,
     data: Annotated[
         Path | None, typer.Option("--data", readable=False, help=t("Prepared data whose held-out text is compared on."))
     ] = None,
@@ -193,7 +194,14 @@ def export(
     from bimo.export.verb import export as write_and_compare
 
     facts = write_and_compare(
-        model, to=to, out=out, weights=weights, data=data, check=check, console=Console(quiet=quiet)
+        model,
+        to=to,
+        out=out,
+        weights=weights,
+        adapter=adapter,
+        data=data,
+        check=check,
+        console=Console(quiet=quiet),
     )
     show(facts, as_json=json, lines=lambda: export_lines(facts))
 

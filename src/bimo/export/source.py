@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bimo.files import read_json
+from bimo.files import read_settings
 from bimo.generate.engine import LanguageModel
 from bimo.models.config import ModelConfig
+from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
-from bimo.weights.chat_templates import TEMPLATE_KEY, folder_template
+from bimo.weights.adapters import load_adapter, merged_weights
+from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, folder_template
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.gguf_tokenizer import ROLES, gguf_tokenizer
@@ -52,10 +54,30 @@ class Source:
         return {role: number for role, number in found.items() if number is not None}
 
 
-def open_source(path: Path) -> Source:
-    """A model folder or a GGUF file. Raises UserError when it is none that Bimo reads."""
-    if path.suffix == ".gguf":
-        return open_gguf(path)
+def open_source(path: Path, *, adapter: Path | None = None) -> Source:
+    """A model folder or a GGUF file, with the adapter in a folder added to it for good.
+
+    Raises UserError when it is none that Bimo reads, or the adapter is of another model.
+    """
+    source = open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
+    return source if adapter is None else _with_adapter(source, adapter)
+
+
+def _with_adapter(source: Source, folder: Path) -> Source:
+    """Weights, and the template that the adapter learned with, where it has one, with the token that closes it."""
+    weights = merged_weights(source.weights, load_adapter(folder, source.config))
+    changed = replace(source, name=f"{source.name}+{folder.resolve().name}", weights=weights)
+    if not (folder / TEMPLATE_FILE).is_file():
+        return changed
+    try:
+        closing = folder_chat_format(folder, source.tokenizer).closing
+    except UserError:  # of a template that others may well lay conversations out with
+        closing = None
+    ends = source.ends if closing is None else source.ends | {closing}
+    return replace(changed, template=folder_template(folder), ends=ends)
+
+
+def _open_folder(path: Path) -> Source:
     model = open_model(path)
     decoder = model.decoder()
     generation = path / "generation_config.json"
@@ -65,7 +87,7 @@ def open_source(path: Path) -> Source:
         stored_weights(decoder),
         model.tokenizer,
         folder_template(path),
-        read_json(generation) if generation.is_file() else {},
+        read_settings(generation) if generation.is_file() else {},
         model.ends | {model.tokenizer.end},
     )
 

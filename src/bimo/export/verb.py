@@ -65,11 +65,15 @@ def export(
     to: str,
     out: str | Path,
     weights: str = "",
+    adapter: str | Path | None = None,
     data: str | Path | None = None,
     check: bool = False,
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Write `model`, a folder or a GGUF file, to `out` for the engines of `to`, one of targets_of its family.
+
+    The adapter in a folder, as `bimo tune --lora` and PEFT write it, is added to the weights, and its template goes
+    along: "the model" below is then both together.
 
     What was written is opened again, by such an engine where one is installed, and compared with the model on prompts
     from the held-out part of `data` (by default those that the model was made from). Returns the comparison, which
@@ -83,6 +87,9 @@ def export(
     family = _family(model)
     require_target(to, family)
     if other := OTHER_TARGETS.get((family, to)):
+        if adapter is not None:
+            sentence = "{path} is no Transformer decoder, and only those are tuned or take adapters."
+            raise UserError(sentence, code=USAGE, path=model)
         data = None if data is None else Path(data)
         return _export_other(other, model, to, out, weights, data, check, console)
     target = TARGETS[to]
@@ -91,7 +98,7 @@ def export(
         weights = _kept_format(kept)
     form = choose_format(weights or target.formats[0], to, target)
     _require_place(out, kept, check=check)
-    source = open_source(model)
+    source = open_source(model, adapter=None if adapter is None else Path(adapter))
     prompts, texts, where = _held_out(model, None if data is None else Path(data), console)
     rounded = source.with_weights(target.round(source, form.name))
     if uneven := [name for name, matrix in rounded.weights.items() if matrix.format == "F16" != form.name]:
@@ -102,6 +109,7 @@ def export(
             )
         )
     facts: dict[str, Any] = {"bimo": bimo.__version__, "model": source.name, "to": to, "weights": form.name}
+    facts |= {} if adapter is None else {"adapter": str(adapter)}
     facts |= {"prompts_from": where or "sentences", **_loss(source, rounded, texts, form, console)}
 
     def write(part: Path) -> None:

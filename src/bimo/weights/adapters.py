@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from bimo.weights.names import renamed
 from bimo.weights.opening import OpenedModel
 from bimo.weights.safetensors_files import read_weights
 
-__all__ = ["adapter_chat_format", "adapter_to_peft", "load_adapter", "merged", "save_adapter"]
+__all__ = ["adapter_chat_format", "adapter_to_peft", "load_adapter", "merged", "merged_weights", "save_adapter"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -198,14 +199,19 @@ def merged(source: Decoder | GGUFModel, adapter: Adapter) -> Decoder | GGUFModel
     if isinstance(source, Decoder):
         merge_adapter(source, adapter)
         return source
-    weights = dict(source.weights)
+    return replace(source, weights=merged_weights(source.weights, adapter))
+
+
+def merged_weights(weights: Mapping[str, StoredMatrix], adapter: Adapter) -> dict[str, StoredMatrix]:
+    """Weights under our names with an adapter added: the matrices it changes become float32, all others stay."""
+    weights = dict(weights)
     shapes = {name.removesuffix(".weight"): (matrix.columns, matrix.rows) for name, matrix in weights.items()}
     for name, change in changes(adapter, shapes):
         matrix = weights[f"{name}.weight"]
         numbers = matrix.dequantised() + change.numpy()
         data = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint8)
         weights[f"{name}.weight"] = StoredMatrix(matrix.rows, matrix.columns, "F32", data)
-    return replace(source, weights=weights)
+    return weights
 
 
 def adapter_chat_format(folder: Path, base: OpenedModel) -> ChatFormat:
