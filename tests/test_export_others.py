@@ -134,15 +134,16 @@ def alter_onnx(path: Path, name: str, by: float) -> None:
     onnx.save(graph, path)
 
 
-def alter_ctranslate2(folder: Path) -> None:
-    """Turn eight rows of a matrix around, in the engine's own file."""
+def alter_ctranslate2(
+    folder: Path, name: bytes = b"decoder/layer_0/ffn/linear_0/weight", row: int = 0, rows: int = 8
+) -> None:
+    """Turn rows of a matrix around, in the engine's own file."""
     stored = (folder / "model.bin").read_bytes()
-    name = b"decoder/layer_0/ffn/linear_0/weight"
     # Behind the name: a zero, the rank (1 byte), two sizes (4 each), the type (1), the bytes that follow (4).
-    place = stored.index(name) + len(name) + 15
-    size = 8 * 24 * 4
+    place = stored.index(name + b"\0") + len(name) + 15 + row * 24 * 4
+    size = rows * 24 * 4
     numbers = np.frombuffer(stored[place : place + size], "<f4")
-    assert 0.1 < numbers.std() < 1.0  # these are the weights
+    assert 0.01 < numbers.std() < 1.0  # these are the weights
     (folder / "model.bin").write_bytes(stored[:place] + (-numbers).tobytes() + stored[place + size :])
 
 
@@ -208,6 +209,55 @@ def test_what_the_writer_got_wrong_is_not_kept_and_the_old_stays(
     with pytest.raises(UserError, match=rf"(?s)is not what was trained: .*{sentence}.* It is not kept\."):
         export(models[family], to=to, out=out)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("kind", ["words", "classes"])
+@pytest.mark.parametrize(
+    ("tensor", "row"), [("segment_embedding", 1), ("embedding", 639), ("position_embedding", 31), ("embedding", 77)]
+)
+def test_what_no_text_shows_is_compared_too(
+    tensor: str, row: int, kind: str, tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    """The second kind of tokens, ids that are in no text, the last place."""
+    folder, out = write_encoder_folder(tmp_path / "encoder", tiny_tokenizer, HEADS[kind]), tmp_path / "out.onnx"
+    export(folder, to="onnx", out=out)
+    shape = load_encoder(folder).get_submodule(tensor).weight.shape
+    change = np.zeros(shape, np.float32)
+    change[row] = 1e-4
+    alter_onnx(out, f"{tensor}.weight", change)
+    with pytest.raises(UserError, match=f"1 tensors hold other numbers, first {tensor}.weight"):
+        export(folder, to="onnx", out=out, check=True)
+
+
+def test_the_second_kind_of_tokens_is_computed_with(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    """Whatever the tensors are: here nothing is made of the kinds that come in."""
+    folder, out = write_encoder_folder(tmp_path / "encoder", tiny_tokenizer, HEADS["tokens"]), tmp_path / "out.onnx"
+    export(folder, to="onnx", out=out)
+    graph = onnx.load(out)
+    kinds = next(node for node in graph.graph.node if "token_type_ids" in node.input)
+    graph.graph.node.insert(0, onnx.helper.make_node("Sub", ["token_type_ids", "token_type_ids"], ["nothing"]))
+    kinds.input[1] = "nothing"
+    onnx.save(graph, out)
+    with pytest.raises(UserError, match="F32: predictions differ by"):
+        export(folder, to="onnx", out=out, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [(b"decoder/embeddings/weight", 630), (b"decoder/position_encodings/encodings", 63)]
+)
+def test_ids_and_places_of_no_text_are_caught_in_ctranslate2(
+    name: bytes, row: int, translator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    (data / "pairs").mkdir(parents=True)
+    (data / "pairs" / "validation.tsv").write_text("a cat\t猫\n", encoding="utf-8")
+    export(translator, to="ctranslate2", out=out, data=data)
+    monkeypatch.setattr(sys.modules["bimo.export.translators"], "_is_written_so", lambda *paths: False)
+    export(translator, to="ctranslate2", out=out, data=data, check=True)
+    monkeypatch.undo()
+    alter_ctranslate2(out, name, row, 1)
+    with pytest.raises(UserError, match=r"F32: predictions differ by [\d.e-]+, where"):
+        export(translator, to="ctranslate2", out=out, data=data, check=True)
 
 
 @pytest.mark.parametrize(("kind", "tensor"), [("none", "pooler.dense.bias"), ("span", "head.bias")])

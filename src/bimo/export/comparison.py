@@ -30,6 +30,7 @@ __all__ = [
     "other_ids",
     "other_model",
     "other_predictions",
+    "other_tensors",
     "render",
 ]
 
@@ -133,9 +134,16 @@ def other_model(expected: Model, written: Model) -> list[str]:
     if written.config != expected.config:
         return [t("the shape is {found}", found=written.config)]
     weights = dict(written.named_parameters())
-    if names := [name for name, weight in expected.named_parameters() if not torch.equal(weight, weights[name])]:
-        return [t("{count} tensors hold other numbers, first {name}", count=len(names), name=names[0])]
-    return []
+    return other_tensors(
+        [name for name, weight in expected.named_parameters() if not torch.equal(weight, weights[name])]
+    )
+
+
+def other_tensors(names: list[str]) -> list[str]:
+    """In words, that these tensors are not what they should be."""
+    if not names:
+        return []
+    return [t("{count} tensors hold other numbers, first {name}", count=len(names), name=names[0])]
 
 
 def other_ids(prompts: list[str], same: list[bool]) -> list[str]:

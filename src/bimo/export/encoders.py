@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bimo.export.comparison import other_ids, other_model, other_predictions
+from bimo.export.comparison import other_ids, other_model, other_predictions, other_tensors
 from bimo.export.hf import load_there
 from bimo.generate.beam import padded
 from bimo.models.encoder import Encoder
@@ -23,7 +23,7 @@ from bimo.tasks.answer.reading import CALIBRATION_FILE
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.bert import CLASSES
 from bimo.weights.huggingface import load_encoder, save_encoder
-from bimo.weights.onnx import open_onnx, write_onnx
+from bimo.weights.onnx import onnx_weights, open_onnx, write_onnx
 from bimo.weights.sentence_transformers import SentenceLayout, holds_layout, read_layout, write_layout
 
 __all__ = ["compare_bert", "compare_onnx", "write_encoder", "write_encoder_as_onnx"]
@@ -62,9 +62,21 @@ def _layout(folder: Path, model: Encoder) -> SentenceLayout:
 
 
 def compare_onnx(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """(What was compared, in words what differs): what the head says of texts of several lengths side by side."""
-    run = open_onnx(path)
-    return _compared(folder, texts, "onnxruntime", lambda ids, real: run(ids.numpy(), real=real.numpy()))
+    """(What was compared, in words what differs): all tensors, and what the head says of texts of several lengths.
+
+    The texts alone would not do: most ids, and places that no text reaches, are in none of them.
+    """
+    run, written = open_onnx(path), onnx_weights(path)
+    facts, faults = _compared(
+        folder,
+        texts,
+        "onnxruntime",
+        lambda ids, real, segments: run(ids.numpy(), real=real.numpy(), segments=segments.numpy()),
+    )
+    expected = {name: weight.detach().numpy() for name, weight in load_encoder(folder).named_parameters()}
+    names = sorted(written.keys() ^ expected.keys())
+    names += [name for name, each in written.items() if name in expected and not np.array_equal(each, expected[name])]
+    return facts, other_tensors(names) + faults
 
 
 def compare_bert(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -78,9 +90,9 @@ def compare_bert(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, 
     try:
         engine, theirs, their_tokenizer = load_there(path, CLASSES[model.config.head.kind])
     except ImportError:
-        facts, more = _compared(folder, texts, "bimo", lambda ids, real: _outputs(written, ids, real))
+        facts, more = _compared(folder, texts, "bimo", lambda *inputs: _outputs(written, *inputs))
     else:
-        facts, more = _compared(folder, texts, engine, lambda ids, real: _asked(theirs, ids, real))
+        facts, more = _compared(folder, texts, engine, lambda *inputs: _asked(theirs, *inputs))
         same = [
             equal and _framed(tokenizer, text) == their_tokenizer(text).input_ids
             for equal, text in zip(same, texts, strict=True)
@@ -89,16 +101,20 @@ def compare_bert(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, 
 
 
 def _compared(
-    folder: Path, texts: list[str], engine: str, run: Callable[[torch.Tensor, torch.Tensor], Outputs]
+    folder: Path, texts: list[str], engine: str, run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Outputs]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The model in a folder beside what `run` makes of ids [B, T] and of where they are no padding [B, T]."""
+    """The model in a folder beside what `run` makes of ids, of where they are no padding, and of their kinds: [B, T].
+
+    The kinds change from token to token, as far as the model has several.
+    """
     model, tokenizer = load_encoder(folder), load_tokenizer(folder)
     inner = model.config.context - len(tokenizer.begin) - 1
     # All of them at once are a text as long as the model reads, beside which the others are padded.
     found = tokenizer.encode_batch([*texts, "\n".join(texts)])
     rows = [[*tokenizer.begin, *ids[:inner], tokenizer.end] for ids in found]
     ids, real = padded(rows, pad=tokenizer.special_id("pad_token"))
-    expected, written = _outputs(model, ids, real), run(ids, real)
+    segments = (torch.arange(ids.shape[1]) % model.config.segments).expand_as(ids)
+    expected, written = _outputs(model, ids, real, segments), run(ids, real, segments)
     by_token = model.config.head.kind != "classes"
     largest = float(
         np.max(
@@ -117,21 +133,21 @@ def _framed(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 @torch.inference_mode()
-def _outputs(model: Encoder, ids: torch.Tensor, real: torch.Tensor) -> Outputs:
+def _outputs(model: Encoder, ids: torch.Tensor, real: torch.Tensor, segments: torch.Tensor) -> Outputs:
     """What the outputs should be."""
-    hidden = model.hidden_states(ids, real=real)
+    hidden = model.hidden_states(ids, real=real, segments=segments)
     kind = model.config.head.kind
     if kind == "none":
         pooled = {} if model.pooler is None else {POOLED: model.pooler(hidden).numpy()}
         return {"last_hidden_state": hidden.numpy(), **pooled}
-    said = model(ids, real=real).numpy()
+    said = model(ids, real=real, segments=segments).numpy()
     return {"start_logits": said[..., 0], "end_logits": said[..., 1]} if kind == "span" else {"logits": said}
 
 
 @torch.inference_mode()
-def _asked(model: Any, ids: torch.Tensor, real: torch.Tensor) -> Outputs:
+def _asked(model: Any, ids: torch.Tensor, real: torch.Tensor, segments: torch.Tensor) -> Outputs:
     """What a model of transformers says."""
-    said = model(input_ids=ids, attention_mask=real.long())
+    said = model(input_ids=ids, attention_mask=real.long(), token_type_ids=segments)
     return {name: numbers.numpy() for name, numbers in said.items() if isinstance(numbers, torch.Tensor)}
 
 

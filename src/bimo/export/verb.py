@@ -15,7 +15,7 @@ import bimo
 from bimo.baselines import sample_evenly
 from bimo.console import SILENT, Console
 from bimo.evaluate.prediction import predict_texts
-from bimo.export.comparison import OurEngine, compare, differing_weights
+from bimo.export.comparison import OurEngine, compare, differing_weights, other_tensors
 from bimo.export.source import Source, open_source
 from bimo.export.targets import (
     FORMATS,
@@ -296,8 +296,7 @@ def _reopened(rounded: Source, written: Source) -> list[str]:
     faults = []
     if _in_float32(written.config) != _in_float32(rounded.config):
         faults.append(t("the shape is {found}", found=written.config))
-    if names := differing_weights(written, rounded.weights):
-        faults.append(t("{count} tensors hold other numbers, first {name}", count=len(names), name=names[0]))
+    faults += other_tensors(differing_weights(written, rounded.weights))
     if not _same_tokens(rounded.tokenizer, written.tokenizer):
         faults.append(t("the tokens are others"))
     if written.template != rounded.template:

@@ -14,9 +14,11 @@ from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 
-__all__ = ["VOCABULARY", "beam_outputs", "names_of_ids", "token_scores", "write_ctranslate2"]
+__all__ = ["VOCABULARY", "WEIGHTS", "beam_outputs", "names_of_ids", "token_scores", "write_ctranslate2"]
 
-VOCABULARY = "shared_vocabulary.json"
+VOCABULARY, WEIGHTS = "shared_vocabulary.json", "model.bin"
+SCORED_AT_ONCE = 4
+"""Pairs, of which each takes a number for every word at every place of its target."""
 
 ACTIVATIONS = {"relu": "RELU", "gelu": "GELU", "gelu_tanh": "GELUTanh", "silu": "SWISH"}
 """Ours and theirs."""
@@ -138,7 +140,9 @@ def token_scores(folder: Path, sources: list[list[int]], targets: list[list[int]
     """The log-probabilities that CTranslate2 gives the tokens of each target, without an end; then that of the end."""
     translator, words = _open(folder)
     results = translator.score_batch(
-        *([[words[number] for number in ids] for ids in rows] for rows in (sources, targets)), max_input_length=0
+        *([[words[number] for number in ids] for ids in rows] for rows in (sources, targets)),
+        max_input_length=0,
+        max_batch_size=SCORED_AT_ONCE,
     )
     return [result.log_probs for result in results]
 

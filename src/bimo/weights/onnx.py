@@ -18,7 +18,7 @@ from bimo.models.encoder import Encoder
 from bimo.models.heads import Words
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["INPUTS", "open_onnx", "write_onnx"]
+__all__ = ["INPUTS", "onnx_weights", "open_onnx", "write_onnx"]
 
 OPERATIONS = 20
 """Of the standard set, its version: the first that has gelu."""
@@ -88,6 +88,18 @@ def open_onnx(path: Path, *, threads: int = 0) -> Callable[..., dict[str, np.nda
         return dict(zip(names, session.run(names, inputs), strict=True))
 
     return run
+
+
+def onnx_weights(path: Path) -> dict[str, np.ndarray]:
+    """The weights in a file that `write_onnx` wrote, as the model has them and under our names, which have a dot."""
+    onnx = _require("onnx")
+    try:
+        constants = onnx.load(path).graph.initializer
+        numbers = {each.name: onnx.numpy_helper.to_array(each) for each in constants}
+    except Exception as error:  # the libraries' own kinds of errors have no common ancestor
+        raise UserError("{path} cannot be read: {error}.", path=path, error=str(error).split("\n")[0]) from None
+    # What vectors are multiplied with stands there the other way round.
+    return {name: each if "embedding" in name else each.T for name, each in numbers.items() if "." in name}
 
 
 class _Graph:
