@@ -17,7 +17,7 @@ import tokenizers
 import torch
 from safetensors.numpy import load_file, save_file
 
-from bimo.console import SILENT
+from bimo.console import SILENT, Console
 from bimo.export.comparison import CHATS, OurEngine, compare, render
 from bimo.export.lines import export_lines
 from bimo.export.source import Source, open_source
@@ -36,6 +36,7 @@ from bimo.tokens.chat import own_template
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.adapters import save_adapter
 from bimo.weights.gguf import read_gguf
+from bimo.weights.gguf_tokenizer import BESIDE
 from bimo.weights.huggingface import save_model
 
 verb = sys.modules["bimo.export.verb"]
@@ -186,8 +187,6 @@ def test_a_gguf_file_becomes_a_folder_and_a_file_again(model: Path, tmp_path: Pa
 def test_without_held_out_text_our_sentences_are_used_and_that_is_said(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bimo.console import Console
-
     export(model, to="gguf", out=tmp_path / "a.gguf")
     facts = export(tmp_path / "a.gguf", to="gguf", out=tmp_path / "b.gguf", console=Console(quiet=True))
     assert facts["prompts_from"] == "sentences"
@@ -279,6 +278,21 @@ def test_the_end_that_an_adapter_learned_ends_answers(
     assert read_gguf(tmp_path / "a.gguf").ends == {tokenizer.end, tokenizer.inner.token_to_id("<|im_end|>")}
 
 
+@pytest.mark.usefixtures("alone")
+def test_ends_for_which_a_format_has_no_room_are_said(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "many-ends"
+    shutil.copytree(model, folder)
+    tokenizer = open_source(model).tokenizer
+    write_json(folder / "generation_config.json", {"eos_token_id": [tokenizer.end, 40, 41, 50]})
+    export(folder, to="gguf", out=tmp_path / "a.gguf", console=Console(quiet=True))
+    left_out = ", ".join(str(tokenizer.inner.id_to_token(number)) for number in (41, 50))
+    assert f"Left out, so stop at them yourself: {left_out}\n" in capsys.readouterr().err
+    export(folder, to="hf", out=tmp_path / "hf", console=Console(quiet=True))
+    assert "Left out" not in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------ what is caught
 
 
@@ -341,6 +355,35 @@ ALTERATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the end": (alter_end, "special tokens are others"),
     "two tokens": (alter_merge, "the tokens are others"),
 }
+
+
+@pytest.mark.parametrize("flag", BESIDE)
+@pytest.mark.usefixtures("alone")
+def test_how_added_tokens_are_found_is_compared(flag: str, model: Path, tmp_path: Path) -> None:
+    """A folder has room for it; a GGUF file does not, and is refused instead of getting other ids."""
+    folder, out = tmp_path / "stripping", tmp_path / "out"
+    shutil.copytree(model, folder)
+    tokenizer = open_source(model).tokenizer
+    inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+    inner.add_special_tokens([tokenizers.AddedToken("<|endoftext|>", normalized=False, **{flag: True})])
+    settings = json.loads(inner.to_str())
+    assert settings["added_tokens"][0][flag]
+    (folder / "tokenizer.json").write_text(json.dumps(settings), encoding="utf-8")
+    export(folder, to="hf", out=out)
+    shutil.copyfile(model / "tokenizer.json", out / "tokenizer.json")
+    with pytest.raises(UserError, match="the tokens are others"):
+        export(folder, to="hf", out=out, check=True)
+    with pytest.raises(UserError, match=rf"its token '<\|endoftext\|>' is found by what is beside it \({flag}\)"):
+        export(folder, to="gguf", out=tmp_path / "a.gguf")
+
+
+@pytest.mark.usefixtures("alone")
+def test_generation_settings_that_are_no_object_are_a_sentence(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "list"
+    shutil.copytree(model, folder)
+    (folder / "generation_config.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"generation_config\.json is damaged: it is no JSON object"):
+        export(folder, to="hf", out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("to", TARGETS)
@@ -419,6 +462,10 @@ def test_a_comparison_says_what_differs(model: Path) -> None:
     assert "special tokens are {'eos_token': 9}" in faults(special=lambda: {"eos_token": 9})
     assert faults(special=lambda: {"eos_token": ours.special()["eos_token"], "mask_token": 3}) == ""
     assert "the chat template gives other text" in faults(chat=lambda messages: None)
+    assert faults(chat_tokens=lambda text: ours.chat_tokens(text)[1:]) == "conversations get other ids"
+    end = ours.special()["eos_token"]
+    assert ours.chat_tokens(str(ours.chat(CHATS[0]))).count(end) == 1
+    assert end not in ours.tokens("<|endoftext|>")[1:]  # what anybody writes is text as before
     assert "predictions differ by 0.02, where 0.01" in faults(predict=lambda ids: ours.predict(ids) + nudge)
     assert faults(predict=lambda ids: ours.predict(ids) + nudge / 4) == ""
     assert "predictions differ by nan" in faults(predict=lambda ids: ours.predict(ids) * np.nan)
@@ -499,8 +546,6 @@ def test_a_loss_beyond_the_format_is_refused_with_the_numbers(
 def test_matrices_that_stay_f16_are_said(
     make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bimo.console import Console
-
     folder = tmp_path / "narrow"
     save_model(folder, make_model(vocabulary=tiny_tokenizer.vocabulary, context=128), end=tiny_tokenizer.end)
     tiny_tokenizer.save(folder, context=128)

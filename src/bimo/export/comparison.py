@@ -66,6 +66,9 @@ class Engine(Protocol):
     def chat(self, messages: list[dict[str, str]]) -> str | None:
         """A conversation as text that asks for an answer; None where there is no template, or it refuses."""
 
+    def chat_tokens(self, text: str) -> list[int]:
+        """The ids of a conversation that a template wrote: its special tokens are meant so, nothing is in front."""
+
     def predict(self, ids: list[int]) -> np.ndarray:
         """ids -> log-probabilities of the next token, float32 [V]; NaN for tokens of which nothing is said."""
 
@@ -95,6 +98,14 @@ class OurEngine:
     def chat(self, messages: list[dict[str, str]]) -> str | None:
         """As in Engine."""
         return render(self._source, messages)
+
+    def chat_tokens(self, text: str) -> list[int]:
+        """As in Engine."""
+        inner = self._source.tokenizer.inner
+        inner.encode_special_tokens = False
+        ids = inner.encode(text, add_special_tokens=False).ids
+        inner.encode_special_tokens = True  # as everything else wants it
+        return ids
 
     @torch.inference_mode()
     def predict(self, ids: list[int]) -> np.ndarray:
@@ -225,6 +236,12 @@ def _compare_text(trained: Engine, written: Engine, prompts: list[str], found: _
     found.facts["chats"] = sum(ours is not None for ours, _ in chats)
     found.equal(
         "equal_chats", all(ours == theirs for ours, theirs in chats), lambda: t("the chat template gives other text")
+    )
+    texts = [ours for ours, _ in chats if ours is not None]
+    found.equal(
+        "equal_chat_ids",
+        all(trained.chat_tokens(text) == written.chat_tokens(text) for text in texts),
+        lambda: t("conversations get other ids"),
     )
 
 

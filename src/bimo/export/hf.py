@@ -105,6 +105,10 @@ class _Transformers:
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
             return None
 
+    def chat_tokens(self, text: str) -> list[int]:
+        """As in Engine."""
+        return self._tokenizer(text, add_special_tokens=False).input_ids
+
     @torch.inference_mode()
     def predict(self, ids: list[int]) -> np.ndarray:
         """As in Engine."""

@@ -54,10 +54,13 @@ class LlamaCpp:
 
     def tokens(self, text: str) -> list[int]:
         """As in Engine."""
+        return self._tokens(text, begin=True, special=False)
+
+    def _tokens(self, text: str, *, begin: bool, special: bool) -> list[int]:
         raw = text.encode()
         room = len(raw) + 2
         ids = (ctypes.c_int32 * room)()
-        count = self._native.llama_tokenize(self._vocabulary, raw, len(raw), ids, room, True, False)
+        count = self._native.llama_tokenize(self._vocabulary, raw, len(raw), ids, room, begin, special)
         return ids[:count]
 
     def special(self) -> dict[str, int]:
@@ -72,6 +75,10 @@ class LlamaCpp:
         """As in Engine, by the template that llama.cpp found; its own interpreter is not in the C interface."""
         raw = self._native.llama_model_chat_template(self._model, None)
         return render(replace(self._written, template=raw.decode() if raw else None), messages)
+
+    def chat_tokens(self, text: str) -> list[int]:
+        """As in Engine."""
+        return self._tokens(text, begin=False, special=True)
 
     def predict(self, ids: list[int]) -> np.ndarray:
         """As in Engine."""
@@ -157,7 +164,7 @@ class XLlamaCpp:
         return {role: self._id(told[role]) for role in ("bos_token", "eos_token") if told[role]}
 
     def _id(self, token: str) -> int:
-        ids = self._ask("/tokenize", {"content": token, "add_special": False, "parse_special": True})["tokens"]
+        ids = self.chat_tokens(token)
         return ids[0] if len(ids) == 1 else -1
 
     def chat(self, messages: list[dict[str, str]]) -> str | None:
@@ -168,6 +175,10 @@ class XLlamaCpp:
             return self._ask("/apply-template", {"messages": messages})["prompt"]
         except urllib.error.HTTPError:
             return None
+
+    def chat_tokens(self, text: str) -> list[int]:
+        """As in Engine."""
+        return self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
 
     def predict(self, ids: list[int]) -> np.ndarray:
         """As in Engine, of the likeliest tokens: it takes its time over each.

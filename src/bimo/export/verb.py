@@ -33,6 +33,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import own_data
 from bimo.text.store import read_stored
 from bimo.tokens.tokenizer import Tokenizer
+from bimo.weights.gguf_tokenizer import BESIDE
 from bimo.weights.huggingface import family_in
 from bimo.weights.opening import open_model
 
@@ -276,7 +277,9 @@ def _compared(
     """What was written beside what was to be written, by our own reader and by the engine it is for; as `compare`."""
     faults = []
     if target.reopen is not None:
-        faults = _reopened(rounded, target.reopen(path))
+        reopened = target.reopen(path)
+        faults = _reopened(rounded, reopened)
+        _tell_left_out(rounded, rounded.ends - reopened.ends, console)
     trained, written = OurEngine(rounded), target.open(path)
     own = isinstance(written, OurEngine) or target.in_float32
     # GPT-2's GELU is looked up in a table of float16 by llama.cpp, whatever the weights are.
@@ -320,10 +323,28 @@ def _in_float32(config: ModelConfig) -> ModelConfig:
     return replace(config, rope_theta=theta, norm_epsilon=epsilon, rope_scaling=scaling)
 
 
+def _tell_left_out(rounded: Source, left_out: frozenset[int], console: Console) -> None:
+    """Warn of tokens that end an answer here, and there do not: an engine would write on behind them."""
+    if left_out:
+        names = [rounded.tokenizer.inner.id_to_token(number) or str(number) for number in sorted(left_out)]
+        sentence = (
+            "The format has room for {most} tokens that end an answer. Left out, so stop at them yourself: {names}"
+        )
+        console.warn(t(sentence, most=MOST_ENDS, names=", ".join(names)))
+
+
 def _same_tokens(expected: Tokenizer, found: Tokenizer) -> bool:
-    """Whether all ids mean the same and merges are the same; ids that a model has beyond its tokens may have names."""
+    """Whether all ids mean the same, merges are the same, and tokens that were added are found in the same places.
+
+    Ids that a model has beyond its tokens may have names.
+    """
     merges = [json.loads(each.inner.to_str())["model"].get("merges") for each in (expected, found)]
-    return expected.inner.get_vocab().items() <= found.inner.get_vocab().items() and merges[0] == merges[1]
+    added = [
+        {number: tuple(getattr(token, flag) for flag in BESIDE) for number, token in each.items()}
+        for each in (expected.inner.get_added_tokens_decoder(), found.inner.get_added_tokens_decoder())
+    ]
+    same = expected.inner.get_vocab().items() <= found.inner.get_vocab().items()
+    return same and merges[0] == merges[1] and added[0].items() <= added[1].items()
 
 
 def _files(folder: Path) -> list[str]:

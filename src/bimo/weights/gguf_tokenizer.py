@@ -14,7 +14,7 @@ from bimo.tokens.tokenizer import END_OF_TEXT, QWEN2_PATTERN, Tokenizer
 from bimo.tokens.tokenizer_file import LONGEST_TOKEN, MOST_ADDED
 from bimo.weights.gguf_pieces import MOST_CHARACTERS, are_scores, piece_tokenizer
 
-__all__ = ["ALIKE", "CUTTINGS", "ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
+__all__ = ["ALIKE", "BESIDE", "CUTTINGS", "ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
 
 ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens; further ones are treated as ordinary, and merges do not lead to them."""
@@ -26,6 +26,9 @@ ROLES = {
     "pad_token": "tokenizer.ggml.padding_token_id",
 }
 """What special tokens are for, as Tokenizer and as a file's keys name it."""
+
+BESIDE = ("lstrip", "rstrip", "single_word")
+"""Of a token that is added, what no key can say: blanks beside it belong to it, or it stands for itself alone."""
 
 BEGINS = "tokenizer.ggml.add_bos_token"
 PIECES = "llama"
@@ -165,7 +168,8 @@ def _with_roles(inner: tokenizers.Tokenizer, tokens: list[str], metadata: dict[s
 def tokenizer_to_gguf(tokenizer: Tokenizer, *, vocabulary: int) -> dict[str, Any]:
     """The keys that describe a tokenizer; ids up to `vocabulary` that it does not have are filled with unused tokens.
 
-    Raises UserError when it is no byte-level BPE, or cuts words as no one of CUTTINGS does.
+    Raises UserError when it is no byte-level BPE, cuts words as no one of CUTTINGS does, or has tokens that take what
+    stands beside them along.
     """
     settings = json.loads(tokenizer.inner.to_str())
     model = settings["model"]
@@ -176,6 +180,13 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, *, vocabulary: int) -> dict[str, Any
             "A GGUF file cannot hold this tokenizer: it is no byte-level BPE that cuts text like one of: {known}.",
             known=", ".join(CUTTINGS),
         )
+    for added in settings["added_tokens"]:
+        if flags := [flag for flag in BESIDE if added[flag]]:
+            raise UserError(
+                "A GGUF file cannot hold this tokenizer: its token {token!r} is found by what is beside it ({flags}).",
+                token=added["content"],
+                flags=", ".join(flags),
+            )
     tokens = [f"[UNUSED{number}]" for number in range(vocabulary)]
     types = [UNUSED] * vocabulary
     for token, number in model["vocab"].items():
