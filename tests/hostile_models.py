@@ -256,7 +256,7 @@ CASES = {
         weights(lambda tensors: tensors[UP].view(-1)[7:8].fill_(math.nan)), r"\(NaN or infinite\), first in .*up"
     ),
     "an infinite weight": Hostile(
-        weights(lambda tensors: tensors[NORM][3:4].fill_(-math.inf)), r"\(NaN or infinite\), first in norm"
+        weights(lambda tensors: tensors[NORM][3:4].fill_(-math.inf)), r"\(NaN or infinite\), first in (model\.)?norm"
     ),
     "a missing tensor": Hostile(weights(lambda tensors: tensors.pop(NORM)), "do not fit its config.json"),
     "a tensor of another model": Hostile(
@@ -374,13 +374,13 @@ CASES = {
     "a GGUF tensor that lies outside": Hostile(gguf(gguf_tensor((8,), at=2**63)), "reaches beyond its end"),
     # adapters
     "an adapter whose rank is another": Hostile(
-        adapter(lambda settings, tensors: settings.update(r=10**9)), "do not go with each other"
+        adapter(lambda settings, tensors: settings.update(r=10**9)), "do not go with its rank"
     ),
     "an adapter with half of a pair": Hostile(
-        adapter(lambda settings, tensors: tensors.popitem()), "do not go with each other"
+        adapter(lambda settings, tensors: tensors.popitem()), "do not go with its rank"
     ),
     "an adapter that is no numbers": Hostile(
-        adapter(lambda settings, tensors: first(tensors).fill_(math.nan)), r"\(NaN or infinite\)"
+        adapter(lambda settings, tensors: first(tensors).fill_(math.nan)), "no matrix of finite numbers"
     ),
     "a pickled adapter": Hostile(pickled_adapter, "are pickled|there is no such file"),
 }

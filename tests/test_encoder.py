@@ -351,7 +351,7 @@ def test_the_doctor_knows_an_encoder(whole: Path) -> None:
     assert facts["parameters"] == load_encoder(whole).config.parameters
     lines = model_lines(facts)
     assert any("reads from both sides" in line for line in lines)
-    assert "Bimo can: evaluate, export" in lines
+    assert "Bimo can: evaluate, embed, similar, tune, export" in lines
 
 
 def test_a_context_that_leaves_no_room_is_refused(data: Path, tmp_path: Path) -> None:

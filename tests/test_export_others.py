@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bimo.console import Console
+from bimo.doctor.abilities import EXPORTS
 from bimo.doctor.lines import model_lines
-from bimo.doctor.model import EXPORTS, examine_model
+from bimo.doctor.model import examine_model
 from bimo.export.lines import export_lines
 from bimo.export.targets import OTHER_TARGETS, require_target, targets_of
 from bimo.export.verb import export

@@ -233,7 +233,7 @@ def test_the_doctor_knows_what_it_is_good_for(name: str, tmp_path: Path, tiny_to
     tiny_tokenizer.save(tmp_path, context=16)
     facts = examine_model(tmp_path)
     assert facts["problems"] == []
-    assert facts["can"] == ["generate", "chat", "evaluate"]
+    assert facts["can"] == ["generate", "chat", "evaluate", "embed", "similar", "classify --labels"]
     assert any(f"{shape.parameters:,} parameters: 2 layers, width 24" in line for line in model_lines(facts))
 
 

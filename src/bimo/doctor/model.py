@@ -13,25 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bimo.doctor.abilities import abilities, exports
 from bimo.doctor.tokenizer import describe_tokenizer
 from bimo.files import digest_file, read_settings
 from bimo.generate.native import FORMATS
 from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import EncoderConfig
-from bimo.models.families import StoredShape, family_of
+from bimo.models.families import StoredShape
 from bimo.runtime import UserError, t
 from bimo.tasks.classify.classifier import open_classifier
 from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
+from bimo.weights.adapters import adapter_config, require_usable
 from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.huggingface import end_ids, model_config_from_hf, read_model
 from bimo.weights.names import require_fitting
-from bimo.weights.safetensors_files import PICKLED, StoredTensor, read_header, read_weights, weight_files
+from bimo.weights.safetensors_files import PICKLED, StoredTensor, read_header, read_weights_of_one, weight_files
 
 __all__ = ["examine_model"]
 
@@ -46,17 +48,6 @@ TALK = [
     {"role": "user", "content": "好。"},
 ]
 PROGRAMS = ("*.py", "*.so", "*.dll", "*.sh")
-ABILITIES = {
-    "decoder": ("generate", "chat", "evaluate", "tune", "export"),
-    "lstm": ("generate", "chat", "evaluate"),
-    "mlp": ("generate", "chat", "evaluate"),
-    "encoder": ("evaluate", "export"),
-    "seq2seq": ("translate", "export"),
-    "classifier": ("classify", "evaluate"),
-}
-"""What `bimo` can do with a model, by its family."""
-EXPORTS = {"decoder": ("hf", "gguf"), "seq2seq": ("hf", "ctranslate2"), "encoder": ("hf", "onnx")}
-"""What `bimo export` makes of a model, by its family; other engines compute no other."""
 LONGEST_SHOWN = 200
 
 
@@ -116,7 +107,8 @@ def _look_at_folder(folder: Path, report: Report) -> None:
         _describe_family(settings, report)
         config = report.attempt(lambda: model_config_from_hf(settings, where=settings_path))
     for path in report.attempt(lambda: weight_files(folder)) or []:
-        _look_at_header(path, report)
+        if _look_at_header(path, report):
+            _require_finite(path, report)
     if not report.problems:
         report.attempt(lambda: read_model(folder))
     ends = report.attempt(lambda: end_ids(folder)) or frozenset()
@@ -176,10 +168,10 @@ def _look_at_tensors(path: Path, report: Report) -> None:
 def _look_at_adapter(folder: Path, report: Report) -> None:
     report.facts["kind"] = "adapter"
     _note_programs(folder, report)
-    settings = report.attempt(lambda: read_settings(folder / ADAPTER[0])) or {}
+    where = folder / ADAPTER[0]
+    settings = report.attempt(lambda: read_settings(where)) or {}
+    report.attempt(lambda: adapter_config(settings, where))
     rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    if settings.get("peft_type") != "LORA" or type(rank) is not int or type(alpha) not in (int, float) or rank < 1:
-        report.problems.append(t("{path} does not describe a LoRA adapter.", path=folder / ADAPTER[0]))
     report.facts |= {
         "family": _shown(settings.get("peft_type")),
         "rank": rank if type(rank) is int else None,
@@ -192,30 +184,14 @@ def _look_at_adapter(folder: Path, report: Report) -> None:
     header = _look_at_header(path, report)
     if not header:
         return
-    matrices = {name: stored for name, stored in header.items() if ".lora_A." in name or ".lora_B." in name}
+    matrices = [name for name in header if ".lora_A." in name or ".lora_B." in name]
     report.facts["targets"] = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in matrices})
-    wrong = [name for name, stored in matrices.items() if not _is_half_of_a_pair(name, stored, header, rank)]
-    if not matrices or (wrong and not settings.get("rank_pattern")):
-        report.problems.append(
-            t(
-                "The matrices in {path} do not go with each other, first {name}.",
-                path=path,
-                name=min(wrong, default="-"),
-            )
-        )
-    _require_finite(path, report)
-
-
-def _is_half_of_a_pair(name: str, stored: StoredTensor, header: dict[str, StoredTensor], rank: Any) -> bool:
-    """Whether a matrix of an adapter has its partner, and both the rank of the adapter: A [rank, in], B [out, rank]."""
-    if ".lora_B." in name:
-        return len(stored.shape) == 2 and stored.shape[1] == rank and name.replace("lora_B", "lora_A") in header
-    return len(stored.shape) == 2 and stored.shape[0] == rank and name.replace("lora_A", "lora_B") in header
+    report.attempt(lambda: require_usable(folder))
 
 
 def _require_finite(path: Path, report: Report) -> None:
     def look() -> None:
-        floats = {name: tensor for name, tensor in read_weights([path]).items() if tensor.is_floating_point()}
+        floats = {name: tensor for name, tensor in read_weights_of_one(path).items() if tensor.is_floating_point()}
         require_finite({name: tensor for name, tensor in floats.items() if tensor.itemsize > 1}, where=path)
 
     report.attempt(look)
@@ -272,18 +248,11 @@ def _describe_use(
         if outside:
             report.notes.append(t("The id {id}, which is said to end an answer, is none of this model.", id=outside[0]))
         if not report.problems:
-            report.facts["can"] = _abilities(config)
-            report.facts["exports"] = [*EXPORTS.get(family_of(config), ())]
+            report.facts["exports"] = exports(config, tokenizer)
+            report.facts["can"] = abilities(config) + ["export"] * bool(report.facts["exports"])
         if not report.problems and not isinstance(config, EncoderConfig):
             fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
             report.facts["writes_in"] = "kernel" if fits and best_instructions() is not None else "torch"
-
-
-def _abilities(config: StoredShape) -> list[str]:
-    """What can be done with a model of a shape; an encoder is evaluated by the words that it guesses."""
-    can = ABILITIES[family_of(config)]
-    guesses = not isinstance(config, EncoderConfig) or config.head.kind == "words"
-    return [verb for verb in can if guesses or verb != "evaluate"]
 
 
 def _try_template(chat: Callable[[], ChatFormat], has_template: bool, report: Report) -> None:

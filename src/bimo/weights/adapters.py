@@ -20,15 +20,25 @@ from bimo.models.lora import Adapter, LoRAConfig, changes, merge_adapter
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
+from bimo.weights import gpt2, llama
 from bimo.weights.chat_templates import folder_chat_format, folder_template
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.huggingface import names_of
-from bimo.weights.names import renamed
+from bimo.weights.names import NamePairs, renamed
 from bimo.weights.opening import OpenedModel
 from bimo.weights.safetensors_files import read_weights
 
-__all__ = ["adapter_chat_format", "adapter_to_peft", "load_adapter", "merged", "merged_weights", "save_adapter"]
+__all__ = [
+    "adapter_chat_format",
+    "adapter_config",
+    "adapter_to_peft",
+    "load_adapter",
+    "merged",
+    "merged_weights",
+    "require_usable",
+    "save_adapter",
+]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -122,6 +132,36 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
 
     Raises UserError when it is none, or one that computes otherwise.
     """
+    config, pairs = _read(folder)
+    weights: dict[str, tuple[Tensor, Tensor]] = {}
+    for module, (down, up) in pairs.items():
+        for name in renamed({f"{module}.weight": down}, names_of(shape).to_ours):
+            weights |= _split(name.removesuffix(".weight"), down, up)
+    targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in weights}))
+    return Adapter(replace(config, targets=targets), weights)
+
+
+def require_usable(folder: Path) -> None:
+    """Raises UserError when no model that Bimo reads can take an adapter, as far as the adapter alone tells."""
+    _, pairs = _read(folder)
+    modules = {f"{name}.weight": name for name in pairs}
+    known = next((names for names in (llama.NAMES, gpt2.NAMES) if _knows(names, modules)), llama.NAMES)
+    for name, theirs in renamed(modules, known.to_ours).items():
+        if not name.startswith("layers."):
+            raise UserError("The adapter changes {name}, and Bimo changes matrices in layers alone.", name=theirs)
+
+
+def _knows(names: NamePairs, modules: dict[str, str]) -> bool:
+    try:
+        renamed(modules, names.to_ours)
+    except UserError:
+        return False
+    return True
+
+
+def _read(folder: Path) -> tuple[LoRAConfig, dict[str, tuple[Tensor, Tensor]]]:
+    """What an adapter's files hold under its own names of modules: down [R, I], up [O, R] as the config's scale takes
+    it. Raises UserError as `load_adapter` does."""
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(
             "{folder} is not an adapter: it needs adapter_config.json and adapter_model.safetensors. "
@@ -129,7 +169,7 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
             folder=folder,
         )
     settings = read_settings(folder / CONFIG)
-    config = _config(settings, folder / CONFIG)
+    config = adapter_config(settings, folder / CONFIG)
     tensors = read_weights([folder / WEIGHTS])
     pairs: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -139,7 +179,7 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
         if tensor.ndim != 2 or not tensor.is_floating_point() or not tensor.isfinite().all():
             raise UserError("The adapter's tensor {name} is no matrix of finite numbers.", name=name)
         pairs.setdefault(module, {})[PARTS[part]] = tensor.float()
-    weights: dict[str, tuple[Tensor, Tensor]] = {}
+    scaled: dict[str, tuple[Tensor, Tensor]] = {}
     for module, pair in pairs.items():
         rank = _by_pattern(settings.get("rank_pattern"), module, config.rank)
         if len(pair) < 2 or len(pair[0]) != rank or pair[1].shape[1] != rank:
@@ -147,12 +187,10 @@ def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
         alpha = _by_pattern(settings.get("alpha_pattern"), module, settings["lora_alpha"])
         # Kalajdzievski 2023 divides by the root of the rank.
         scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-        for name in renamed({f"{module}.weight": pair[0]}, names_of(shape).to_ours):
-            weights |= _split(name.removesuffix(".weight"), pair[0], pair[1] * (scale / config.scale))
-    if not weights:
+        scaled[module] = pair[0], pair[1] * (scale / config.scale)
+    if not scaled:
         raise UserError("The adapter in {folder} holds no weights.", folder=folder)
-    targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in weights}))
-    return Adapter(replace(config, targets=targets), weights)
+    return config, scaled
 
 
 def _split(name: str, down: Tensor, up: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -171,7 +209,8 @@ def _by_pattern(pattern: Any, module: str, usual: float) -> float:
     return next((value for key, value in found if module == key or module.endswith(f".{key}")), usual)
 
 
-def _config(settings: Any, where: Path) -> LoRAConfig:
+def adapter_config(settings: Any, where: Path) -> LoRAConfig:
+    """Rank and alpha that PEFT's settings give. Raises UserError when they ask for what Bimo does not compute."""
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise UserError("{where} does not describe a LoRA adapter.", where=where)
     unusual = [name for name, values in HARMLESS.items() if settings.get(name) not in (None, *values)]

@@ -19,7 +19,7 @@ from torch import Tensor
 from bimo.files import digest_file, parse_json, read_json
 from bimo.runtime import UserError, t
 
-__all__ = ["StoredTensor", "read_header", "read_weights", "weight_digests", "weight_files"]
+__all__ = ["StoredTensor", "read_header", "read_weights", "read_weights_of_one", "weight_digests", "weight_files"]
 
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -90,12 +90,21 @@ def read_weights(files: list[Path]) -> dict[str, Tensor]:
         double = next(iter(header.keys() & weights.keys()), None)
         if double is not None:
             raise _damaged(path, t("{name} stands in another file, too", name=double))
-        try:
-            with safe_open(path, framework="pt") as file:
-                weights |= {name: file.get_tensor(name) for name in header}
-        except (SafetensorError, OSError) as error:
-            raise UserError("{path} cannot be read: {error}.", path=path, error=error) from None
+        weights |= _mapped(path, header)
     return weights
+
+
+def read_weights_of_one(path: Path) -> dict[str, Tensor]:
+    """As `read_weights`, the tensors of one file, whatever others it belongs to."""
+    return _mapped(path, read_header(path))
+
+
+def _mapped(path: Path, header: dict[str, StoredTensor]) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in header}
+    except (SafetensorError, OSError) as error:
+        raise UserError("{path} cannot be read: {error}.", path=path, error=error) from None
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
