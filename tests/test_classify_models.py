@@ -143,6 +143,7 @@ def test_an_lstm_learns_labels_from_nothing_but_the_texts(tmp_path):
     words = {one.word: one.weight for one in explain(open_classifier(out), "the cat number 99")}
     assert max(words, key=words.__getitem__) == "cat"
     assert examine_model(out)["can"] == ["classify", "evaluate"]
+    assert "writes_in" not in examine_model(out)
     with pytest.raises(UserError, match="The engine lstm begins with nothing"):
         tune(out, file, out=tmp_path / "b", task="classify", engine="lstm")
 

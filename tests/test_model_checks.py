@@ -28,7 +28,7 @@ from bimo.models.families import build, family_of
 from bimo.models.heads import Head
 from bimo.models.lora import LoRAConfig, new_adapter
 from bimo.models.perceptron import PerceptronConfig
-from bimo.models.recurrent import Recurrent, RecurrentConfig
+from bimo.models.recurrent import RecurrentConfig
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import UserError
 from bimo.tasks.answer.reading import load_reader
@@ -44,7 +44,6 @@ from bimo.weights.finite import require_finite, require_finite_blocks
 from bimo.weights.gguf_blocks import FORMATS, StoredMatrix, dequantise
 from bimo.weights.gguf_tokenizer import GPT2_PATTERN, LLAMA3_PATTERN
 from bimo.weights.huggingface import save_encoder, save_model, save_translator
-from bimo.weights.opening import open_model
 from bimo.weights.safetensors_files import read_header
 
 HERE = Path("here")
@@ -223,16 +222,6 @@ def test_language_models_of_other_families_do_what_is_said_of_them(
     assert open_embedder(tmp_path).embed(["你好", ""]).shape == (2, 24)
     (verdict,) = classify(tmp_path, ["a good day"], labels=["good", "bad"])
     assert verdict.labels[0] in ("good", "bad")
-
-
-def test_a_model_that_reads_from_both_ends_is_refused_by_all(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
-    shape = RecurrentConfig(tiny_tokenizer.vocabulary, 1, 24, 16, bidirectional=True)
-    save_model(tmp_path, Recurrent(shape).initialise(0), end=tiny_tokenizer.end)
-    tiny_tokenizer.save(tmp_path, context=16)
-    facts = examine_model(tmp_path)
-    with pytest.raises(UserError) as refusal:
-        open_model(tmp_path)
-    assert (facts["usable"], facts["problems"], "can" in facts) == (False, [str(refusal.value)], False)
 
 
 def cut_otherwise(tokenizer: Tokenizer) -> Tokenizer:

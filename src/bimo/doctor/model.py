@@ -21,6 +21,7 @@ from bimo.kernel import best_instructions
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import StoredShape
+from bimo.models.recurrent_classifier import RecurrentClassifierConfig
 from bimo.runtime import UserError, t
 from bimo.tasks.classify.classifier import open_classifier
 from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE
@@ -250,7 +251,7 @@ def _describe_use(
         if not report.problems:
             report.facts["exports"] = exports(config, tokenizer)
             report.facts["can"] = abilities(config) + ["export"] * bool(report.facts["exports"])
-        if not report.problems and not isinstance(config, EncoderConfig):
+        if not report.problems and not isinstance(config, EncoderConfig | RecurrentClassifierConfig):
             fits = isinstance(config, ModelConfig) and config.runs_in_kernel and (formats or set()) <= {*FORMATS}
             report.facts["writes_in"] = "kernel" if fits and best_instructions() is not None else "torch"
 
