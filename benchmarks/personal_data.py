@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from prepare import TEXT, mixed_documents, read_texts
 from record import Comparison, conclude
 from turns import Turns, contestants, interleave
 
@@ -31,6 +32,8 @@ from bimo.machine import measure_machine
 ROOT = Path(__file__).resolve().parents[1]
 SETS = {"frozen": ROOT / "tests" / "personal_data" / "test.jsonl.gz"}
 SYNTHETIC = ROOT.parent / "shared" / "data" / "pii_ner" / "presidio_synth" / "synth_dataset_v2.json"
+ORDINARY, ORDINARY_BYTES = "documents of the corpora", 1_000_000
+"""Texts as they are: the two sets have something to look at in every line. For the rate alone."""
 LOOSE = ("name", "address")
 LEFT_OUT = {"presidio's own": {"birth_date"}}
 """Kinds that a set marks otherwise than we mean them, such as every date: neither values nor findings count."""
@@ -210,14 +213,15 @@ def main() -> None:
     sets = read_sets()
     texts = {name: [sentence["text"] for sentence in sentences] for name, sentences in sets.items()}
     texts["warm-up"] = texts["frozen"][:50]
+    texts[ORDINARY] = mixed_documents(read_texts(TEXT), ORDINARY_BYTES)
     names = [name for name in BUILDERS if name not in chosen.without]
     with contestants({name: (find, name, texts) for name in names}, threads=1) as started:
         interleave(started, ["warm-up"], what="warm-up")
-        results = {name: interleave(started, [name] * chosen.rounds, what=name) for name in sets}
+        results = {name: interleave(started, [name] * chosen.rounds, what=name) for name in (*sets, ORDINARY)}
     facts = {
         line: value
-        for set_name, by_name in results.items()
-        for name, turns in by_name.items()
+        for set_name in sets
+        for name, turns in results[set_name].items()
         for line, value in facts_of(name, set_name, judge(sets[set_name], turns[-1]["spans"])).items()
     }
     conclude(
@@ -227,7 +231,7 @@ def main() -> None:
         packages=("presidio-analyzer", "spacy"),
         comparisons=[
             Comparison(
-                f"Sentences searched, {set_name}, one processor",
+                f"Texts searched, {set_name}, one processor",
                 "MB/s",
                 {name: [turn["rate"] for turn in turns] for name, turns in by_name.items()},
             )

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 from bimo.console import SILENT, Console
 from bimo.export.comparison import CHATS, OurEngine, compare, render
 from bimo.export.lines import export_lines
-from bimo.export.source import Source, open_source
+from bimo.export.llama_cpp import XLlamaCpp
+from bimo.export.source import Source, open_gguf, open_source
 from bimo.export.targets import FORMATS, TARGETS
 from bimo.export.verb import SENTENCES, export
 from bimo.files import read_json, write_json
@@ -276,6 +277,23 @@ def test_the_end_that_an_adapter_learned_ends_answers(
     (folder / "chat_template.jinja").write_text(own_template(tokenizer), encoding="utf-8")
     export(tmp_path / "base", to="gguf", out=tmp_path / "a.gguf", adapter=folder)
     assert read_gguf(tmp_path / "a.gguf").ends == {tokenizer.end, tokenizer.inner.token_to_id("<|im_end|>")}
+
+
+def test_a_template_that_begins_as_every_text_is_the_same_in_llama_cpp(
+    make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """llama.cpp leaves to its tokenizer what that puts in front of a text."""
+    pytest.importorskip("xllamacpp")
+    decoder = make_model(vocabulary=tiny_tokenizer.vocabulary, context=128)
+    save_model(tmp_path / "base", decoder, end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path / "base", context=128)
+    template = own_template(tiny_tokenizer)
+    (tmp_path / "base" / "chat_template.jinja").write_text(template, encoding="utf-8")
+    facts = export(tmp_path / "base", to="gguf", out=tmp_path / "a.gguf")
+    assert facts["comparison"]["chats"] == 3
+    assert XLlamaCpp(tmp_path / "a.gguf", open_gguf(tmp_path / "a.gguf")).chat([{"role": "user", "content": "a"}]) == (
+        "<|endoftext|>user\na<|endoftext|>assistant\n"
+    )
 
 
 @pytest.mark.usefixtures("alone")

@@ -126,7 +126,7 @@ class XLlamaCpp:
         import xllamacpp
 
         self.name = f"llama.cpp (xllamacpp {metadata.version('xllamacpp')})"
-        self._vocabulary, self._template = written.config.vocabulary, written.template
+        self._written, self._vocabulary = written, written.config.vocabulary
         self._letter = written.tokenizer.encode("a")[0]
         self._key = secrets.token_urlsafe(16)
         settings = xllamacpp.CommonParams()
@@ -168,13 +168,20 @@ class XLlamaCpp:
         return ids[0] if len(ids) == 1 else -1
 
     def chat(self, messages: list[dict[str, str]]) -> str | None:
-        """As in Engine. Without a template llama.cpp would take ChatML, which is not the model's."""
-        if self._template is None:
+        """As in Engine. Without a template llama.cpp would take ChatML, which is not the model's.
+
+        A beginning that its tokenizer puts before every text is taken away by llama.cpp, and put back here.
+        """
+        ours = render(self._written, messages)
+        if self._written.template is None:
             return None
         try:
-            return self._ask("/apply-template", {"messages": messages})["prompt"]
+            prompt = self._ask("/apply-template", {"messages": messages})["prompt"]
         except urllib.error.HTTPError:
             return None
+        beginning = self._ask("/props")["bos_token"] if self.tokens("") else ""
+        taken = ours is not None and ours.startswith(beginning) and not prompt.startswith(beginning)
+        return beginning + prompt if taken else prompt
 
     def chat_tokens(self, text: str) -> list[int]:
         """As in Engine."""

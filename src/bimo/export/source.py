@@ -13,7 +13,7 @@ from bimo.models.config import ModelConfig
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.adapters import load_adapter, merged_weights
-from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, folder_template
+from bimo.weights.chat_templates import TEMPLATE_KEY, folder_chat_format, folder_template
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.gguf_tokenizer import ROLES, gguf_tokenizer
@@ -67,14 +67,15 @@ def _with_adapter(source: Source, folder: Path) -> Source:
     """Weights, and the template that the adapter learned with, where it has one, with the token that closes it."""
     weights = merged_weights(source.weights, load_adapter(folder, source.config))
     changed = replace(source, name=f"{source.name}+{folder.resolve().name}", weights=weights)
-    if not (folder / TEMPLATE_FILE).is_file():
+    template = folder_template(folder)
+    if template is None:
         return changed
     try:
         closing = folder_chat_format(folder, source.tokenizer).closing
     except UserError:  # of a template that others may well lay conversations out with
         closing = None
     ends = source.ends if closing is None else source.ends | {closing}
-    return replace(changed, template=folder_template(folder), ends=ends)
+    return replace(changed, template=template, ends=ends)
 
 
 def _open_folder(path: Path) -> Source:
