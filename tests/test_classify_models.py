@@ -161,10 +161,10 @@ def test_no_text_helped_to_choose_the_temperature_that_it_is_judged_by():
 
 
 def test_the_head_is_new_and_the_rest_as_it_was(start):
-    begun = open_start(start, [], ["a", "b", "c"], several=False, context=16, seed=0)
+    begun = open_start(start, ["a", "b", "c"], several=False, context=16, seed=0)
     assert begun.model.config.head == Head("classes", labels=("a", "b", "c"), pooler=True)
     assert begun.framing.context == 16
-    again = open_start(start, [], ["a", "b", "c"], several=False, context=16, seed=0)
+    again = open_start(start, ["a", "b", "c"], several=False, context=16, seed=0)
     torch.testing.assert_close(begun.model.head.weight, again.model.head.weight)
     torch.testing.assert_close(
         begun.model.layers[0].attention.query.weight,

@@ -107,11 +107,12 @@ def _look_at_folder(folder: Path, report: Report) -> None:
     if settings is not None:
         _describe_family(settings, report)
         config = report.attempt(lambda: model_config_from_hf(settings, where=settings_path))
-    for path in report.attempt(lambda: weight_files(folder)) or []:
-        if _look_at_header(path, report):
-            _require_finite(path, report)
+    sound = [path for path in report.attempt(lambda: weight_files(folder)) or [] if _look_at_header(path, report)]
     if not report.problems:
         report.attempt(lambda: read_model(folder))
+    else:  # what reading the model would see as well
+        for path in sound:
+            _require_finite(path, report)
     ends = report.attempt(lambda: end_ids(folder)) or frozenset()
     tokenizer = report.attempt(lambda: load_tokenizer(folder))
     _describe_use(folder, report, config, tokenizer, ends)

@@ -172,16 +172,19 @@ class XLlamaCpp:
 
         A beginning that its tokenizer puts before every text is taken away by llama.cpp, and put back here.
         """
-        ours = render(self._written, messages)
         if self._written.template is None:
             return None
         try:
             prompt = self._ask("/apply-template", {"messages": messages})["prompt"]
         except urllib.error.HTTPError:
             return None
-        beginning = self._ask("/props")["bos_token"] if self.tokens("") else ""
-        taken = ours is not None and ours.startswith(beginning) and not prompt.startswith(beginning)
-        return beginning + prompt if taken else prompt
+        whole = self._beginning + prompt
+        return whole if whole == render(self._written, messages) else prompt
+
+    @functools.cached_property
+    def _beginning(self) -> str:
+        """What its tokenizer puts before every text."""
+        return self._ask("/props")["bos_token"] if self.tokens("") else ""
 
     def chat_tokens(self, text: str) -> list[int]:
         """As in Engine."""

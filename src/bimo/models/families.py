@@ -68,6 +68,10 @@ FAMILIES = {
 }
 """By the name that --family and run files give."""
 
+_MODELS = {family.shape: family.model for family in FAMILIES.values()} | {
+    RecurrentClassifierConfig: RecurrentClassifier
+}
+
 
 def choose_family(name: str, *, preset: str = "") -> Family:
     """Raises UserError when there is no such family, or when it has no size called `preset`."""
@@ -92,6 +96,4 @@ def family_of(shape: Any) -> str:
 
 def build(shape: Any, *, compute_dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Any:
     """The model of a shape, its weights still to come. `dropout` is no part of the shape."""
-    family = family_of(shape)
-    model = RecurrentClassifier if family == CLASSIFIER else FAMILIES[family].model
-    return model(shape, compute_dtype=compute_dtype, dropout=dropout)
+    return _MODELS[type(shape)](shape, compute_dtype=compute_dtype, dropout=dropout)

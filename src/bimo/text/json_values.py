@@ -52,10 +52,15 @@ def json_values(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tupl
 
 def values_of(source: OpenFile) -> Iterator[tuple[int, Any]]:
     """As json_values, of a file that is read already; of .json the number counts items, as lines mean nothing there."""
-    return _lines(source) if source.ending in LINES else _items(source)
+    for number, value, written in _lines(source) if source.ending in LINES else _items(source):
+        if _is_deep(value, written):
+            source.refuse(number, "bad_row", t("it is nested without end"), written)
+        else:
+            yield number, value
 
 
-def _lines(source: OpenFile) -> Iterator[tuple[int, Any]]:
+def _lines(source: OpenFile) -> Iterator[tuple[int, Any, str]]:
+    """(number, value, as it is written)"""
     for number, line in source.lines():
         if line and not line.isspace():
             try:
@@ -63,14 +68,11 @@ def _lines(source: OpenFile) -> Iterator[tuple[int, Any]]:
             except (ValueError, RecursionError) as error:
                 source.refuse(number, "bad_row", t("not valid JSON: {error}", error=error), line)
                 continue
-            if _is_deep(value, line):
-                source.refuse(number, "bad_row", t("it is nested without end"), line)
-            else:
-                yield number, value
+            yield number, value, line
 
 
-def _items(source: OpenFile) -> Iterator[tuple[int, Any]]:
-    """(number, value) for the items of a list, one after the other and never all, or for values that follow each other.
+def _items(source: OpenFile) -> Iterator[tuple[int, Any, str]]:
+    """(number, value, as it is written) for the items of a list, never all, or for values that follow each other.
 
     After an item that is not valid nothing tells where the next one starts, so the rest is refused with it.
     """
@@ -89,10 +91,7 @@ def _items(source: OpenFile) -> Iterator[tuple[int, Any]]:
             return
         value, end, problem = _item(decoder, text, place)
         if problem is None and (ended or end < len(text)):  # else a number might go on in the next block
-            if _is_deep(value, text[place:end]):
-                source.refuse(number, "bad_row", t("it is nested without end"), text[place:end])
-            else:
-                yield number, value
+            yield number, value, text[place:end]
             number, place = number + 1, end
         elif not ended and len(text) - place > WHOLE_FILE_BYTES:
             source.refuse_size(number)

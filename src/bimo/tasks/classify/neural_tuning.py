@@ -135,9 +135,7 @@ def _frame(framing: Framing, examples: Sequence[Labelled]) -> Any:
     return frame(framing, [example.text for example in examples], [example.second for example in examples])
 
 
-def open_start(
-    path: Path, examples: Sequence[Labelled], labels: Sequence[str], *, several: bool, context: int, seed: int
-) -> NeuralClassifier:
+def open_start(path: Path, labels: Sequence[str], *, several: bool, context: int, seed: int) -> NeuralClassifier:
     """The encoder in a folder, with a new head for these labels. Raises UserError when there is none."""
     start = load_encoder(path)
     head = Head("classes", labels=tuple(labels), pooler=True, several=several)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -197,7 +196,10 @@ def _facts(trained: Trained, found: LabelledFile) -> dict[str, Any]:
 def _encoder(wish: Wish, found: LabelledFile) -> dict[str, Any]:
     from bimo.tasks.classify.neural_tuning import begin, open_start
 
-    return _neural(wish, found, begin if wish.model is None else functools.partial(open_start, wish.model))
+    start = wish.model
+    if start is None:
+        return _neural(wish, found, begin)
+    return _neural(wish, found, lambda examples, labels, **given: open_start(start, labels, **given))
 
 
 def _recurrent(wish: Wish, found: LabelledFile) -> dict[str, Any]:

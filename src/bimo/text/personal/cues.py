@@ -17,7 +17,6 @@ __all__ = [
     "Spans",
     "announced",
     "bare",
-    "before",
     "said",
 ]
 
@@ -31,11 +30,6 @@ CLOSED = r"(?![0-9A-Za-z])"
 GAP = r"[ .\-]{0,2}"
 NUMERALS = str.maketrans("零〇一二三四五六七八九幺两壹贰叁肆伍陆柒捌玖", "0012345678912123456789")
 SPOKEN = "[零〇一二三四五六七八九幺]"
-
-
-def before(line: str, start: int, size: int = NEAR) -> str:
-    """What stands before a place."""
-    return line[max(0, start - size) : start]
 
 
 def said(cue: re.Pattern[str], line: str, start: int, size: int = NEAR) -> bool:

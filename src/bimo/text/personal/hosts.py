@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from bimo.text.personal.cues import Spans, bare, before
+from bimo.text.personal.cues import Spans, bare, said
 
 __all__ = ["find_ips", "find_macs"]
 
@@ -38,7 +38,7 @@ _LEAST_HEXADECIMAL = 6
 def find_ips(text: str) -> Spans:
     """Addresses of both versions; not version numbers, and not those that every machine has."""
     for found in _IPV4.finditer(text) if text.count(".") >= 3 else ():
-        versioned = _VERSION.search(before(text, found.start())) or _VERSION_AFTER.match(text, found.end())
+        versioned = said(_VERSION, text, found.start()) or _VERSION_AFTER.match(text, found.end())
         network = _NETWORK.match(text, found.end()) and not text.endswith("://", 0, found.start())
         if versioned or network or _is_section(found):
             continue
@@ -57,7 +57,7 @@ def find_ips(text: str) -> Spans:
 def _is_section(found: re.Match[str]) -> bool:
     """第4.1.2.3节, or the heading 3.2.1.4 Overview; what begins with 10 is of a private network."""
     text, start, end = found.string, found.start(), found.end()
-    if _SECTION_AFTER.match(text, end) or _SECTION.search(before(text, start)):
+    if _SECTION_AFTER.match(text, end) or said(_SECTION, text, start):
         return True
     heading = _HEADING_AFTER.match(text, end) and _HEADING_BEFORE.fullmatch(text, 0, start)
     parts = [int(part) for part in re.findall(r"\d+", found["first"])]

@@ -28,7 +28,6 @@ from bimo.text.personal.cues import (
     Spans,
     announced,
     bare,
-    before,
     said,
 )
 
@@ -57,10 +56,10 @@ def find_id_numbers(text: str) -> Spans:
     """Resident identity numbers: valid ones anywhere, mistyped ones after words that announce them."""
     for found in _ID.finditer(text):
         number = bare(found[0])
-        if is_id_number(number) or (_ID_CUE.search(before(text, found.start())) and number[6:8] in ("19", "20")):
+        if is_id_number(number) or (said(_ID_CUE, text, found.start()) and number[6:8] in ("19", "20")):
             yield found.span()
     for found in _ID_SHORT.finditer(text):
-        if _ID_CUE.search(before(text, found.start())):
+        if said(_ID_CUE, text, found.start()):
             yield found.span()
     for found in _ID_SPOKEN.finditer(text):
         if is_id_number(found[0].translate(NUMERALS)):
@@ -100,11 +99,12 @@ _SSN_CUE = re.compile(r"\bSSN|social security|社会安全|社保号", re.IGNORE
 def find_ssns(text: str) -> Spans:
     """US Social Security numbers in ranges that are given out: with dashes anywhere, else after their name."""
     for found in _SSN.finditer(text):
-        if _SSN_DASHED.fullmatch(found[0]) or _SSN_CUE.search(before(text, found.start(), 2 * NEAR)):
+        if _SSN_DASHED.fullmatch(found[0]) or said(_SSN_CUE, text, found.start(), 2 * NEAR):
             yield found.span()
 
 
 _IBAN = re.compile(rf"{FREE}[A-Za-z]{{2}} ?\d{{2}}(?=[ -]{{0,2}}[0-9A-Za-z]{{4}})")
+_IBAN_CUE = re.compile("iban", re.IGNORECASE)
 _SEPARATED = re.compile("[ -]{1,2}(?=[0-9A-Za-z])")
 
 
@@ -112,7 +112,7 @@ def find_ibans(text: str) -> Spans:
     """ISO 13616, in one or in groups."""
     for found in _IBAN.finditer(text):
         number, place = bare(found[0]), found.end()
-        if " " in found[0] and "iban" not in before(text, found.start()).lower():
+        if " " in found[0] and not said(_IBAN_CUE, text, found.start()):
             continue  # at 20 minutes past ...
         while place < len(text) and len(number) < 34:
             if separated := _SEPARATED.match(text, place):
@@ -152,7 +152,7 @@ _PASSPORT_CUE = re.compile(r"护照|passport", re.IGNORECASE)
 def find_passports(text: str) -> Spans:
     """Letters and digits after the word: alone they could be anything."""
     for found in _PASSPORT.finditer(text):
-        if _PASSPORT_CUE.search(before(text, found.start())):
+        if said(_PASSPORT_CUE, text, found.start()):
             yield found.span()
 
 
@@ -216,7 +216,7 @@ def find_birth_dates(text: str) -> Spans:
     if not any(cue in lower for cue in _BORN):
         return
     for found in _DATE.finditer(text):
-        if not _BORN_BEFORE.search(before(text, found.start())) and not _BORN_AFTER.match(text, found.end()):
+        if not said(_BORN_BEFORE, text, found.start()) and not _BORN_AFTER.match(text, found.end()):
             continue
         year = next(value for name, value in found.groupdict().items() if name.startswith("y") and value)
         if not is_recent(int(year.translate(NUMERALS))):

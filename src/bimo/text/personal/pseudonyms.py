@@ -13,14 +13,13 @@ import string
 from collections.abc import Callable, Sequence
 
 from bimo.text.personal.checks import credit_digit, iban_digits, id_digit, luhn_digit
+from bimo.text.personal.cues import NUMERALS, SPOKEN, bare
 from bimo.text.personal.find import Finding
 from bimo.text.personal.shadow import Shadow
 
 __all__ = ["pseudonymise"]
 
 _NUMERALS = "一二三四五六七八九"
-_SPOKEN = "零〇幺" + _NUMERALS
-_DIGITS = str.maketrans(_SPOKEN, "001123456789")
 _SURNAMES = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗"
 _GIVEN = "安宁平明远清文嘉乐思源子涵若云帆景知凡"
 _FIRST = ("Alex", "Sam", "Robin", "Jamie", "Taylor", "Morgan", "Casey", "Jordan", "Avery", "Riley", "Quinn", "Drew")
@@ -76,7 +75,7 @@ def _bare_value(kind: str, value: str) -> str:
     if kind == "phone":
         return _split_phone(value)[1]
     if kind in _NUMBERS:
-        return re.sub(r"[\W_]", "", value.translate(_DIGITS))
+        return re.sub(r"[\W_]", "", value.translate(NUMERALS))
     if kind == "email":
         return re.sub(r"\s", "", re.sub(r"[\[(]at[\])]", "@", value))
     if kind == "ip":
@@ -104,7 +103,7 @@ def _alike(value: str, stream: _Stream) -> str:
 
 def _split_phone(value: str) -> tuple[int, str]:
     """(how many of its digits lead to China or North America from abroad, its digits as they are dialled at home)."""
-    digits = re.sub(r"\D", "", value.translate(_DIGITS))
+    digits = re.sub(r"\D", "", value.translate(NUMERALS))
     out = 2 if digits.startswith("00") else 0
     abroad = out > 0 or value.lstrip("(").startswith("+")
     rest = digits[out:]
@@ -120,14 +119,14 @@ def _phone(value: str, stream: _Stream) -> str:
     """Keeps the first three digits, such as the code of an area; others are no 0 or 1, which begin no number."""
     leading, home = _split_phone(value)
     other = home[:3] + "".join(stream.choice("23456789") for _ in home[3:])
-    digits = re.sub(r"\D", "", value.translate(_DIGITS))
+    digits = re.sub(r"\D", "", value.translate(NUMERALS))
     rest = iter(_in_script(value, digits[:leading] + other[leading - len(digits) :]))
-    return re.sub(f"[0-9{_SPOKEN}]", lambda _: next(rest), value)
+    return re.sub(f"[0-9]|{SPOKEN}", lambda _: next(rest), value)
 
 
 def _in_script(value: str, digits: str) -> str:
     """`digits` in Chinese numerals where `value` has some."""
-    if not re.search(f"[{_SPOKEN}]", value):
+    if not re.search(SPOKEN, value):
         return digits
     return digits.translate(str.maketrans(string.digits, ("〇" if "〇" in value else "零") + _NUMERALS))
 
@@ -156,36 +155,32 @@ def _refill(value: str, digits: str) -> str:
     return "".join(next(rest) if character.isalnum() else character for character in value)
 
 
-def _bare(value: str) -> str:
-    return re.sub(r"[^0-9A-Za-z]", "", value)
-
-
 def _id_number(value: str, stream: _Stream) -> str:
-    bare = _bare(value.translate(_DIGITS))
-    if len(bare) != 18:
+    number = bare(value.translate(NUMERALS))
+    if len(number) != 18:
         return _alike(value, stream)
     born = f"{1950 + stream.below(60)}{1 + stream.below(12):02}{1 + stream.below(28):02}"
-    body = bare[:2] + "".join(stream.choice(string.digits) for _ in range(4)) + born
+    body = number[:2] + "".join(stream.choice(string.digits) for _ in range(4)) + born
     body += "".join(stream.choice(string.digits) for _ in range(3))
     return _refill(value, _in_script(value, body + id_digit(body)))
 
 
 def _credit_code(value: str, stream: _Stream) -> str:
-    bare = _bare(value)
-    body = bare[:4] + "".join(stream.choice(string.digits) for _ in range(13))
+    number = bare(value)
+    body = number[:4] + "".join(stream.choice(string.digits) for _ in range(13))
     return _refill(value, body + credit_digit(body))
 
 
 def _bank_card(value: str, stream: _Stream) -> str:
-    bare = _bare(value)
-    body = bare[:4] + "".join(stream.choice(string.digits) for _ in range(len(bare) - 5))
+    number = bare(value)
+    body = number[:4] + "".join(stream.choice(string.digits) for _ in range(len(number) - 5))
     return _refill(value, body + luhn_digit(body))
 
 
 def _iban(value: str, stream: _Stream) -> str:
-    bare = _bare(value).upper()
-    body = "".join(stream.like(character) for character in bare[4:])
-    return _refill(value, bare[:2] + iban_digits(bare[:2], body) + body)
+    number = bare(value).upper()
+    body = "".join(stream.like(character) for character in number[4:])
+    return _refill(value, number[:2] + iban_digits(number[:2], body) + body)
 
 
 def _birth_date(value: str, stream: _Stream) -> str:
