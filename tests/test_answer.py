@@ -33,6 +33,7 @@ from bimo.tokens.spans import SpanFraming
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.tune import TuneConfig
 from bimo.weights.huggingface import load_encoder, save_encoder
+from bimo.weights.safetensors_files import weight_digests
 
 
 def trial(margin, right, wrong):
@@ -162,6 +163,18 @@ def test_an_encoder_learns_to_answer(place):
             task="answer",
             settings=replace(SETTINGS, seed=1),
         )
+
+
+def test_an_adapter_learns_to_answer(place, tmp_path):
+    folder, whole = place
+    before, out = weight_digests(folder / "encoder"), tmp_path / "out"
+    lora = replace(SETTINGS, lora=LoRAConfig(rank=16), rate=0.01, epochs=40)
+    facts = tune(folder / "encoder", folder / "questions.json", out=out, task="answer", settings=lora)
+    assert facts["scores"]["f1"] > 0.9
+    assert facts["trained_parameters"] < whole["trained_parameters"]
+    assert weight_digests(folder / "encoder") == before
+    assert [*out.glob("*.safetensors")] == [out / "adapter_model.safetensors"]
+    assert evaluate(out, folder / "questions.json")["scores"]["f1"] > 0.9
 
 
 def test_transformers_reads_it_with_the_same_logits(place):
@@ -351,9 +364,6 @@ def test_models_that_cannot_answer_are_refused(place, tmp_path):
     folder, _ = place
     with pytest.raises(UserError, match="was not taught to answer"):
         load_reader(folder / "encoder")
-    lora, questions = TuneConfig(lora=LoRAConfig()), folder / "questions.json"
-    with pytest.raises(UserError, match="--lora has no place"):
-        tune(folder / "encoder", questions, out=tmp_path / "out", task="answer", settings=lora)
     one = {"data": [{"paragraphs": [{"context": "A cat.", "qas": [{"question": "Who?", "answers": ["A cat"]}]}]}]}
     (tmp_path / "one.json").write_text(json.dumps(one))
     with pytest.raises(UserError, match="Questions on two texts are needed"):

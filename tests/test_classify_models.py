@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from random_models import randomised
 
 from bimo.doctor.model import examine_model
 from bimo.evaluate.suite import evaluate
+from bimo.export.verb import export
+from bimo.files import read_settings, write_json
 from bimo.generate.engine import LanguageModel
 from bimo.models.encoder import Encoder, EncoderConfig
 from bimo.models.heads import Head
+from bimo.models.lora import LoRAConfig
 from bimo.runtime import USAGE, UserError
 from bimo.tasks.classify.classifier import classify, explain, open_classifier
 from bimo.tasks.classify.decoder import DecoderClassifier, few_examples
@@ -30,6 +34,7 @@ from bimo.tokens.masking import with_mask_token
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.tune import TuneConfig
 from bimo.weights.huggingface import load_encoder, save_encoder
+from bimo.weights.safetensors_files import weight_digests
 
 SHAPE = {"layers": 1, "width": 32, "heads": 2, "hidden": 64, "context": 48}
 
@@ -81,6 +86,77 @@ def test_an_encoder_learns_labels_and_transformers_gives_the_same_logits(start, 
     expected = (whole - without)[likeliest] - (whole - without).mean()
     assert words["cat"] == pytest.approx(expected, abs=1e-4)
     assert not (out / "bimo" / "checkpoints").exists()
+
+
+# PEFT asks transformers by a name that transformers is about to give up.
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_adapters_of_several_tasks_stand_beside_one_encoder(start, tmp_path):
+    """Only what each has learned is written; folders of adapters are used, looked at and exported as any model."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    before = weight_digests(start)
+    settings = TuneConfig(lora=LoRAConfig(rank=4), epochs=20, batch=16, rate=1e-2, validations=2)
+    file = rows(tmp_path / "a.jsonl")
+    one, pairs = tmp_path / "one", tmp_path / "pairs"
+    facts = tune(start, file, out=one, task="classify", settings=settings)
+    assert facts["engine"] == "encoder"
+    assert facts["held_out"]["macro_f1"] > 0.95
+    tune(start, rows(tmp_path / "p.jsonl", pairs=True), out=pairs, task="classify", settings=settings)
+    assert weight_digests(start) == before
+    assert [*one.glob("*.safetensors")] == [one / "adapter_model.safetensors"]
+    assert open_classifier(pairs).labels == ("n", "y")
+    texts = ["the cat number 99", "the house number 7"]
+    assert [verdict.labels for verdict in classify(one, texts)] == [("animal",), ("thing",)]
+    theirs = transformers.BertForSequenceClassification.from_pretrained(start, num_labels=2)
+    adapted = peft.PeftModel.from_pretrained(theirs, one).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(one)
+    with torch.no_grad():
+        expected = adapted(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
+    scores = load_neural_classifier(one).scores(texts)
+    np.testing.assert_allclose(scores, expected, atol=5e-5)
+    found = examine_model(one)
+    assert found["usable"], found["problems"]
+    assert {"classify", "export"} <= {*found["can"]}
+    assert found["head"]["labels"] == ("animal", "thing")
+    assert evaluate(one, file)["held_out"]["accuracy"] > 0.95
+    export(one, to="hf", out=tmp_path / "whole")
+    np.testing.assert_allclose(load_neural_classifier(tmp_path / "whole").scores(texts), scores, atol=5e-5)
+    with pytest.raises(UserError, match="is an adapter itself, and no other can learn beside it"):
+        tune(one, file, out=tmp_path / "again", task="classify", settings=settings)
+
+
+def test_an_adapter_finds_its_base_beside_itself_or_says_where_it_was(start, tmp_path):
+    settings = TuneConfig(lora=LoRAConfig(rank=2), epochs=0.1)
+    shutil.copytree(start, tmp_path / "base")
+    out = tmp_path / "model"
+    tune(tmp_path / "base", rows(tmp_path / "a.jsonl"), out=out, task="classify", settings=settings)
+    scores = load_neural_classifier(out).scores(["the cat"])
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("base", "model"):
+        shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
+    moved = tmp_path / "elsewhere" / "model"
+    np.testing.assert_array_equal(load_neural_classifier(moved).scores(["the cat"]), scores)
+    shutil.rmtree(tmp_path / "elsewhere" / "base")
+    with pytest.raises(UserError, match=r"needs its base model '.*base', which is not there"):
+        open_classifier(moved)
+    assert not examine_model(moved)["usable"]
+    settings = {**read_settings(moved / "adapter_config.json"), "base_model_name_or_path": str(moved)}
+    write_json(moved / "adapter_config.json", settings)
+    with pytest.raises(UserError, match="holds no weights of its own"):
+        open_classifier(moved)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sentence"),
+    [
+        (False, {}, "An adapter learns beside a model"),
+        (True, {"engine": "vectors"}, "--lora is about tuning an encoder"),
+    ],
+)
+def test_an_adapter_where_there_is_nothing_to_adapt_is_refused(model, options, sentence, start, tmp_path):
+    settings = TuneConfig(lora=LoRAConfig())
+    file = rows(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match=sentence):
+        tune(start if model else None, file, out=tmp_path / "model", task="classify", settings=settings, **options)
 
 
 def test_pairs_are_read_as_pairs(start, tmp_path):

@@ -22,6 +22,7 @@ from bimo.evaluate.similarity import measure_similarity
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json, write_json
 from bimo.models.encoder import Encoder, EncoderConfig
+from bimo.models.lora import LoRAConfig
 from bimo.models.pooling import POOLINGS, pool, pool_reference
 from bimo.runtime import DATA_REFUSED, INTERRUPTED, USAGE, UserError
 from bimo.tasks.embed.embedder import open_embedder
@@ -377,6 +378,18 @@ def test_scores_are_learned(place: Path, tuned) -> None:
     sides = [pair.source for pair in held.rows], [pair.target for pair in held.rows]
     found = measure_similarity(open_embedder(folder), *sides, np.array(held.scores))
     assert found["spearman"] == pytest.approx(held_out["after"]["spearman"], abs=1e-6)
+
+
+def test_an_adapter_learns_scores(place: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, lora=LoRAConfig(rank=16), rate=0.01)
+    facts = tune(place / "model", place / "scored.csv", out=tmp_path / "out", task="embed", settings=settings)
+    assert facts["held_out"]["after"]["spearman"] > facts["held_out"]["before"]["spearman"] + 0.1
+    assert facts["trained_parameters"] < facts["parameters"]
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    _, held = read_examples(place / "scored.csv").split(seed=0)
+    sides = [pair.source for pair in held.rows], [pair.target for pair in held.rows]
+    found = measure_similarity(open_embedder(tmp_path / "out"), *sides, np.array(held.scores))
+    assert found["spearman"] == pytest.approx(facts["held_out"]["after"]["spearman"], abs=1e-3)
 
 
 @pytest.mark.parametrize(("file", "kind"), [("texts.txt", "texts"), ("pairs.tsv", "pairs")])

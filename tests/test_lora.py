@@ -28,10 +28,10 @@ from bimo.runtime import UserError
 from bimo.tokens.chat import PLAIN
 from bimo.train.checkpoint import load_newest, save_checkpoint
 from bimo.train.losses import IGNORED, answer_loss
-from bimo.weights.adapters import _split, adapter_chat_format, load_adapter, merged, save_adapter
+from bimo.weights.adapters import _split, load_adapter, merged, save_adapter
 from bimo.weights.gguf import read_gguf
 from bimo.weights.huggingface import save_model
-from bimo.weights.opening import open_model
+from bimo.weights.opening import adapter_chat_format, open_model
 
 SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3": {},

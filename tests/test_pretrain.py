@@ -39,7 +39,8 @@ from bimo.train.metrics import read_metrics
 from bimo.train.objectives import NextToken, tokenizer_of
 from bimo.train.pretrain import check_output, is_finished, train
 from bimo.train.settings import TrainConfig
-from bimo.weights.huggingface import load_model, require_storable
+from bimo.weights.huggingface import load_model
+from bimo.weights.layouts import require_storable
 
 SETTINGS = TrainConfig(steps=12, batch=2, validations=4, dtype="float32", device="cpu")
 

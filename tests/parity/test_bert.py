@@ -16,7 +16,8 @@ from bimo.models.encoder import Encoder
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.bert import CLASSES
-from bimo.weights.huggingface import load_encoder, load_model, model_config_from_hf, save_encoder
+from bimo.weights.huggingface import load_encoder, load_model, save_encoder
+from bimo.weights.layouts import model_config_from_hf
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,13 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from random_models import GPT2_FIELDS
+from random_models import GPT2_FIELDS, randomised
 
 from bimo.files import read_json, write_json
+from bimo.models.encoder import Encoder, EncoderConfig, with_head
+from bimo.models.heads import Head
 from bimo.models.lora import LoRAConfig, adapter_of, attach_adapter, detach_adapter, new_adapter
+from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.runtime import UserError
 from bimo.weights.adapters import load_adapter, merged, save_adapter
-from bimo.weights.huggingface import load_model, save_model
+from bimo.weights.huggingface import (
+    load_encoder,
+    load_model,
+    load_translator,
+    save_encoder,
+    save_model,
+    save_translator,
+)
+from bimo.weights.layouts import settings_of
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -139,3 +150,93 @@ def test_a_config_without_a_rank_is_refused(folder, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="does not describe a LoRA adapter"):
         load_adapter(tmp_path, load_model(folder).config)
+
+
+ENCODER = {"vocabulary": 131, "layers": 2, "width": 48, "heads": 4, "hidden": 96, "context": 64}
+HEADS = {
+    "BertModel": Head("none", pooler=True),
+    "BertForSequenceClassification": Head("classes", labels=("好", "so", "坏"), pooler=True),
+    "BertForTokenClassification": Head("tokens", labels=("B", "O")),
+    "BertForQuestionAnswering": Head("span"),
+}
+TYPES = {
+    "BertModel": "FEATURE_EXTRACTION",
+    "BertForSequenceClassification": "SEQ_CLS",
+    "BertForTokenClassification": "TOKEN_CLS",
+    "BertForQuestionAnswering": "QUESTION_ANS",
+}
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """The folder of an encoder without a head, all of it random."""
+    model = randomised(Encoder(EncoderConfig(**ENCODER, head=Head("none", pooler=True))))
+    save_encoder(tmp_path / "bert", model, pad=0)
+    return tmp_path / "bert"
+
+
+def their_bert(name: str, folder: Path) -> Any:
+    """Of a class of transformers, with a head that is drawn anew wherever it has one."""
+    labels = dict(enumerate(HEADS[name].labels))
+    named = {"id2label": labels, "num_labels": len(labels)} if labels else {}
+    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, **named).eval()
+
+
+def what_it_says(outputs: Any) -> torch.Tensor:
+    """As our heads say it."""
+    if "start_logits" in outputs:
+        return torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
+    return outputs.logits if "logits" in outputs else outputs.last_hidden_state
+
+
+@pytest.mark.parametrize("targets", [(), ("query", "value"), ("down",)], ids=["all", "two", "one"])
+@pytest.mark.parametrize("name", HEADS)
+def test_peft_computes_what_we_do_with_an_encoders_adapter(name, targets, bert, ids, tmp_path):
+    """`down` is called output.dense there, as the end of another name is."""
+    model = with_head(load_encoder(bert), HEADS[name], seed=1)
+    adapter = new_adapter(model, LoRAConfig(rank=5, alpha=7.5, targets=targets), seed=0)
+    attach_adapter(model, adapter)
+    random_([weight for weight in model.parameters() if weight.requires_grad], seed=2)
+    model.eval()
+    save_encoder(tmp_path / "out", model, pad=0, adapter=adapter_of(model, adapter.config), base=str(bert))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    with torch.no_grad():
+        ours = model(ids)
+        adapted = peft.PeftModel.from_pretrained(their_bert(name, bert), tmp_path / "out")
+        torch.testing.assert_close(ours, what_it_says(adapted(ids)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(load_encoder(tmp_path / "out")(ids), ours, atol=1e-4, rtol=1e-4)
+    low_rank = {key.split(".lora_")[0] for key, _ in adapted.named_parameters() if ".lora_A." in key}
+    assert len(low_rank) == len(adapter.weights)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_we_compute_what_peft_does_with_an_encoders_adapter(name, bert, ids, tmp_path):
+    settings = peft.LoraConfig(r=3, lora_alpha=9, target_modules=["query", "output.dense"], task_type=TYPES[name])
+    torch.manual_seed(4)
+    adapted = peft.get_peft_model(their_bert(name, bert), settings).eval()
+    random_([weight for key, weight in adapted.named_parameters() if "lora_" in key], seed=3)
+    adapted.save_pretrained(tmp_path / "out")
+    write_json(tmp_path / "out" / "config.json", settings_of(EncoderConfig(**ENCODER, head=HEADS[name])))
+    with torch.no_grad():
+        expected = what_it_says(adapted(ids))
+        torch.testing.assert_close(load_encoder(tmp_path / "out")(ids), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_adapters_of_an_encoder_decoder_go_both_ways(ids, tmp_path):
+    shape = Seq2SeqConfig(vocabulary=131, layers=2, decoder_layers=1, width=48, heads=4, hidden=96, context=64)
+    base, out = tmp_path / "base", tmp_path / "out"
+    save_translator(base, randomised(EncoderDecoder(shape), size=0.1), end=0)
+    model = load_translator(base)
+    adapter = new_adapter(model, LoRAConfig(rank=4, targets=("query", "up")), seed=0)
+    assert {name.split(".")[0] for name in adapter.weights} == {"encoder_layers", "decoder_layers"}
+    random_([tensor for pair in adapter.weights.values() for tensor in pair], seed=2)
+    attach_adapter(model, adapter)
+    save_adapter(out, adapter, shape, base=str(base))
+    write_json(out / "config.json", {**settings_of(shape), "eos_token_id": 0})
+    real = torch.ones_like(ids, dtype=torch.bool)
+    theirs = peft.PeftModel.from_pretrained(transformers.MarianMTModel.from_pretrained(base).eval(), out)
+    with torch.no_grad():
+        ours = model(ids, real, ids[:, :7])
+        expected = theirs(input_ids=ids, attention_mask=real, decoder_input_ids=ids[:, :7]).logits
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(load_translator(out)(ids, real, ids[:, :7]), expected, atol=1e-4, rtol=1e-4)

@@ -20,7 +20,8 @@ from bimo.kernel import best_instructions
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
-from bimo.weights.huggingface import from_hf, load_model, model_config_from_hf, model_config_to_hf, save_model, to_hf
+from bimo.weights.huggingface import load_model, save_model
+from bimo.weights.layouts import from_hf, model_config_from_hf, model_config_to_hf, to_hf
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,7 +12,7 @@ from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.gguf_shapes import config_to_gguf
 from bimo.weights.gguf_tokenizer import tokenizer_to_gguf
-from bimo.weights.huggingface import require_storable
+from bimo.weights.layouts import require_storable
 
 __all__ = ["EXPORTS", "abilities", "exports"]
 

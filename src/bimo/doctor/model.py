@@ -32,7 +32,8 @@ from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
-from bimo.weights.huggingface import end_ids, model_config_from_hf, read_model
+from bimo.weights.huggingface import end_ids, read_model
+from bimo.weights.layouts import model_config_from_hf
 from bimo.weights.names import require_fitting
 from bimo.weights.safetensors_files import PICKLED, StoredTensor, read_header, read_weights_of_one, weight_files
 
@@ -189,6 +190,16 @@ def _look_at_adapter(folder: Path, report: Report) -> None:
     matrices = [name for name in header if ".lora_A." in name or ".lora_B." in name]
     report.facts["targets"] = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in matrices})
     report.attempt(lambda: require_usable(folder))
+    if (folder / "config.json").is_file() and not report.problems:
+        _look_at_adapted(folder, report)
+
+
+def _look_at_adapted(folder: Path, report: Report) -> None:
+    """An adapter that lies beside the description of a whole model is used as one, with its base."""
+    tokenizer = report.attempt(lambda: load_tokenizer(folder))
+    model = report.attempt(lambda: read_model(folder))
+    if model is not None:
+        _describe_use(folder, report, model[0], tokenizer, frozenset())
 
 
 def _require_finite(path: Path, report: Report) -> None:

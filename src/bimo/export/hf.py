@@ -16,7 +16,7 @@ from bimo.runtime import UserError
 from bimo.tokens.tokenizer import ROLES
 from bimo.weights.chat_templates import TEMPLATE_FILE
 from bimo.weights.gguf_blocks import StoredMatrix, quantise
-from bimo.weights.huggingface import model_config_to_hf, to_hf
+from bimo.weights.layouts import model_config_to_hf, to_hf
 
 __all__ = ["load_there", "open_hf", "round_hf", "write_hf"]
 

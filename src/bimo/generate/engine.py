@@ -24,9 +24,9 @@ from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.spelling import spelling_of
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
-from bimo.weights.adapters import adapter_chat_format, load_adapter, merged
+from bimo.weights.adapters import load_adapter, merged
 from bimo.weights.gguf import GGUFModel
-from bimo.weights.opening import open_model
+from bimo.weights.opening import adapter_chat_format, open_model
 
 __all__ = ["LanguageModel", "Likelihood", "generate", "load", "write_reference"]
 

@@ -1,5 +1,5 @@
 """Low-rank adaptation (Hu et al. 2021): the weights of a model stay as they are, and beside some of its matrices learns
-a product of two thin ones.
+a product of two thin ones. What an encoder has for its task alone, head and pooler, learns as well.
 
 R rank of an adapter, I inputs and O outputs of a matrix.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bimo.models.encoder import Encoder
 from bimo.models.layers import Linear
 from bimo.runtime import USAGE, UserError
 
@@ -32,6 +34,9 @@ __all__ = [
     "merge_adapter",
     "new_adapter",
 ]
+
+LAYER = re.compile(r"layers\.\d+\.")
+OF_THE_TASK = ("head.", "pooler.")
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,20 @@ class LoRAConfig:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """By the name of each adapted matrix, such as `layers.0.attention.query`: down [R, I] and up [O, R]."""
+    """By the name of each adapted matrix, such as `layers.0.attention.query`: down [R, I] and up [O, R].
+
+    `whole` holds weights of the task that are in no base, such as `head.weight`, by their names.
+    """
 
     config: LoRAConfig
     weights: dict[str, tuple[Tensor, Tensor]]
+    whole: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
         """All numbers in it."""
-        return sum(down.numel() + up.numel() for down, up in self.weights.values())
+        thin = sum(down.numel() + up.numel() for down, up in self.weights.values())
+        return thin + sum(weight.numel() for weight in self.whole.values())
 
 
 class LowRank(nn.Module):
@@ -89,8 +99,14 @@ class LowRank(nn.Module):
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Linear]]:
     """The matrices inside the layers. What is not inside, embedding and head, works on the vocabulary."""
     for name, module in model.named_modules():
-        if isinstance(module, Linear) and ".layers." in f".{name}":
+        if isinstance(module, Linear) and LAYER.search(name):
             yield name, module
+
+
+def _of_the_task(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The weights of an encoder that belong to its task: those of a head that gives numbers, and of the pooler."""
+    if isinstance(model, Encoder) and model.config.head.outputs:
+        yield from ((name, weight) for name, weight in model.named_parameters() if name.startswith(OF_THE_TASK))
 
 
 def new_adapter(model: nn.Module, config: LoRAConfig, *, seed: int) -> Adapter:
@@ -113,23 +129,33 @@ def new_adapter(model: nn.Module, config: LoRAConfig, *, seed: int) -> Adapter:
             bound = matrix.in_features**-0.5
             down = torch.empty(config.rank, matrix.in_features).uniform_(-bound, bound, generator=generator)
             weights[name] = (down, torch.zeros(matrix.out_features, config.rank))
-    return Adapter(config, weights)
+    return Adapter(config, weights, {name: weight.data for name, weight in _of_the_task(model)})
 
 
 def attach_adapter(model: nn.Module, adapter: Adapter) -> None:
     """Let `model` compute with an adapter instead of the one it may have; only the adapter is trainable from now on.
 
-    Nothing of the model is copied, so that changing adapters takes no time. Raises UserError when it does not fit.
+    What it has whole becomes the model's own, and stays when it is detached. Nothing else is copied, so that changing
+    adapters takes no time. Raises UserError when it does not fit.
     """
     detach_adapter(model)
     matrices = dict(_matrices(model))
     shapes = {name: (matrix.in_features, matrix.out_features) for name, matrix in matrices.items()}
     _require_fit(shapes, adapter)
-    for weight in model.parameters():
-        weight.requires_grad_(False)
+    _take_whole(model, adapter)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in adapter.whole)
     for name, (down, up) in adapter.weights.items():
         device = matrices[name].weight.device
         matrices[name].low_rank = LowRank(down.to(device), up.to(device), adapter.config.scale)
+
+
+def _take_whole(model: nn.Module, adapter: Adapter) -> None:
+    own = dict(_of_the_task(model))
+    for name, weight in adapter.whole.items():
+        if name not in own or own[name].shape != weight.shape:
+            raise UserError("The adapter was made for another model: its {name} does not fit this one.", name=name)
+        own[name].data.copy_(weight)
 
 
 def _require_fit(shapes: Mapping[str, tuple[int, int]], adapter: Adapter) -> None:
@@ -168,7 +194,8 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
 def adapter_of(model: nn.Module, config: LoRAConfig) -> Adapter:
     """What `model` has learned beside its weights: the tensors themselves, not copies."""
     attached = {name: matrix.low_rank for name, matrix in _matrices(model) if isinstance(matrix.low_rank, LowRank)}
-    return Adapter(config, {name: (part.down.data, part.up.data) for name, part in attached.items()})
+    pairs = {name: (part.down.data, part.up.data) for name, part in attached.items()}
+    return Adapter(config, pairs, {name: weight.data for name, weight in _of_the_task(model)})
 
 
 def changes(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Tensor]]:
@@ -181,6 +208,7 @@ def changes(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> Iterator
 @torch.no_grad()
 def merge_adapter(model: nn.Module, adapter: Adapter) -> None:
     """Add an adapter to the weights for good, where none is attached: the same results without any more work."""
+    _take_whole(model, adapter)
     matrices = dict(_matrices(model))
     shapes = {name: (matrix.in_features, matrix.out_features) for name, matrix in matrices.items()}
     for name, change in changes(adapter, shapes):

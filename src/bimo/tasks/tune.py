@@ -11,8 +11,9 @@ from typing import Any
 from bimo.console import SILENT, Console
 from bimo.runtime import USAGE, UserError
 from bimo.train.tune import TuneConfig
+from bimo.weights.adapters import holds_adapter
 
-__all__ = ["TASKS", "Wish", "tune", "tune_lines"]
+__all__ = ["TASKS", "Wish", "require_base", "tune", "tune_lines"]
 
 TASKS = {
     "answer": "bimo.tasks.answer.tuning",
@@ -91,6 +92,21 @@ def tune(
     if path is not None and wish.out.exists() and path.exists() and wish.out.resolve() == path.resolve():
         raise UserError("The model {path} is not overwritten. Choose another folder with --out.", code=USAGE, path=path)
     return importlib.import_module(TASKS[task]).tune(wish)
+
+
+def require_base(model: Path | None, settings: TuneConfig) -> None:
+    """Raises UserError when an adapter is to be learned, and `model` is nothing it could learn beside."""
+    if settings.lora is None:
+        return
+    if model is None:
+        raise UserError("An adapter learns beside a model: bimo tune MODEL FILE --lora --out ADAPTER.", code=USAGE)
+    if holds_adapter(model):
+        raise UserError(
+            "{model} is an adapter itself, and no other can learn beside it. Join it with its base first: bimo export "
+            "{model} --to hf --out MODEL.",
+            code=USAGE,
+            model=model,
+        )
 
 
 def tune_lines(facts: dict[str, Any]) -> list[str]:

@@ -40,7 +40,8 @@ from bimo.train.optim import build_optimizers
 from bimo.train.restart import open_start, take_weights
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.huggingface import require_storable, save_encoder, save_model, save_translator
+from bimo.weights.huggingface import save_encoder, save_model, save_translator
+from bimo.weights.layouts import require_storable
 
 __all__ = ["Course", "Sampler", "check_output", "is_finished", "require_trainable", "train", "train_on"]
 

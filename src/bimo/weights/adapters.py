@@ -15,24 +15,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bimo.files import read_settings, replacing, write_json
-from bimo.models.config import ModelConfig
-from bimo.models.lora import Adapter, LoRAConfig, changes, merge_adapter
+from bimo.models.encoder import EncoderConfig
+from bimo.models.families import StoredShape, build
+from bimo.models.layers import Linear
+from bimo.models.lora import OF_THE_TASK, Adapter, LoRAConfig, changes, merge_adapter
+from bimo.models.seq2seq import Seq2SeqConfig
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
-from bimo.tokens.chat import ChatFormat
-from bimo.weights import gpt2, llama
-from bimo.weights.chat_templates import folder_chat_format, folder_template
+from bimo.weights import bert, gpt2, llama, marian
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
-from bimo.weights.huggingface import names_of
+from bimo.weights.layouts import names_of
 from bimo.weights.names import NamePairs, renamed
-from bimo.weights.opening import OpenedModel
 from bimo.weights.safetensors_files import read_weights
 
 __all__ = [
-    "adapter_chat_format",
+    "adapted_weights",
     "adapter_config",
     "adapter_to_peft",
+    "base_of",
+    "holds_adapter",
     "load_adapter",
     "merged",
     "merged_weights",
@@ -45,6 +47,11 @@ PREFIX = "base_model.model."
 PARTS = {"lora_A": 0, "lora_B": 1}
 NAME = re.compile(r"[\w.]+")
 QKV = ("query", "key", "value")
+WHOLE = ("classifier", "score", "qa_outputs", "pooler")
+"""Modules of a task that an adapter may hold whole, as PEFT calls them; `score` is one it names beside `classifier`."""
+
+TASKS = {"none": "FEATURE_EXTRACTION", "classes": "SEQ_CLS", "tokens": "TOKEN_CLS", "span": "QUESTION_ANS"}
+"""PEFT's types of tasks by our kinds of heads."""
 
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "mica"),  # others change the base's weights
@@ -52,7 +59,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "use_qalora": (False,),
     "lora_bias": (False,),
     "bias": ("none",),
-    "modules_to_save": ([],),
     "layer_replication": ([],),
     "target_parameters": ([],),
     "trainable_token_indices": ([],),
@@ -61,7 +67,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 """Settings of PEFT that change what is computed, and the values with which they do not; null is one for each."""
 
 
-def save_adapter(folder: Path, adapter: Adapter, shape: ModelConfig, *, base: str) -> None:
+def save_adapter(folder: Path, adapter: Adapter, shape: StoredShape, *, base: str) -> None:
     """Write both files, each all or nothing; `shape` and `base` say what the adapter belongs to."""
     tensors = adapter_to_peft(adapter, shape)
     rank, alpha = adapter.config.rank, adapter.config.alpha
@@ -69,14 +75,15 @@ def save_adapter(folder: Path, adapter: Adapter, shape: ModelConfig, *, base: st
     other = {name.removeprefix(PREFIX): len(down) for name, down in downs.items() if len(down) != rank}
     settings = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": _task_type(shape),
         "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": _whole(alpha),
         "rank_pattern": other,
         "alpha_pattern": {name: _whole(alpha * its_rank / rank) for name, its_rank in other.items()},
         "lora_dropout": 0.0,
-        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in downs}),
+        "target_modules": _shortest_ends({name.removeprefix(PREFIX) for name in downs}, shape),
+        **_saved_whole(adapter, shape),
         "bias": "none",
         "fan_in_fan_out": _is_joined(shape),  # the matrices of GPT-2 are transposed as well
         "use_rslora": False,
@@ -92,20 +99,49 @@ def _whole(number: float) -> float | int:
     return int(number) if number == int(number) else number
 
 
-def _is_joined(shape: ModelConfig) -> bool:
+def _task_type(shape: StoredShape) -> str | None:
+    if isinstance(shape, EncoderConfig):
+        return TASKS.get(shape.head.kind)
+    return "SEQ_2_SEQ_LM" if isinstance(shape, Seq2SeqConfig) else "CAUSAL_LM"
+
+
+def _shortest_ends(modules: set[str], shape: StoredShape) -> list[str]:
+    """Of these modules' names the ends by which PEFT finds them and no others: short where that is enough."""
+    with torch.device("meta"):
+        linear = [name for name, module in build(shape).named_modules() if isinstance(module, Linear)]
+    matrices = [name for name in linear if "layers." in name or name.startswith(OF_THE_TASK)]
+    joined = {re.sub(r"attention\.(query|key|value)$", "attention.joined", name) for name in matrices}
+    names = {f"{name}.weight": "" for name in (joined if _is_joined(shape) else matrices)}
+    others = {name.removesuffix(".weight") for name in renamed(names, names_of(shape).to_theirs)} - modules
+    for parts in range(1, 1 + max(name.count(".") for name in modules)):
+        ends = {".".join(name.split(".")[-parts:]) for name in modules}
+        if not any(f".{other}".endswith(f".{end}") for other in others for end in ends):
+            return sorted(ends)
+    return sorted(modules)
+
+
+def _saved_whole(adapter: Adapter, shape: StoredShape) -> dict[str, list[str]]:
+    """PEFT's setting for the modules that are kept whole, where there are any."""
+    theirs = renamed(adapter.whole, names_of(shape).to_theirs)
+    modules = sorted({part for name in theirs for part in name.split(".") if part in WHOLE})
+    return {"modules_to_save": modules} if modules else {}
+
+
+def _is_joined(shape: StoredShape) -> bool:
     """Whether Hugging Face has queries, keys and values of such a shape in one matrix."""
     return any(name.endswith("attention.joined") for name in names_of(shape).to_theirs)
 
 
-def adapter_to_peft(adapter: Adapter, shape: ModelConfig) -> dict[str, Tensor]:
+def adapter_to_peft(adapter: Adapter, shape: StoredShape) -> dict[str, Tensor]:
     """An adapter's matrices under PEFT's names. Raises UserError for one that PEFT has no name for."""
     weights = _joined(adapter.weights) if _is_joined(shape) else adapter.weights
     tensors: dict[str, Tensor] = {}
     for module, pair in weights.items():
         for part, place in PARTS.items():
             for name, tensor in renamed({f"{module}.{part}": pair[place]}, names_of(shape).to_theirs).items():
-                tensors[f"{PREFIX}{name}.weight"] = tensor.detach().float().cpu().contiguous()
-    return tensors
+                tensors[f"{PREFIX}{name}.weight"] = tensor
+    tensors |= {f"{PREFIX}{name}": weight for name, weight in renamed(adapter.whole, names_of(shape).to_theirs).items()}
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _joined(weights: dict[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -127,27 +163,76 @@ def _joined(weights: dict[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor
     return joined
 
 
-def load_adapter(folder: Path, shape: ModelConfig) -> Adapter:
+def load_adapter(folder: Path, shape: StoredShape) -> Adapter:
     """Read what `save_adapter` or PEFT wrote for a model of such a shape.
 
     Raises UserError when it is none, or one that computes otherwise.
     """
-    config, pairs = _read(folder)
+    config, pairs, saved = _read(folder)
     weights: dict[str, tuple[Tensor, Tensor]] = {}
     for module, (down, up) in pairs.items():
         for name in renamed({f"{module}.weight": down}, names_of(shape).to_ours):
             weights |= _split(name.removesuffix(".weight"), down, up)
+    whole = renamed(saved, names_of(shape).to_ours)
+    for name, theirs in zip(whole, saved, strict=True):
+        if not name.startswith(OF_THE_TASK):
+            raise UserError("The adapter holds {name}, which Bimo does not know.", name=theirs)
     targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in weights}))
-    return Adapter(replace(config, targets=targets), weights)
+    return Adapter(replace(config, targets=targets), weights, whole)
+
+
+def holds_adapter(folder: Path) -> bool:
+    """Whether there is an adapter in a folder, be it sound or not."""
+    return (folder / CONFIG).is_file()
+
+
+def base_of(folder: Path) -> Path:
+    """The folder of the model that an adapter belongs to: where its settings say, or else beside its own folder.
+
+    Raises UserError when it is in neither place.
+    """
+    named = read_settings(folder / CONFIG).get("base_model_name_or_path")
+    places = [Path(named), folder.parent / Path(named).name] if isinstance(named, str) and named else []
+    for place in places:
+        if (place / "config.json").is_file():
+            return place
+    raise UserError(
+        "The adapter in {folder} needs its base model {base!r:.200}, which is not there. Put that beside the adapter's "
+        "folder, or name its place in {where} as base_model_name_or_path.",
+        folder=folder,
+        base=named,
+        where=folder / CONFIG,
+    )
+
+
+def adapted_weights(weights: Mapping[str, Tensor], adapter: Adapter, shape: StoredShape) -> dict[str, Tensor]:
+    """A base's weights under our names as a model of `shape` has them with an adapter: what it changes becomes float32.
+
+    A head of the base gives way where the adapter has one. Raises UserError when the adapter does not fit.
+    """
+    unused: tuple[str, ...] = ()
+    if isinstance(shape, EncoderConfig):
+        replaced = bool(adapter.whole) or shape.head.kind == "none"
+        unused = ("head.",) * replaced + ("pooler.",) * (not shape.head.pooler)
+    found = {name: weight for name, weight in weights.items() if not name.startswith(unused)} | adapter.whole
+    shapes = {
+        name.removesuffix(".weight"): (weight.shape[1], weight.shape[0])
+        for name, weight in found.items()
+        if weight.ndim == 2
+    }
+    for name, change in changes(adapter, shapes):
+        found[f"{name}.weight"] = found[f"{name}.weight"].float() + change
+    return found
 
 
 def require_usable(folder: Path) -> None:
     """Raises UserError when no model that Bimo reads can take an adapter, as far as the adapter alone tells."""
-    _, pairs = _read(folder)
+    _, pairs, _ = _read(folder)
     modules = {f"{name}.weight": name for name in pairs}
-    known = next((names for names in (llama.NAMES, gpt2.NAMES) if _knows(names, modules)), llama.NAMES)
+    layouts = (llama.NAMES, gpt2.NAMES, marian.NAMES, bert.BODY_NAMES, bert.BARE_BODY_NAMES)
+    known = next((names for names in layouts if _knows(names, modules)), llama.NAMES)
     for name, theirs in renamed(modules, known.to_ours).items():
-        if not name.startswith("layers."):
+        if "layers." not in name:
             raise UserError("The adapter changes {name}, and Bimo changes matrices in layers alone.", name=theirs)
 
 
@@ -159,9 +244,9 @@ def _knows(names: NamePairs, modules: dict[str, str]) -> bool:
     return True
 
 
-def _read(folder: Path) -> tuple[LoRAConfig, dict[str, tuple[Tensor, Tensor]]]:
-    """What an adapter's files hold under its own names of modules: down [R, I], up [O, R] as the config's scale takes
-    it. Raises UserError as `load_adapter` does."""
+def _read(folder: Path) -> tuple[LoRAConfig, dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """What an adapter's files hold under its own names: of modules down [R, I], up [O, R] as the config's scale takes
+    it; and weights that are kept whole. Raises UserError as `load_adapter` does."""
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(
             "{folder} is not an adapter: it needs adapter_config.json and adapter_model.safetensors. "
@@ -172,13 +257,19 @@ def _read(folder: Path) -> tuple[LoRAConfig, dict[str, tuple[Tensor, Tensor]]]:
     config = adapter_config(settings, folder / CONFIG)
     tensors = read_weights([folder / WEIGHTS])
     pairs: dict[str, dict[int, Tensor]] = {}
+    whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         module, _, part = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
-        if part not in PARTS:
+        is_whole = not {*name.split(".")}.isdisjoint(settings.get("modules_to_save") or ())
+        if part not in PARTS and not is_whole:
             raise UserError("The adapter holds {name}, which Bimo does not know.", name=name)
-        if tensor.ndim != 2 or not tensor.is_floating_point() or not tensor.isfinite().all():
+        fits = is_whole or tensor.ndim == 2
+        if not fits or not tensor.is_floating_point() or tensor.itemsize < 2 or not tensor.isfinite().all():
             raise UserError("The adapter's tensor {name} is no matrix of finite numbers.", name=name)
-        pairs.setdefault(module, {})[PARTS[part]] = tensor.float()
+        if is_whole:
+            whole[name.removeprefix(PREFIX)] = tensor.float()
+        else:
+            pairs.setdefault(module, {})[PARTS[part]] = tensor.float()
     scaled: dict[str, tuple[Tensor, Tensor]] = {}
     for module, pair in pairs.items():
         rank = _by_pattern(settings.get("rank_pattern"), module, config.rank)
@@ -190,7 +281,7 @@ def _read(folder: Path) -> tuple[LoRAConfig, dict[str, tuple[Tensor, Tensor]]]:
         scaled[module] = pair[0], pair[1] * (scale / config.scale)
     if not scaled:
         raise UserError("The adapter in {folder} holds no weights.", folder=folder)
-    return config, scaled
+    return config, scaled, whole
 
 
 def _split(name: str, down: Tensor, up: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
@@ -214,6 +305,9 @@ def adapter_config(settings: Any, where: Path) -> LoRAConfig:
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise UserError("{where} does not describe a LoRA adapter.", where=where)
     unusual = [name for name, values in HARMLESS.items() if settings.get(name) not in (None, *values)]
+    saved = settings.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(name in WHOLE for name in saved):
+        unusual.append("modules_to_save")
     if unusual:
         raise UserError(
             "{where} uses {features}, which Bimo does not compute.", where=where, features=", ".join(unusual)
@@ -251,8 +345,3 @@ def merged_weights(weights: Mapping[str, StoredMatrix], adapter: Adapter) -> dic
         data = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint8)
         weights[f"{name}.weight"] = StoredMatrix(matrix.rows, matrix.columns, "F32", data)
     return weights
-
-
-def adapter_chat_format(folder: Path, base: OpenedModel) -> ChatFormat:
-    """How messages were laid out when the adapter learned: with its own template where it has one, else the base's."""
-    return folder_chat_format(folder, base.tokenizer) if folder_template(folder) is not None else base.chat()

@@ -32,6 +32,12 @@ BODY = (
 POOLER = (("pooler.dense", "bert.pooler.dense"),)
 """Our modules beside Hugging Face's; `{}` is the number of the layer."""
 
+PREFIX = "bert."
+"""Of the names of the body, where there is a head."""
+
+BODY_NAMES = NamePairs(BODY)
+BARE_BODY_NAMES = NamePairs(tuple((ours, theirs.removeprefix(PREFIX)) for ours, theirs in BODY))
+
 CLASSES = {
     "none": "BertModel",
     "words": "BertForMaskedLM",
@@ -71,18 +77,15 @@ OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 def to_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Our state dict under Hugging Face's names; tensors are shared, not copied."""
-    theirs = renamed(weights, names_of(config).to_theirs)
-    if config.head.kind == "none":
-        return {name.removeprefix("bert."): tensor for name, tensor in theirs.items()}
-    return theirs
+    return renamed(weights, names_of(config).to_theirs)
 
 
 def from_hf(weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Hugging Face's state dict, with or without the prefix of its names, under ours. Unused heads are left out."""
     if "embeddings.word_embeddings.weight" in weights:
         heads = ("cls.", "classifier.", "qa_outputs.")
-        weights = {name if name.startswith(heads) else f"bert.{name}": weights[name] for name in weights}
-    names = names_of(config).to_ours
+        weights = {name if name.startswith(heads) else f"{PREFIX}{name}": weights[name] for name in weights}
+    names = _prefixed(config).to_ours
     if config.head.kind == "words":
         for copy, original in COPIES.items():
             require_copies(weights, original, [copy])
@@ -163,6 +166,14 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
 
 def names_of(config: EncoderConfig) -> NamePairs:
     """Our modules beside Hugging Face's, those of the head included."""
+    names = _prefixed(config)
+    if config.head.kind != "none":
+        return names
+    return NamePairs(tuple((ours, theirs.removeprefix(PREFIX)) for ours, theirs in names.pairs))
+
+
+def _prefixed(config: EncoderConfig) -> NamePairs:
+    """As `names_of`, with the prefix that names have below a head, whether there is one or not."""
     return NamePairs((*BODY, *(POOLER if config.head.pooler else ()), *HEADS[config.head.kind]))
 
 

@@ -1,13 +1,9 @@
-"""Hugging Face folders: `config.json`, `model.safetensors` (in one piece or several) and company.
-
-What a family calls its weights and settings stands in a module of its own, each with the same four functions.
-"""
+"""Hugging Face folders: `config.json`, `model.safetensors` (in one piece or several) or an adapter, and company."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -16,145 +12,31 @@ from torch import Tensor
 from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.config import ModelConfig
 from bimo.models.encoder import Encoder, EncoderConfig
-from bimo.models.families import LanguageModule, LanguageShape, Model, StoredShape, build, family_of
-from bimo.models.perceptron import PerceptronConfig
-from bimo.models.recurrent import RecurrentConfig
-from bimo.models.recurrent_classifier import RecurrentClassifier, RecurrentClassifierConfig
-from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
+from bimo.models.families import LanguageModule, Model, StoredShape, build, family_of
+from bimo.models.lora import Adapter
+from bimo.models.recurrent_classifier import RecurrentClassifier
+from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import USAGE, UserError
-from bimo.weights import bert, gpt2, llama, marian, perceptron, recurrent, recurrent_classifier
+from bimo.weights import bert, marian
+from bimo.weights.adapters import adapted_weights, base_of, holds_adapter, load_adapter, save_adapter
 from bimo.weights.finite import require_finite
-from bimo.weights.names import NamePairs, refuse_features, require_buildable
+from bimo.weights.layouts import from_hf, model_config_from_hf, model_config_to_hf, settings_of, to_hf
 from bimo.weights.safetensors_files import read_weights, weight_files
 
 __all__ = [
     "end_ids",
     "family_in",
-    "from_hf",
     "head_in",
     "load_encoder",
     "load_model",
     "load_reader",
     "load_translator",
-    "model_config_from_hf",
-    "model_config_to_hf",
-    "names_of",
     "read_model",
-    "require_storable",
     "save_encoder",
     "save_model",
     "save_translator",
     "shape_in",
-    "to_hf",
 ]
-
-
-class Layout(Protocol):
-    """What the module of a family offers."""
-
-    def config_from_hf(self, settings: dict[str, Any], *, where: Path) -> Any:
-        """The shape that a `config.json` describes."""
-
-    def config_to_hf(self, config: Any) -> dict[str, Any]:
-        """The `config.json` of a shape."""
-
-    def from_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
-        """Their state dict as ours."""
-
-    def to_hf(self, weights: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
-        """Our state dict as theirs."""
-
-
-LAYOUTS: dict[str, Layout] = {
-    "bert": bert,
-    "gpt2": gpt2,
-    "llama": llama,
-    "marian": marian,
-    "qwen2": llama,
-    "qwen3": llama,
-    "bimo_lstm": recurrent,
-    recurrent_classifier.MODEL_TYPE: recurrent_classifier,
-    "bimo_mlp": perceptron,
-}
-"""By `model_type`."""
-
-
-def _layout_of(config: StoredShape) -> Layout:
-    if isinstance(config, RecurrentConfig):
-        return recurrent
-    if isinstance(config, RecurrentClassifierConfig):
-        return recurrent_classifier
-    if isinstance(config, PerceptronConfig):
-        return perceptron
-    if isinstance(config, EncoderConfig):
-        return bert
-    if isinstance(config, Seq2SeqConfig):
-        return marian
-    return gpt2 if config.positions == "learned" else llama
-
-
-def _stacks(config: StoredShape) -> tuple[LanguageShape | RecurrentClassifierConfig, ...]:
-    """Its stacks of layers."""
-    if isinstance(config, Seq2SeqConfig):
-        return config.encoder, config.decoder
-    return (config.stack if isinstance(config, EncoderConfig) else config,)
-
-
-def names_of(config: ModelConfig) -> NamePairs:
-    """Our modules beside Hugging Face's, for a decoder."""
-    return gpt2.NAMES if _layout_of(config) is gpt2 else llama.NAMES
-
-
-def to_hf(weights: dict[str, Tensor], config: StoredShape) -> dict[str, Tensor]:
-    """Our state dict as Hugging Face has it."""
-    return _layout_of(config).to_hf(weights, config)
-
-
-def from_hf(weights: dict[str, Tensor], config: StoredShape) -> dict[str, Tensor]:
-    """Hugging Face's state dict as ours. Raises UserError on a tensor that such a model does not have."""
-    return _layout_of(config).from_hf(weights, config)
-
-
-def model_config_to_hf(config: StoredShape, *, end: int, begin: int | None = None) -> dict[str, Any]:
-    """`config.json`; `end` is the id of the end token, `begin` of the one that begins a text if that is another."""
-    ids = {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
-    return {**_layout_of(config).config_to_hf(config), **ids}
-
-
-def model_config_from_hf(settings: Any, *, where: Path) -> StoredShape:
-    """The shape that a `config.json` describes. Raises UserError for a family or feature that is not ours."""
-    if not isinstance(settings, dict):
-        raise UserError("{where} does not describe a model.", where=where)
-    family = settings.get("model_type")
-    if not isinstance(family, str) or family not in LAYOUTS:
-        raise UserError(
-            "{where} is a model of type {family!r:.40}; Bimo reads models of type {known}.",
-            where=where,
-            family=family,
-            known=", ".join(LAYOUTS),
-        )
-    refuse_features({"quantization_config": bool(settings.get("quantization_config"))}, where=where)
-    try:
-        config = LAYOUTS[family].config_from_hf(settings, where=where)
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError("{where} is not complete: {error}.", where=where, error=str(error)[:200]) from None
-    for stack in _stacks(config):
-        require_buildable(stack, where=where)
-    return config
-
-
-def require_storable(config: StoredShape) -> None:
-    """Raises UserError for a shape that no `config.json` of ours says again: after hours of training it is too late."""
-    try:
-        again = _layout_of(config).config_from_hf(_layout_of(config).config_to_hf(config), where=Path("config.json"))
-    except (UserError, AssertionError, LookupError, StopIteration, TypeError, ValueError):
-        again = None
-    if again != config:
-        raise UserError(
-            "No folder that Bimo writes can hold a model of this shape. Of the settings under model. change sizes "
-            "alone, or leave the family as it is.",
-            code=USAGE,
-        )
 
 
 def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | None = None) -> None:
@@ -169,11 +51,18 @@ def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | No
     _write_weights(folder, model)
 
 
-def save_encoder(folder: Path, model: Encoder | RecurrentClassifier, *, pad: int) -> None:
-    """Write `config.json` and `model.safetensors` (fp32), each all or nothing; `pad` is the id of the padding token."""
-    described = _layout_of(model.config).config_to_hf(model.config)
-    write_json(folder / "config.json", {**described, "pad_token_id": pad})
-    _write_weights(folder, model)
+def save_encoder(
+    folder: Path, model: Encoder | RecurrentClassifier, *, pad: int, adapter: Adapter | None = None, base: str = ""
+) -> None:
+    """Write `config.json` and `model.safetensors` (fp32), each all or nothing; `pad` is the id of the padding token.
+
+    Where an adapter has learned beside a model, it is written in place of the weights, and `base` names the model.
+    """
+    write_json(folder / "config.json", {**settings_of(model.config), "pad_token_id": pad})
+    if adapter is None:
+        _write_weights(folder, model)
+    else:
+        save_adapter(folder, adapter, model.config, base=base)
 
 
 def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
@@ -274,17 +163,19 @@ def _load(folder: Path, device: torch.device | None, compute_dtype: torch.dtype)
 def read_model(folder: Path) -> tuple[StoredShape, dict[str, Tensor]]:
     """The shape that a folder describes, and the weights under our names, mapped and checked against each other.
 
-    Nothing of the size that `config.json` asks for is built before. Raises UserError.
+    Where an adapter lies in place of weights, they are those of its base with what it changes. Nothing of the size that
+    `config.json` asks for is built before. Raises UserError.
     """
     files = weight_files(folder)
-    if not (folder / "config.json").is_file() or not files:
+    adapted = not files and holds_adapter(folder)
+    if not (folder / "config.json").is_file() or not (files or adapted):
         raise UserError(
             "{folder} is not a model folder: it needs config.json and model.safetensors. "
             "A model is made by: bimo run SOURCE --out MODEL.",
             folder=folder,
         )
     config = model_config_from_hf(read_settings(folder / "config.json"), where=folder / "config.json")
-    weights = from_hf(read_weights(files), config)
+    weights = _adapted(folder, config) if adapted else from_hf(read_weights(files), config)
     if isinstance(config, EncoderConfig) and config.head.kind == "none":
         config = bert.with_pooler_as_found(config, weights)
     if isinstance(config, ModelConfig) and config.tied and "head.weight" in weights:
@@ -314,6 +205,15 @@ def read_model(folder: Path) -> tuple[StoredShape, dict[str, Tensor]]:
         )
     require_finite(weights, where=folder)
     return config, weights
+
+
+def _adapted(folder: Path, config: StoredShape) -> dict[str, Tensor]:
+    """The weights of an adapter's base with what the adapter in `folder` changes."""
+    base = base_of(folder)
+    if not weight_files(base):
+        raise UserError("{base}, on which {folder} is built, holds no weights of its own.", base=base, folder=folder)
+    _, weights = read_model(base)
+    return adapted_weights(weights, load_adapter(folder, config), config)
 
 
 def end_ids(folder: Path) -> frozenset[int]:

@@ -15,14 +15,14 @@ from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.weights.chat_templates import folder_chat_format, gguf_chat_format
+from bimo.weights.chat_templates import folder_chat_format, folder_template, gguf_chat_format
 from bimo.weights.gguf import GGUFModel, read_gguf
 from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.huggingface import end_ids, load_model
 from bimo.weights.names import require_fitting
 from bimo.weights.safetensors_files import weight_digests
 
-__all__ = ["OpenedModel", "open_model"]
+__all__ = ["OpenedModel", "adapter_chat_format", "open_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +71,8 @@ def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=vocabulary)
     # Models that were cut down still name the end that their teacher had.
     return replace(opened, ends=frozenset(end for end in opened.ends if 0 <= end < vocabulary))
+
+
+def adapter_chat_format(folder: Path, base: OpenedModel) -> ChatFormat:
+    """How messages were laid out when the adapter learned: with its own template where it has one, else the base's."""
+    return folder_chat_format(folder, base.tokenizer) if folder_template(folder) is not None else base.chat()

@@ -21,7 +21,7 @@ from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, own_thresh
 from bimo.tasks.answer.reading import CALIBRATION_FILE, Calibration, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.folder import claimed, number_format, tell_refused, write_refused
-from bimo.tasks.tune import Wish
+from bimo.tasks.tune import Wish, require_base
 from bimo.text.questions import Question, Questions, read_questions
 from bimo.tokens.framing import Framing
 from bimo.tokens.spans import SpanFraming
@@ -58,11 +58,11 @@ def tune(wish: Wish) -> dict[str, Any]:
     wish.refuse(
         engine=wish.engine,
         column=wish.columns,
-        lora=wish.settings.lora,
         beta=wish.settings.beta,
         general=wish.general,
     )
     check_output(out)
+    require_base(path, wish.settings)
     settings = wish.settings.filled(rate=RATE, context=CONTEXT)
     found = read_questions(wish.file)
     wish.console.say("Read", found.describe())
@@ -116,7 +116,7 @@ def _tune(
         console=console,
     )
     facts = tuning.run()
-    save_encoder(out, model, pad=framing.framing.padding)
+    save_encoder(out, model, pad=framing.framing.padding, adapter=tuning.adapter, base=str(path))
     tokenizer.save(out, context=encoder.config.context)
     longest = int(np.quantile(marked, LENGTHS_COVERED, method="higher"))
     calibration = Calibration(longest=longest)

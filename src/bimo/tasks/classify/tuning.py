@@ -11,12 +11,13 @@ import numpy as np
 from bimo.config import to_mapping
 from bimo.files import digest_json, write_json
 from bimo.machine import measure_machine, peak_memory_bytes
+from bimo.models.lora import adapter_of
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
 from bimo.tasks.classify.linear_training import Trained, train_linear
 from bimo.tasks.classify.measures import measure, truth_matrix
 from bimo.tasks.classify.report import figures_line, mistakes_in, write_report
 from bimo.tasks.folder import claimed, write_refused
-from bimo.tasks.tune import Wish
+from bimo.tasks.tune import Wish, require_base
 from bimo.text.inventory import file_digests
 from bimo.text.labelled import Labelled, LabelledFile, read_labelled, split_labelled
 from bimo.text.sources import find_sources
@@ -36,7 +37,7 @@ FLOPS_SHARE = 0.4
 
 def tune(wish: Wish) -> dict[str, Any]:
     """Learn to classify; returns the facts of `bimo/tune.json`. Raises UserError when file or model will not do."""
-    wish.refuse(lora=wish.settings.lora, beta=wish.settings.beta, general=wish.general)
+    wish.refuse(beta=wish.settings.beta, general=wish.general)
     check_output(wish.out)
     found = read_labelled(wish.file, columns=wish.columns)
     wish.console.say("Read", found.describe())
@@ -46,6 +47,7 @@ def tune(wish: Wish) -> dict[str, Any]:
     engine, reason = _choose_engine(wish, found)
     if engine not in ("encoder", "lstm"):
         _require_unset(wish.settings, engine)
+    require_base(wish.model, wish.settings)
     wish.console.say("Plan", t("engine {engine}: {reason}", engine=engine, reason=reason))
     files = file_digests(find_sources([wish.file]))
     model = {} if wish.model is None else weight_digests(wish.model)
@@ -121,6 +123,8 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
         raise UserError("The engine vectors needs an encoder: bimo tune MODEL FILE --task classify.", code=USAGE)
     if wish.engine:
         return wish.engine, t("as was asked for")
+    if wish.settings.lora is not None:
+        return "encoder", t("an adapter learns beside an encoder")
     if wish.model is None:
         return "linear", t("no model to start from was named, and n-grams learn the most from texts alone")
     return "vectors", t(
@@ -132,7 +136,7 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
 
 def _require_unset(settings: TuneConfig, engine: str) -> None:
     """Raises UserError for what says how to tune an encoder, which the other engines do not do."""
-    for option in ("epochs", "minutes", "rate", "batch", "context"):
+    for option in ("epochs", "minutes", "rate", "batch", "context", "lora"):
         if getattr(settings, option):
             raise UserError(
                 "--{option} is about tuning an encoder; the engine {engine} has no use for it. Leave it out, or choose "
@@ -227,7 +231,9 @@ def _neural(wish: Wish, found: LabelledFile, begin: Callable[..., Any]) -> dict[
         start, train, held_out, (truths[0], truths[1]), settings=settings, home=wish.out / "bimo", console=wish.console
     )
     tokenizer = start.framing.tokenizer
-    save_encoder(wish.out, start.model, pad=tokenizer.special_id("pad_token"))
+    adapter = None if settings.lora is None else adapter_of(start.model, settings.lora)
+    pad = tokenizer.special_id("pad_token")
+    save_encoder(wish.out, start.model, pad=pad, adapter=adapter, base=str(wish.model))
     tokenizer.save(wish.out, context=start.framing.context)
     linear = _train(wish, found, train).classifier.chances([one.text for one in held_out], _seconds(held_out))
     baselines = {

@@ -15,7 +15,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.embed.embedder import Embedder, open_embedder
 from bimo.tasks.embed.examples import Examples, read_examples
 from bimo.tasks.folder import claimed, tell_refused, write_refused
-from bimo.tasks.tune import Wish
+from bimo.tasks.tune import Wish, require_base
 from bimo.tokens.framing import Framing
 from bimo.train.contrastive import Contrast, Couple, CoupleBatches, Pooling, Ranking
 from bimo.train.pretrain import check_output
@@ -45,7 +45,8 @@ Without it encoders that were trained for minutes lost by dropout what they had 
 def tune(wish: Wish) -> dict[str, Any]:
     """Let an encoder learn vectors; returns the facts of `bimo/tune.json`."""
     path, out, settings = wish.require_model(), wish.out, wish.settings
-    wish.refuse(engine=wish.engine, lora=settings.lora, beta=settings.beta, general=wish.general)
+    wish.refuse(engine=wish.engine, beta=settings.beta, general=wish.general)
+    require_base(path, settings)
     check_output(out)
     start = open_embedder(path, device=wish.device)
     if not isinstance(start.model, Encoder):
@@ -76,14 +77,14 @@ def tune(wish: Wish) -> dict[str, Any]:
             "kind": found.kind,
             "examples": {"train": len(train.rows), "held_out": len(held_out.rows), "refused": len(found.refused)},
             "settings": to_mapping(settings),
-            **_tune(start, train, held_out, settings, out, wish.console),
+            **_tune(path, start, train, held_out, settings, out, wish.console),
         }
         write_json(out / "bimo" / "tune.json", facts)
     return facts
 
 
 def _tune(
-    start: Embedder, train: Examples, held_out: Examples, settings: TuneConfig, out: Path, console: Console
+    path: Path, start: Embedder, train: Examples, held_out: Examples, settings: TuneConfig, out: Path, console: Console
 ) -> dict[str, Any]:
     """Tune, and write a folder that sentence-transformers reads as well."""
     settings = settings.filled(rate=RATE_BY_AREA / start.width**2, batch=BATCH)
@@ -105,8 +106,9 @@ def _tune(
     objective = (
         Ranking(held, pooling) if train.kind == "scored" else Contrast(held, pooling, noisy=train.kind == "texts")
     )
-    facts = Tuning(model, objective, batches, settings, home=out / "bimo", console=console).run()
-    save_encoder(out, model, pad=framing.padding)
+    tuning = Tuning(model, objective, batches, settings, home=out / "bimo", console=console)
+    facts = tuning.run()
+    save_encoder(out, model, pad=framing.padding, adapter=tuning.adapter, base=str(path))
     start.tokenizer.save(out, context=context)
     layout = SentenceLayout(pooling.how, normalize=True, context=context, lower=start.layout.lower)
     write_layout(out, layout, width=model.config.width)
