@@ -12,12 +12,22 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from bimo.runtime import UserError, t
 from bimo.tokens.tokenizer import END_OF_TEXT, QWEN2_PATTERN, Tokenizer
 from bimo.tokens.tokenizer_file import LONGEST_TOKEN, MOST_ADDED
-from bimo.weights.gguf_pieces import MOST_CHARACTERS, are_scores, piece_tokenizer
+from bimo.weights.gguf_pieces import (
+    BEFORE,
+    BYTES,
+    MOST_CHARACTERS,
+    are_scores,
+    begins_with_blank,
+    piece_scores,
+    piece_tokenizer,
+)
 
 __all__ = ["ALIKE", "BESIDE", "CUTTINGS", "ROLES", "gguf_tokenizer", "tokenizer_to_gguf"]
 
 ORDINARY, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens; further ones are treated as ordinary, and merges do not lead to them."""
+APART = (UNKNOWN, CONTROL, USER_DEFINED, BYTE)
+"""Pieces are not joined to tokens of these types."""
 
 ROLES = {
     "bos_token": "tokenizer.ggml.bos_token_id",
@@ -31,6 +41,7 @@ BESIDE = ("lstrip", "rstrip", "single_word")
 """Of a token that is added, what no key can say: blanks beside it belong to it, or it stands for itself alone."""
 
 BEGINS = "tokenizer.ggml.add_bos_token"
+BLANK_BEFORE = "tokenizer.ggml.add_space_prefix"
 PIECES = "llama"
 """What `tokenizer.ggml.model` is for tokenizers of SentencePiece."""
 
@@ -129,14 +140,13 @@ def _of_pieces(tokens: list[str], types: list[Any], metadata: dict[str, Any]) ->
         raise _damaged(t("{key} does not fit the tokens", key="tokenizer.ggml.scores"))
     if sum(map(len, tokens)) > MOST_CHARACTERS:
         raise _damaged(t("its tokens have more characters than {most:,}", most=MOST_CHARACTERS))
-    apart = (UNKNOWN, CONTROL, USER_DEFINED, BYTE)
     unknown = next((token for token, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
     return piece_tokenizer(
         tokens,
         scores,
-        merged=[kind not in apart for kind in types],
+        merged=[kind not in APART for kind in types],
         unknown=unknown,
-        blank_before=metadata.get("tokenizer.ggml.add_space_prefix") is not False,
+        blank_before=metadata.get(BLANK_BEFORE) is not False,
     )
 
 
@@ -168,25 +178,20 @@ def _with_roles(inner: tokenizers.Tokenizer, tokens: list[str], metadata: dict[s
 def tokenizer_to_gguf(tokenizer: Tokenizer, *, vocabulary: int) -> dict[str, Any]:
     """The keys that describe a tokenizer; ids up to `vocabulary` that it does not have are filled with unused tokens.
 
-    Raises UserError when it is no byte-level BPE, cuts words as no one of CUTTINGS does, or has tokens that take what
-    stands beside them along.
+    Raises UserError when it is neither a byte-level BPE that cuts words as one of CUTTINGS does nor pieces that scores
+    can join, or when it has tokens that take what stands beside them along.
     """
     settings = json.loads(tokenizer.inner.to_str())
-    model = settings["model"]
+    model, blank = settings["model"], begins_with_blank(settings)
     cutting = _cutting(settings) if model["type"] == "BPE" else None
     name = next((name for name, known in CUTTINGS.items() if known == cutting), None)
-    if name is None:
+    if name is None and blank is None:
         raise UserError(
-            "A GGUF file cannot hold this tokenizer: it is no byte-level BPE that cuts text like one of: {known}.",
+            "A GGUF file cannot hold this tokenizer: it is neither SentencePiece's BPE with a token for every byte, "
+            "nor a byte-level BPE that cuts text like one of: {known}.",
             known=", ".join(CUTTINGS),
         )
-    for added in settings["added_tokens"]:
-        if flags := [flag for flag in BESIDE if added[flag]]:
-            raise UserError(
-                "A GGUF file cannot hold this tokenizer: its token {token!r} is found by what is beside it ({flags}).",
-                token=added["content"],
-                flags=", ".join(flags),
-            )
+    _require_found_alone(settings)
     tokens = [f"[UNUSED{number}]" for number in range(vocabulary)]
     types = [UNUSED] * vocabulary
     for token, number in model["vocab"].items():
@@ -197,13 +202,53 @@ def tokenizer_to_gguf(tokenizer: Tokenizer, *, vocabulary: int) -> dict[str, Any
     if tokenizer.begin:
         special["bos_token"] = tokenizer.begin[0]
     return {
+        **(_merges_to_gguf(model, tokens, types, name) if name else _pieces_to_gguf(model, tokens, types, bool(blank))),
+        **{ROLES[role]: number for role, number in special.items() if role in ROLES and number is not None},
+        BEGINS: bool(tokenizer.begin),
+    }
+
+
+def _require_found_alone(settings: dict[str, Any]) -> None:
+    """Raises UserError when a token that was added is found, or not, by what stands beside it in a text."""
+    normalizer = settings["normalizer"] or {}
+    prepends = BEFORE in normalizer.get("normalizers", [normalizer])
+    for added in settings["added_tokens"]:
+        flags = [flag for flag in BESIDE if added[flag]]
+        # What is put before a text is then put before the token, too, and it is found after a blank alone.
+        flags += ["normalized"] * (prepends and added["normalized"] and not added["special"])
+        if flags:
+            raise UserError(
+                "A GGUF file cannot hold this tokenizer: its token {token!r} is found by what is beside it ({flags}).",
+                token=added["content"],
+                flags=", ".join(flags),
+            )
+
+
+def _merges_to_gguf(model: dict[str, Any], tokens: list[str], types: list[int], name: str) -> dict[str, Any]:
+    return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": name,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
         "tokenizer.ggml.merges": [" ".join(pair) for pair in model["merges"]],
-        **{ROLES[role]: number for role, number in special.items() if role in ROLES and number is not None},
-        BEGINS: bool(tokenizer.begin),
+    }
+
+
+def _pieces_to_gguf(model: dict[str, Any], tokens: list[str], types: list[int], blank: bool) -> dict[str, Any]:
+    kinds = {**dict.fromkeys(BYTES, BYTE), model["unk_token"]: UNKNOWN}
+    types = [kinds.get(token, kind) for token, kind in zip(tokens, types, strict=True)]
+    of_kind = dict(zip(tokens, types, strict=True))
+    # User-defined ones are cut out of a text before pieces are joined.
+    joined = [token for token, kind in of_kind.items() if kind != USER_DEFINED]
+    apart = {token for token in joined if of_kind[token] in APART}
+    scores = piece_scores(model, joined, apart=apart)
+    return {
+        "tokenizer.ggml.model": PIECES,
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.scores": [scores.get(token, 0.0) for token in tokens],
+        BLANK_BEFORE: blank,
     }
 
 

@@ -102,11 +102,12 @@ def _text(value: str) -> bytes:
 
 
 def _value(value: Any) -> bytes:
-    """A value with its kind before it: whole numbers as uint32, in lists as int32."""
+    """A value with its kind before it: whole numbers as uint32, in lists as int32, others as float32."""
     if isinstance(value, list):
         if all(isinstance(entry, str) for entry in value):
             return struct.pack("<IIQ", ARRAY, TEXT, len(value)) + b"".join(map(_text, value))
-        return struct.pack("<IIQ", ARRAY, INT32, len(value)) + np.array(value, dtype="<i4").tobytes()
+        kind, dtype = (FLOAT32, "<f4") if isinstance(value[0], float) else (INT32, "<i4")
+        return struct.pack("<IIQ", ARRAY, kind, len(value)) + np.array(value, dtype=dtype).tobytes()
     if isinstance(value, str):
         return struct.pack("<I", TEXT) + _text(value)
     if isinstance(value, bool):
