@@ -22,6 +22,8 @@ from bimo.export.source import open_gguf
 from bimo.export.verb import export
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
+from bimo.text.documents import Document
+from bimo.text.store import DocumentWriter
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.gguf_tokenizer import gguf_tokenizer, tokenizer_to_gguf
@@ -295,9 +297,11 @@ def test_llama_cpp_gives_the_ids_of_a_model_that_is_exported(
     trained.save(folder)
     template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}\n{% endfor %}"
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    found = export(folder, to="gguf", out=path, weights="f32")["comparison"]
+    with DocumentWriter(tmp_path / "data" / "documents", "validation") as writer:
+        writer.write(Document(f"  {MIXED}", "a.txt", 0, "zh"))
+    found = export(folder, to="gguf", out=path, weights="f32", data=tmp_path / "data")["comparison"]
     assert found["engine"].startswith("llama.cpp")
-    assert (found["equal_ids"], found["equal_special"], found["chats"], found["equal_chat_ids"]) == (8, True, 3, True)
+    assert (found["equal_ids"], found["equal_special"], found["chats"], found["equal_chat_ids"]) == (1, True, 3, True)
     engine = XLlamaCpp(path, open_gguf(path))
     try:
         for line in mixed_lines():
