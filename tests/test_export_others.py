@@ -388,7 +388,7 @@ def test_families_and_engines_that_do_not_go_together_are_refused(models: dict[s
         assert caught.value.code == USAGE
     with pytest.raises(UserError, match=r"cannot become ctranslate2\. What it can become: hf, gguf"):
         require_target("ctranslate2", "decoder")
-    with pytest.raises(UserError, match="only those are tuned or take adapters"):
+    with pytest.raises(UserError, match="for Transformer decoders"):
         export(models["seq2seq"], to="hf", out=tmp_path / "out", adapter=tmp_path)
     with pytest.raises(UserError, match="the weights can be f32, but not int8"):
         export(models["encoder"], to="onnx", out=tmp_path / "out", weights="int8")

@@ -242,7 +242,7 @@ def test_only_decoders_take_adapters(tmp_path: Path, tiny_tokenizer: Tokenizer) 
         tmp_path, random_model(replace(SHAPES["mlp"], vocabulary=tiny_tokenizer.vocabulary)), end=tiny_tokenizer.end
     )
     tiny_tokenizer.save(tmp_path, context=16)
-    with pytest.raises(UserError, match="only those are tuned"):
+    with pytest.raises(UserError, match="only those learn to converse"):
         load(tmp_path, adapter=tmp_path)
 
 

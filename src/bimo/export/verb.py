@@ -89,8 +89,10 @@ def export(
     require_target(to, family)
     if other := OTHER_TARGETS.get((family, to)):
         if adapter is not None:
-            sentence = "{path} is no Transformer decoder, and only those are tuned or take adapters."
-            raise UserError(sentence, code=USAGE, path=model)
+            sentence = (
+                "--adapter is for Transformer decoders. An encoder's adapter is exported itself: bimo export {path}."
+            )
+            raise UserError(sentence, code=USAGE, path=adapter)
         data = None if data is None else Path(data)
         return _export_other(other, model, to, out, weights, data, check, console)
     target = TARGETS[to]

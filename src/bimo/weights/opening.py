@@ -43,7 +43,9 @@ class OpenedModel:
         """The model, if it is one that takes adapters and is tuned. Raises UserError for one of another family."""
         if isinstance(self.source, Decoder | GGUFModel):
             return self.source
-        raise UserError("{path} is no Transformer decoder, and only those are tuned or take adapters.", path=self.path)
+        raise UserError(
+            "{path} is no Transformer decoder, and only those learn to converse and take --adapter.", path=self.path
+        )
 
     def decoder(self, *, device: torch.device | None = None) -> Decoder:
         """In torch, all weights as numbers in float32. Raises UserError as `tunable` does."""

@@ -72,9 +72,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weight_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that hold the weights of a folder, by their names. Raises UserError as `weight_files`, and
-    when a file is missing."""
-    files = weight_files(folder)
+    """SHA-256 of the files that hold the weights of a folder, or its adapter, by their names. Raises UserError as
+    `weight_files`, and when a file is missing."""
+    files = weight_files(folder) or sorted(folder.glob("adapter_model.safetensors"))
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise UserError("{path} cannot be used: {reason}.", path=missing, reason=t("there is no such file"))

@@ -35,7 +35,10 @@ from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["tune", "tune_lines"]
 
-RATE, DROPOUT, CONTEXT = 1e-4, 0.1, 512
+RATE, LORA_RATE = 1e-4, 1e-3
+"""Of AdamW, for all weights and for an adapter; the second is that of classifiers."""
+
+DROPOUT, CONTEXT = 0.1, 512
 VALIDATED = 96
 """Windows that are looked at while it learns; all of what is held out is measured at the end."""
 
@@ -63,7 +66,7 @@ def tune(wish: Wish) -> dict[str, Any]:
     )
     check_output(out)
     require_base(path, wish.settings)
-    settings = wish.settings.filled(rate=RATE, context=CONTEXT)
+    settings = wish.settings.filled(rate=RATE if wish.settings.lora is None else LORA_RATE, context=CONTEXT)
     found = read_questions(wish.file)
     wish.console.say("Read", found.describe())
     tell_refused(found.refused, wish.console)

@@ -35,8 +35,8 @@ __all__ = ["begin", "begin_recurrent", "open_start", "tune_neural", "usual"]
 
 USUAL_BATCH, USUAL_EPOCHS, USUAL_CONTEXT = 32, 3.0, 256
 """Texts are shorter than conversations, for which the general settings are meant."""
-USUAL_RATE, USUAL_RATE_FROM_NOTHING = 2e-4, 1e-3
-"""Of AdamW; tried on little alone."""
+USUAL_RATE, USUAL_RATE_FROM_NOTHING, LORA_RATE = 2e-4, 1e-3, 1e-3
+"""Of AdamW; tried on little alone. At the first an adapter has learned nothing after an epoch (docs/log.md)."""
 MOST_TOKENS = 8192
 """Of a batch, filled up."""
 DROPOUT = 0.1
@@ -54,7 +54,8 @@ def usual(settings: TuneConfig, *, from_nothing: bool) -> TuneConfig:
         return settings.filled(
             rate=USUAL_RATE_FROM_NOTHING, epochs=3 * USUAL_EPOCHS, batch=USUAL_BATCH, context=USUAL_CONTEXT
         )
-    return settings.filled(rate=USUAL_RATE, epochs=USUAL_EPOCHS, batch=USUAL_BATCH, context=USUAL_CONTEXT)
+    rate = USUAL_RATE if settings.lora is None else LORA_RATE
+    return settings.filled(rate=rate, epochs=USUAL_EPOCHS, batch=USUAL_BATCH, context=USUAL_CONTEXT)
 
 
 @dataclass(frozen=True)
