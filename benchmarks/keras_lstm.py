@@ -168,7 +168,7 @@ def report(
             Comparison("training", "tokens/s", speeds),
             Comparison("loss on the last tenth after the last epoch", "nats a character", losses, less_is_better=True),
         ],
-        curves=[Curves("loss of the first seed", "epochs", "nats a character", curves)],
+        curves=[Curves("loss of the first seed", "epochs", "nats a character", curves)] if asked.epochs > 1 else [],
         facts={"parameters": parameters, "loss": spread},
         keep=not asked.dry,
     )
