@@ -12,6 +12,7 @@ import pytest
 import torch
 from random_models import randomised
 
+from bimo.doctor.lines import model_lines
 from bimo.doctor.model import examine_model
 from bimo.evaluate.suite import evaluate
 from bimo.export.verb import export
@@ -118,13 +119,14 @@ def test_adapters_of_several_tasks_stand_beside_one_encoder(start, tmp_path):
     assert {"classify", "export"} <= {*found["can"]}
     assert found["head"]["labels"] == ("animal", "thing")
     assert evaluate(one, file)["held_out"]["accuracy"] > 0.95
+    assert any(line.endswith(f"of {found['base']}") for line in model_lines(found))
     export(one, to="hf", out=tmp_path / "whole")
     np.testing.assert_allclose(load_neural_classifier(tmp_path / "whole").scores(texts), scores, atol=5e-5)
     with pytest.raises(UserError, match="is an adapter itself, and no other can learn beside it"):
         tune(one, file, out=tmp_path / "again", task="classify", settings=settings)
 
 
-def test_an_adapter_finds_its_base_beside_itself_or_says_where_it_was(start, tmp_path):
+def test_an_adapter_finds_its_base_beside_itself_or_says_where_it_was(start, tmp_path, monkeypatch):
     settings = TuneConfig(lora=LoRAConfig(rank=2), epochs=0.1)
     shutil.copytree(start, tmp_path / "base")
     out = tmp_path / "model"
@@ -134,7 +136,16 @@ def test_an_adapter_finds_its_base_beside_itself_or_says_where_it_was(start, tmp
     for name in ("base", "model"):
         shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
     moved = tmp_path / "elsewhere" / "model"
+    monkeypatch.chdir(moved)
+    for way in (moved, Path()):
+        np.testing.assert_array_equal(load_neural_classifier(way).scores(["the cat"]), scores)
+    (moved / "training_args.bin").write_bytes(b"")  # as transformers' trainer leaves one
     np.testing.assert_array_equal(load_neural_classifier(moved).scores(["the cat"]), scores)
+    named = read_settings(moved / "adapter_config.json")
+    for name in ("/root/nobody/base", "x" * 5000 + "/base"):
+        write_json(moved / "adapter_config.json", {**named, "base_model_name_or_path": name})
+        np.testing.assert_array_equal(load_neural_classifier(moved).scores(["the cat"]), scores)
+    write_json(moved / "adapter_config.json", named)
     shutil.rmtree(tmp_path / "elsewhere" / "base")
     with pytest.raises(UserError, match=r"needs its base model '.*base', which is not there"):
         open_classifier(moved)
@@ -150,6 +161,7 @@ def test_an_adapter_finds_its_base_beside_itself_or_says_where_it_was(start, tmp
     [
         (False, {}, "An adapter learns beside a model"),
         (True, {"engine": "vectors"}, "--lora is about tuning an encoder"),
+        (False, {"engine": "lstm"}, "--lora is about tuning an encoder"),
     ],
 )
 def test_an_adapter_where_there_is_nothing_to_adapt_is_refused(model, options, sentence, start, tmp_path):

@@ -188,6 +188,15 @@ def test_broken_adapters_are_refused_with_a_sentence(make_model, tmp_path):
     refused("uses init_lora_weights", settings={**settings, "init_lora_weights": "pissa"})
     refused("does not describe a LoRA adapter", settings={**settings, "r": 3.5})
     refused("does not describe a LoRA adapter", settings={**settings, "lora_alpha": None})
+    refused("does not describe a LoRA adapter", settings={**settings, "lora_alpha": 10**400})
+    refused("does not describe a LoRA adapter", settings={**settings, "lora_alpha": 5e-324})
+    refused("uses modules_to_save", settings={**settings, "modules_to_save": ["lm_head"]})
+    refused("uses modules_to_save", settings={**settings, "modules_to_save": "pooler"})
+    refused(
+        "lm_head..classifier",
+        tensors={**tensors, "lm_head..classifier.weight": tensors[first].clone()},
+        settings={**settings, "modules_to_save": ["classifier"]},
+    )
     refused("does not describe a LoRA adapter", settings={**settings, "alpha_pattern": {"layers.*": 3}})
     refused("does not describe a LoRA adapter", settings={**settings, "rank_pattern": {"q_proj": "3"}})
     refused("do not go with its rank", settings={**settings, "rank_pattern": {"q_proj": 2}})

@@ -9,6 +9,7 @@ import pytest
 import torch
 from random_models import GPT2_FIELDS, randomised
 
+from bimo.doctor.model import examine_model
 from bimo.files import read_json, write_json
 from bimo.models.encoder import Encoder, EncoderConfig, with_head
 from bimo.models.heads import Head
@@ -198,7 +199,7 @@ def test_peft_computes_what_we_do_with_an_encoders_adapter(name, targets, bert, 
     attach_adapter(model, adapter)
     random_([weight for weight in model.parameters() if weight.requires_grad], seed=2)
     model.eval()
-    save_encoder(tmp_path / "out", model, pad=0, adapter=adapter_of(model, adapter.config), base=str(bert))
+    save_encoder(tmp_path / "out", model, pad=0, adapter=adapter_of(model, adapter.config), base=bert)
     assert not (tmp_path / "out" / "model.safetensors").exists()
     with torch.no_grad():
         ours = model(ids)
@@ -209,14 +210,19 @@ def test_peft_computes_what_we_do_with_an_encoders_adapter(name, targets, bert, 
     assert len(low_rank) == len(adapter.weights)
 
 
+@pytest.mark.parametrize("targets", [["query", "output.dense"], ["dense"]], ids=["two", "pooler as well"])
 @pytest.mark.parametrize("name", HEADS)
-def test_we_compute_what_peft_does_with_an_encoders_adapter(name, bert, ids, tmp_path):
-    settings = peft.LoraConfig(r=3, lora_alpha=9, target_modules=["query", "output.dense"], task_type=TYPES[name])
+def test_we_compute_what_peft_does_with_an_encoders_adapter(name, targets, bert, ids, tmp_path):
+    settings = peft.LoraConfig(r=3, lora_alpha=9, target_modules=targets, task_type=TYPES[name])
     torch.manual_seed(4)
     adapted = peft.get_peft_model(their_bert(name, bert), settings).eval()
     random_([weight for key, weight in adapted.named_parameters() if "lora_" in key], seed=3)
     adapted.save_pretrained(tmp_path / "out")
-    write_json(tmp_path / "out" / "config.json", settings_of(EncoderConfig(**ENCODER, head=HEADS[name])))
+    examined = examine_model(tmp_path / "out")
+    assert any("the config.json of the whole model" in problem for problem in examined["problems"])
+    whole = adapted.get_base_model()
+    whole.config.architectures = [type(whole).__name__]  # as docs/formats.md says
+    whole.config.save_pretrained(tmp_path / "out")
     with torch.no_grad():
         expected = what_it_says(adapted(ids))
         torch.testing.assert_close(load_encoder(tmp_path / "out")(ids), expected, atol=1e-4, rtol=1e-4)

@@ -28,6 +28,17 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
             family="".join(f", {facts[key]}" for key in ("family", "class", "name") if facts.get(key)),
         )
     ]
+    if facts["kind"] == "adapter" and "targets" in facts:
+        lines.append(
+            t(
+                "{parameters:,} parameters: rank {rank}, alpha {alpha}, for {targets} of {base}",
+                parameters=facts["adapter_parameters"],
+                rank=facts["rank"],
+                alpha=facts["alpha"],
+                targets=", ".join(facts["targets"]),
+                base=facts["base"] or "?",
+            )
+        )
     if "kv_heads" in facts.get("sizes", {}):
         lines.append(
             t(
@@ -55,18 +66,7 @@ def model_lines(facts: dict[str, Any]) -> list[str]:
                 **facts["sizes"],
             )
         )
-    elif facts["kind"] == "adapter" and "targets" in facts:
-        lines.append(
-            t(
-                "{parameters:,} parameters: rank {rank}, alpha {alpha}, for {targets} of {base}",
-                parameters=facts["parameters"],
-                rank=facts["rank"],
-                alpha=facts["alpha"],
-                targets=", ".join(facts["targets"]),
-                base=facts["base"] or "?",
-            )
-        )
-    elif "parameters" in facts:
+    elif "parameters" in facts and "targets" not in facts:
         lines.append(
             t(
                 "{parameters:,} parameters in {tensors} tensors",

@@ -27,7 +27,7 @@ from bimo.tasks.classify.classifier import open_classifier
 from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.weights.adapters import adapter_config, require_usable
+from bimo.weights.adapters import adapter_config, holds_adapter, require_usable
 from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
@@ -35,13 +35,21 @@ from bimo.weights.gguf_tokenizer import gguf_tokenizer
 from bimo.weights.huggingface import end_ids, read_model
 from bimo.weights.layouts import model_config_from_hf
 from bimo.weights.names import require_fitting
-from bimo.weights.safetensors_files import PICKLED, StoredTensor, read_header, read_weights_of_one, weight_files
+from bimo.weights.safetensors_files import (
+    ADAPTER_SETTINGS,
+    ADAPTER_WEIGHTS,
+    PICKLED,
+    StoredTensor,
+    read_header,
+    read_weights_of_one,
+    weight_files,
+)
 
 __all__ = ["examine_model"]
 
 Found = TypeVar("Found")
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER = (ADAPTER_SETTINGS, ADAPTER_WEIGHTS)
 DESCRIPTIONS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja")
 GENERATION = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")
 TALK = [
@@ -80,7 +88,7 @@ def examine_model(path: Path) -> dict[str, Any]:
     Raises UserError when it is nothing of these.
     """
     report = Report({"path": str(path)})
-    if path.is_dir() and (path / ADAPTER[0]).is_file():
+    if path.is_dir() and holds_adapter(path):
         _look_at_adapter(path, report)
     elif path.is_dir() and _holds_our_classifier(path):
         _look_at_classifier(path, report)
@@ -188,6 +196,7 @@ def _look_at_adapter(folder: Path, report: Report) -> None:
     if not header:
         return
     matrices = [name for name in header if ".lora_A." in name or ".lora_B." in name]
+    report.facts["adapter_parameters"] = report.facts["parameters"]
     report.facts["targets"] = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in matrices})
     report.attempt(lambda: require_usable(folder))
     if (folder / "config.json").is_file() and not report.problems:

@@ -89,10 +89,12 @@ def export(
     require_target(to, family)
     if other := OTHER_TARGETS.get((family, to)):
         if adapter is not None:
-            sentence = (
-                "--adapter is for Transformer decoders. An encoder's adapter is exported itself: bimo export {path}."
+            raise UserError(
+                "--adapter is for Transformer decoders. Other adapters are exported themselves: bimo export {path} "
+                "--to hf --out MODEL.",
+                code=USAGE,
+                path=adapter,
             )
-            raise UserError(sentence, code=USAGE, path=adapter)
         data = None if data is None else Path(data)
         return _export_other(other, model, to, out, weights, data, check, console)
     target = TARGETS[to]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,7 +28,7 @@ from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.layouts import names_of
 from bimo.weights.names import NamePairs, renamed
-from bimo.weights.safetensors_files import read_weights
+from bimo.weights.safetensors_files import ADAPTER_SETTINGS, ADAPTER_WEIGHTS, WHOLE_WEIGHTS, read_weights
 
 __all__ = [
     "adapted_weights",
@@ -42,11 +43,14 @@ __all__ = [
     "save_adapter",
 ]
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_SETTINGS, ADAPTER_WEIGHTS
 PREFIX = "base_model.model."
 PARTS = {"lora_A": 0, "lora_B": 1}
 NAME = re.compile(r"[\w.]+")
 QKV = ("query", "key", "value")
+SMALL, LARGE = 1e-9, 1e9
+"""Nobody's ranks and alphas are outside."""
+
 WHOLE = ("classifier", "score", "qa_outputs", "pooler")
 """Modules of a task that an adapter may hold whole, as PEFT calls them; `score` is one it names beside `classifier`."""
 
@@ -78,9 +82,9 @@ def save_adapter(folder: Path, adapter: Adapter, shape: StoredShape, *, base: st
         "task_type": _task_type(shape),
         "base_model_name_or_path": base,
         "r": rank,
-        "lora_alpha": _whole(alpha),
+        "lora_alpha": _plain(alpha),
         "rank_pattern": other,
-        "alpha_pattern": {name: _whole(alpha * its_rank / rank) for name, its_rank in other.items()},
+        "alpha_pattern": {name: _plain(alpha * its_rank / rank) for name, its_rank in other.items()},
         "lora_dropout": 0.0,
         "target_modules": _shortest_ends({name.removeprefix(PREFIX) for name in downs}, shape),
         **_saved_whole(adapter, shape),
@@ -95,7 +99,7 @@ def save_adapter(folder: Path, adapter: Adapter, shape: StoredShape, *, base: st
     write_json(folder / CONFIG, settings)
 
 
-def _whole(number: float) -> float | int:
+def _plain(number: float) -> float | int:
     return int(number) if number == int(number) else number
 
 
@@ -182,19 +186,21 @@ def load_adapter(folder: Path, shape: StoredShape) -> Adapter:
 
 
 def holds_adapter(folder: Path) -> bool:
-    """Whether there is an adapter in a folder, be it sound or not."""
-    return (folder / CONFIG).is_file()
+    """Whether there is an adapter in a folder, be it sound or not; where a whole model lies as well, that counts."""
+    return (folder / CONFIG).is_file() and not any((folder / name).is_file() for name in WHOLE_WEIGHTS)
 
 
 def base_of(folder: Path) -> Path:
-    """The folder of the model that an adapter belongs to: where its settings say, or else beside its own folder.
+    """The folder of the model that an adapter belongs to: where its settings say, as seen from the adapter's folder, or
+    beside that folder, or as seen from the current one, as PEFT writes it.
 
-    Raises UserError when it is in neither place.
+    Raises UserError when it is in none of these places.
     """
     named = read_settings(folder / CONFIG).get("base_model_name_or_path")
-    places = [Path(named), folder.parent / Path(named).name] if isinstance(named, str) and named else []
+    here = folder.resolve()
+    places = (here / named, here.parent / Path(named).name, Path(named)) if isinstance(named, str) and named else ()
     for place in places:
-        if (place / "config.json").is_file():
+        if os.path.isfile(place / "config.json"):  # where Path.is_file raises, what may not be read is not there
             return place
     raise UserError(
         "The adapter in {folder} needs its base model {base!r:.200}, which is not there. Put that beside the adapter's "
@@ -212,7 +218,7 @@ def adapted_weights(weights: Mapping[str, Tensor], adapter: Adapter, shape: Stor
     """
     unused: tuple[str, ...] = ()
     if isinstance(shape, EncoderConfig):
-        replaced = bool(adapter.whole) or shape.head.kind == "none"
+        replaced = shape.head.kind == "none" or any(name.startswith("head.") for name in adapter.whole)
         unused = ("head.",) * replaced + ("pooler.",) * (not shape.head.pooler)
     found = {name: weight for name, weight in weights.items() if not name.startswith(unused)} | adapter.whole
     shapes = {
@@ -229,11 +235,17 @@ def require_usable(folder: Path) -> None:
     """Raises UserError when no model that Bimo reads can take an adapter, as far as the adapter alone tells."""
     _, pairs, _ = _read(folder)
     modules = {f"{name}.weight": name for name in pairs}
-    layouts = (llama.NAMES, gpt2.NAMES, marian.NAMES, bert.BODY_NAMES, bert.BARE_BODY_NAMES)
+    layouts = (llama.NAMES, gpt2.NAMES, marian.NAMES, *bert.BODIES)
     known = next((names for names in layouts if _knows(names, modules)), llama.NAMES)
     for name, theirs in renamed(modules, known.to_ours).items():
-        if "layers." not in name:
+        if "layers." not in name and not name.startswith("pooler."):
             raise UserError("The adapter changes {name}, and Bimo changes matrices in layers alone.", name=theirs)
+    if known not in (llama.NAMES, gpt2.NAMES) and not (folder / "config.json").is_file():
+        raise UserError(
+            "The adapter in {folder} belongs to no decoder, so the config.json of the whole model and the tokenizer "
+            "must lie beside it.",
+            folder=folder,
+        )
 
 
 def _knows(names: NamePairs, modules: dict[str, str]) -> bool:
@@ -319,7 +331,7 @@ def adapter_config(settings: Any, where: Path) -> LoRAConfig:
     rank: Any = settings.get("r")
     if (
         not all(isinstance(pattern, dict) for pattern in patterns)
-        or not all(type(value) in (int, float) and 0 < value < math.inf for value in (*numbers, alpha, rank))
+        or not all(type(value) in (int, float) and SMALL < value < LARGE for value in (*numbers, alpha, rank))
         or not all(NAME.fullmatch(name) for name in names)  # PEFT takes expressions as well
         or type(rank) is not int
     ):

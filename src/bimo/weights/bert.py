@@ -13,7 +13,7 @@ from bimo.models.heads import Head
 from bimo.weights.names import ACTIVATIONS, NamePairs, count, refuse_features, renamed, their_activation
 from bimo.weights.tying import require_copies
 
-__all__ = ["config_from_hf", "config_to_hf", "from_hf", "names_of", "to_hf", "with_pooler_as_found"]
+__all__ = ["BODIES", "config_from_hf", "config_to_hf", "from_hf", "names_of", "to_hf", "with_pooler_as_found"]
 
 BODY = (
     ("embedding", "bert.embeddings.word_embeddings"),
@@ -34,9 +34,6 @@ POOLER = (("pooler.dense", "bert.pooler.dense"),)
 
 PREFIX = "bert."
 """Of the names of the body, where there is a head."""
-
-BODY_NAMES = NamePairs(BODY)
-BARE_BODY_NAMES = NamePairs(tuple((ours, theirs.removeprefix(PREFIX)) for ours, theirs in BODY))
 
 CLASSES = {
     "none": "BertModel",
@@ -167,14 +164,20 @@ def config_from_hf(settings: dict[str, Any], *, where: Path) -> EncoderConfig:
 def names_of(config: EncoderConfig) -> NamePairs:
     """Our modules beside Hugging Face's, those of the head included."""
     names = _prefixed(config)
-    if config.head.kind != "none":
-        return names
+    return names if config.head.kind != "none" else _bare(names)
+
+
+def _bare(names: NamePairs) -> NamePairs:
     return NamePairs(tuple((ours, theirs.removeprefix(PREFIX)) for ours, theirs in names.pairs))
 
 
 def _prefixed(config: EncoderConfig) -> NamePairs:
     """As `names_of`, with the prefix that names have below a head, whether there is one or not."""
     return NamePairs((*BODY, *(POOLER if config.head.pooler else ()), *HEADS[config.head.kind]))
+
+
+BODIES = (NamePairs((*BODY, *POOLER)), _bare(NamePairs((*BODY, *POOLER))))
+"""Our modules beside theirs, without a head, with the prefix of their names and without."""
 
 
 def _architecture(settings: dict[str, Any]) -> str:

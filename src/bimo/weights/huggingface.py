@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,17 +53,30 @@ def save_model(folder: Path, model: LanguageModule, *, end: int, begin: int | No
 
 
 def save_encoder(
-    folder: Path, model: Encoder | RecurrentClassifier, *, pad: int, adapter: Adapter | None = None, base: str = ""
+    folder: Path,
+    model: Encoder | RecurrentClassifier,
+    *,
+    pad: int,
+    adapter: Adapter | None = None,
+    base: Path | None = None,
 ) -> None:
     """Write `config.json` and `model.safetensors` (fp32), each all or nothing; `pad` is the id of the padding token.
 
-    Where an adapter has learned beside a model, it is written in place of the weights, and `base` names the model.
+    Where an adapter has learned beside a model in the folder `base`, it is written in place of `model.safetensors`.
     """
     write_json(folder / "config.json", {**settings_of(model.config), "pad_token_id": pad})
-    if adapter is None:
+    if adapter is None or base is None:
         _write_weights(folder, model)
     else:
-        save_adapter(folder, adapter, model.config, base=base)
+        save_adapter(folder, adapter, model.config, base=_seen_from(folder, base))
+
+
+def _seen_from(folder: Path, base: Path) -> str:
+    """The way to a base that stays right when both folders move together, and tells nobody where they were."""
+    try:
+        return Path(os.path.relpath(base.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return str(base.resolve())
 
 
 def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
@@ -212,7 +226,11 @@ def _adapted(folder: Path, config: StoredShape) -> dict[str, Tensor]:
     base = base_of(folder)
     if not weight_files(base):
         raise UserError("{base}, on which {folder} is built, holds no weights of its own.", base=base, folder=folder)
-    _, weights = read_model(base)
+    shape, weights = read_model(base)
+    if isinstance(shape, EncoderConfig) and isinstance(config, EncoderConfig):
+        shape = replace(shape, head=config.head)
+    if type(shape) is not type(config) or (isinstance(shape, EncoderConfig) and shape != config):
+        raise UserError("The adapter in {folder} was made for another model than {base}.", folder=folder, base=base)
     return adapted_weights(weights, load_adapter(folder, config), config)
 
 

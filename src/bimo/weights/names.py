@@ -69,7 +69,7 @@ def renamed(weights: dict[str, Weight], names: dict[str, str]) -> dict[str, Weig
     for name, tensor in weights.items():
         module, _, last = name.rpartition(".")
         number = NUMBER.search(module + ".")
-        pattern = NUMBER.sub("{}", module + ".").rstrip(".")
+        pattern = NUMBER.sub("{}", module + ".")[:-1]
         if pattern not in names:
             raise UserError("The weights hold {name}, which a model of this type does not have.", name=name)
         found[f"{names[pattern].format(number[0] if number else '')}.{last}"] = tensor

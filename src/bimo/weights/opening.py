@@ -40,7 +40,7 @@ class OpenedModel:
 
     @property
     def tunable(self) -> Decoder | GGUFModel:
-        """The model, if it is one that takes adapters and is tuned. Raises UserError for one of another family."""
+        """The model, if it is one that learns to converse and takes --adapter. Raises UserError for another family."""
         if isinstance(self.source, Decoder | GGUFModel):
             return self.source
         raise UserError(

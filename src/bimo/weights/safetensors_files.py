@@ -19,7 +19,17 @@ from torch import Tensor
 from bimo.files import digest_file, parse_json, read_json
 from bimo.runtime import UserError, t
 
-__all__ = ["StoredTensor", "read_header", "read_weights", "read_weights_of_one", "weight_digests", "weight_files"]
+__all__ = [
+    "ADAPTER_SETTINGS",
+    "ADAPTER_WEIGHTS",
+    "WHOLE_WEIGHTS",
+    "StoredTensor",
+    "read_header",
+    "read_weights",
+    "read_weights_of_one",
+    "weight_digests",
+    "weight_files",
+]
 
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -35,6 +45,8 @@ MOST_DIMENSIONS = 8
 LONGEST_NAME = 256
 """Characters of a tensor's name."""
 
+WHOLE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+ADAPTER_SETTINGS, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.pickle")
 """Reading such a file runs whatever program stands in it."""
 
@@ -54,11 +66,13 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises UserError when the only weights are pickled ones, or when the index points elsewhere.
     """
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    whole, index = (folder / name for name in WHOLE_WEIGHTS)
     if whole.is_file():
         return [whole]
     if index.is_file():
         return sorted({folder / name for name in _places(index).values()})
+    if (folder / ADAPTER_WEIGHTS).is_file():  # beside which transformers leaves pickled settings of its training
+        return []
     pickled = sorted(path for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
         raise UserError(
@@ -74,7 +88,8 @@ def weight_files(folder: Path) -> list[Path]:
 def weight_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the files that hold the weights of a folder, or its adapter, by their names. Raises UserError as
     `weight_files`, and when a file is missing."""
-    files = weight_files(folder) or sorted(folder.glob("adapter_model.safetensors"))
+    adapter = [folder / name for name in (ADAPTER_SETTINGS, ADAPTER_WEIGHTS) if (folder / name).is_file()]
+    files = weight_files(folder) or adapter
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise UserError("{path} cannot be used: {reason}.", path=missing, reason=t("there is no such file"))

@@ -119,7 +119,7 @@ def _tune(
         console=console,
     )
     facts = tuning.run()
-    save_encoder(out, model, pad=framing.framing.padding, adapter=tuning.adapter, base=str(path))
+    save_encoder(out, model, pad=framing.framing.padding, adapter=tuning.adapter, base=path)
     tokenizer.save(out, context=encoder.config.context)
     longest = int(np.quantile(marked, LENGTHS_COVERED, method="higher"))
     calibration = Calibration(longest=longest)

@@ -45,7 +45,7 @@ def tune(wish: Wish) -> dict[str, Any]:
         wish.console.warn(line)
     _require_labels(found)
     engine, reason = _choose_engine(wish, found)
-    if engine not in ("encoder", "lstm"):
+    if engine != "encoder":
         _require_unset(wish.settings, engine)
     require_base(wish.model, wish.settings)
     wish.console.say("Plan", t("engine {engine}: {reason}", engine=engine, reason=reason))
@@ -136,7 +136,7 @@ def _choose_engine(wish: Wish, found: LabelledFile) -> tuple[str, str]:
 
 def _require_unset(settings: TuneConfig, engine: str) -> None:
     """Raises UserError for what says how to tune an encoder, which the other engines do not do."""
-    for option in ("epochs", "minutes", "rate", "batch", "context", "lora"):
+    for option in ("lora",) if engine == "lstm" else ("epochs", "minutes", "rate", "batch", "context", "lora"):
         if getattr(settings, option):
             raise UserError(
                 "--{option} is about tuning an encoder; the engine {engine} has no use for it. Leave it out, or choose "
@@ -233,7 +233,7 @@ def _neural(wish: Wish, found: LabelledFile, begin: Callable[..., Any]) -> dict[
     tokenizer = start.framing.tokenizer
     adapter = None if settings.lora is None else adapter_of(start.model, settings.lora)
     pad = tokenizer.special_id("pad_token")
-    save_encoder(wish.out, start.model, pad=pad, adapter=adapter, base=str(wish.model))
+    save_encoder(wish.out, start.model, pad=pad, adapter=adapter, base=wish.model)
     tokenizer.save(wish.out, context=start.framing.context)
     linear = _train(wish, found, train).classifier.chances([one.text for one in held_out], _seconds(held_out))
     baselines = {

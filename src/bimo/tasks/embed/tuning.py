@@ -112,7 +112,7 @@ def _tune(
     )
     tuning = Tuning(model, objective, batches, settings, home=out / "bimo", console=console)
     facts = tuning.run()
-    save_encoder(out, model, pad=framing.padding, adapter=tuning.adapter, base=str(path))
+    save_encoder(out, model, pad=framing.padding, adapter=tuning.adapter, base=path)
     start.tokenizer.save(out, context=context)
     layout = SentenceLayout(pooling.how, normalize=True, context=context, lower=start.layout.lower)
     write_layout(out, layout, width=model.config.width)
