@@ -374,7 +374,7 @@ CASES = {
     "a GGUF tensor that lies outside": Hostile(gguf(gguf_tensor((8,), at=2**63)), "reaches beyond its end"),
     # adapters
     "an adapter whose rank is another": Hostile(
-        adapter(lambda settings, tensors: settings.update(r=10**9)), "do not go with its rank"
+        adapter(lambda settings, tensors: settings.update(r=10**8)), "do not go with its rank"
     ),
     "an adapter with half of a pair": Hostile(
         adapter(lambda settings, tensors: tensors.popitem()), "do not go with its rank"

@@ -410,7 +410,7 @@ def test_evaluation_and_a_pair_of_classifiers(model, rows, tmp_path):
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--column", "label=intent"), DATA_REFUSED, "has no column"),
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--engine", "forest"), USAGE, "--engine must be one of"),
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--engine", "decoder"), USAGE, "needs no tuning"),
-        ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--lora",), USAGE, "--lora has no place"),
+        ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--lora",), USAGE, "An adapter learns beside a model"),
         ("text,label\none,a\ntwo,b\nthree,a\nfour,b\n", ("--epochs", "3"), USAGE, "the engine linear has no use"),
         ("text,label\n,\n", (), DATA_REFUSED, "holds no"),
     ],
