@@ -27,7 +27,7 @@ from bimo.tasks.classify.classifier import open_classifier
 from bimo.tasks.classify.linear import MODEL_TYPE, VECTORS_TYPE
 from bimo.tokens.chat import ChatFormat
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
-from bimo.weights.adapters import adapter_config, holds_adapter, require_usable
+from bimo.weights.adapters import adapter_config, require_usable
 from bimo.weights.chat_templates import TEMPLATE_FILE, TEMPLATE_KEY, folder_chat_format, gguf_chat_format
 from bimo.weights.finite import require_finite
 from bimo.weights.gguf import read_gguf
@@ -40,6 +40,7 @@ from bimo.weights.safetensors_files import (
     ADAPTER_WEIGHTS,
     PICKLED,
     StoredTensor,
+    holds_adapter,
     read_header,
     read_weights_of_one,
     weight_files,

@@ -11,7 +11,7 @@ from typing import Any
 from bimo.console import SILENT, Console
 from bimo.runtime import USAGE, UserError
 from bimo.train.tune import TuneConfig
-from bimo.weights.adapters import holds_adapter
+from bimo.weights.safetensors_files import holds_adapter
 
 __all__ = ["TASKS", "Wish", "require_base", "tune", "tune_lines"]
 

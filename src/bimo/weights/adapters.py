@@ -28,14 +28,13 @@ from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
 from bimo.weights.layouts import names_of
 from bimo.weights.names import NamePairs, renamed
-from bimo.weights.safetensors_files import ADAPTER_SETTINGS, ADAPTER_WEIGHTS, WHOLE_WEIGHTS, read_weights
+from bimo.weights.safetensors_files import ADAPTER_SETTINGS, ADAPTER_WEIGHTS, read_weights
 
 __all__ = [
     "adapted_weights",
     "adapter_config",
     "adapter_to_peft",
     "base_of",
-    "holds_adapter",
     "load_adapter",
     "merged",
     "merged_weights",
@@ -183,11 +182,6 @@ def load_adapter(folder: Path, shape: StoredShape) -> Adapter:
             raise UserError("The adapter holds {name}, which Bimo does not know.", name=theirs)
     targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in weights}))
     return Adapter(replace(config, targets=targets), weights, whole)
-
-
-def holds_adapter(folder: Path) -> bool:
-    """Whether there is an adapter in a folder, be it sound or not; where a whole model lies as well, that counts."""
-    return (folder / CONFIG).is_file() and not any((folder / name).is_file() for name in WHOLE_WEIGHTS)
 
 
 def base_of(folder: Path) -> Path:

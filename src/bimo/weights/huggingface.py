@@ -19,10 +19,10 @@ from bimo.models.recurrent_classifier import RecurrentClassifier
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import USAGE, UserError
 from bimo.weights import bert, marian
-from bimo.weights.adapters import adapted_weights, base_of, holds_adapter, load_adapter, save_adapter
+from bimo.weights.adapters import adapted_weights, base_of, load_adapter, save_adapter
 from bimo.weights.finite import require_finite
 from bimo.weights.layouts import from_hf, model_config_from_hf, model_config_to_hf, settings_of, to_hf
-from bimo.weights.safetensors_files import read_weights, weight_files
+from bimo.weights.safetensors_files import holds_adapter, read_weights, weight_files
 
 __all__ = [
     "end_ids",
@@ -180,8 +180,8 @@ def read_model(folder: Path) -> tuple[StoredShape, dict[str, Tensor]]:
     Where an adapter lies in place of weights, they are those of its base with what it changes. Nothing of the size that
     `config.json` asks for is built before. Raises UserError.
     """
-    files = weight_files(folder)
-    adapted = not files and holds_adapter(folder)
+    adapted = holds_adapter(folder)
+    files = [] if adapted else weight_files(folder)
     if not (folder / "config.json").is_file() or not (files or adapted):
         raise UserError(
             "{folder} is not a model folder: it needs config.json and model.safetensors. "
@@ -224,7 +224,7 @@ def read_model(folder: Path) -> tuple[StoredShape, dict[str, Tensor]]:
 def _adapted(folder: Path, config: StoredShape) -> dict[str, Tensor]:
     """The weights of an adapter's base with what the adapter in `folder` changes."""
     base = base_of(folder)
-    if not weight_files(base):
+    if holds_adapter(base):
         raise UserError("{base}, on which {folder} is built, holds no weights of its own.", base=base, folder=folder)
     shape, weights = read_model(base)
     if isinstance(shape, EncoderConfig) and isinstance(config, EncoderConfig):

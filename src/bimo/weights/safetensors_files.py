@@ -22,8 +22,8 @@ from bimo.runtime import UserError, t
 __all__ = [
     "ADAPTER_SETTINGS",
     "ADAPTER_WEIGHTS",
-    "WHOLE_WEIGHTS",
     "StoredTensor",
+    "holds_adapter",
     "read_header",
     "read_weights",
     "read_weights_of_one",
@@ -71,8 +71,6 @@ def weight_files(folder: Path) -> list[Path]:
         return [whole]
     if index.is_file():
         return sorted({folder / name for name in _places(index).values()})
-    if (folder / ADAPTER_WEIGHTS).is_file():  # beside which transformers leaves pickled settings of its training
-        return []
     pickled = sorted(path for pattern in PICKLED for path in folder.glob(pattern))
     if pickled:
         raise UserError(
@@ -85,11 +83,16 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
+def holds_adapter(folder: Path) -> bool:
+    """Whether there is an adapter in a folder, be it sound or not; where a whole model lies as well, that counts."""
+    return (folder / ADAPTER_SETTINGS).is_file() and not any((folder / name).is_file() for name in WHOLE_WEIGHTS)
+
+
 def weight_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the files that hold the weights of a folder, or its adapter, by their names. Raises UserError as
     `weight_files`, and when a file is missing."""
-    adapter = [folder / name for name in (ADAPTER_SETTINGS, ADAPTER_WEIGHTS) if (folder / name).is_file()]
-    files = weight_files(folder) or adapter
+    adapter = [folder / ADAPTER_SETTINGS, folder / ADAPTER_WEIGHTS]
+    files = adapter if holds_adapter(folder) else weight_files(folder)
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
         raise UserError("{path} cannot be used: {reason}.", path=missing, reason=t("there is no such file"))
