@@ -34,7 +34,7 @@ LM = DATA.parent / "lm"
 SOURCES = {"en": SETS["XQuAD en"], "zh": SETS["CMRC 2018"]}
 CORPORA = ("zh_classic_novels", "zh_modern_python_docs", "zh_poetry")
 WRONG = 100
-CONTEXT = 512
+CONTEXT = 128
 """Of the encoder that is pretrained."""
 
 WINDOW, STRIDE, BATCH, N_BEST, LONGEST = 384, 128, 8, 20, 30

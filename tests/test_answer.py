@@ -22,14 +22,14 @@ from bimo.tasks.answer import answering, tuning, writing
 from bimo.tasks.answer.lessons import split_questions
 from bimo.tasks.answer.measuring import Attempt, Trial, baseline_answer, calibrate, own_thresholds, score
 from bimo.tasks.answer.passages import Passage
-from bimo.tasks.answer.reading import Calibration, Reader, Reading, load_reader
+from bimo.tasks.answer.reading import Calibration, Reader, ReaderConfig, Reading, load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.answer.scoring import exact_match, is_chinese
 from bimo.tasks.tune import tune, tune_lines
 from bimo.text.questions import Question, Span, read_questions
 from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
-from bimo.tokens.spans import SpanFraming
+from bimo.tokens.spans import KINDS, SpanFraming
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.tune import TuneConfig
 from bimo.weights.huggingface import load_encoder, save_encoder
@@ -45,14 +45,13 @@ def trial(margin, right, wrong):
 def test_the_threshold_refuses_what_the_texts_do_not_hold():
     random = np.random.default_rng(0)
     trials = [trial(random.normal(4), True, random.normal(-4)) for _ in range(200)]
-    calibration = calibrate(trials, longest=7)
+    calibration = calibrate(trials)
     found = score(trials, np.full(len(trials), calibration.threshold))
     assert found["refused"] > 0.95
     assert found["answered"] > 0.95
     assert found["exact"] == found["f1"] == 1.0
     assert calibration.confidence(6) > 0.95 > 0.05 > calibration.confidence(-6)
-    assert calibration.longest == 7
-    hopeless = calibrate([trial(0.0, False, 0.0) for _ in range(20)], longest=7)
+    hopeless = calibrate([trial(0.0, False, 0.0) for _ in range(20)])
     assert score([trial(0.0, False, 0.0)], np.array([hopeless.threshold]))["refused"] == 1.0
 
 
@@ -66,9 +65,9 @@ def test_what_is_refused_is_judged_by_a_threshold_chosen_on_other_texts():
     assert (thresholds[::2] == thresholds[1::2]).all()  # two questions on a text
     first, second = sorted(set(thresholds.tolist()))
     others = [one for one, threshold in zip(trials, thresholds, strict=True) if threshold == second]
-    assert calibrate(others, longest=0).threshold == first
+    assert calibrate(others).threshold == first
     alone = trials[:1]
-    assert own_thresholds(alone) == [calibrate(alone, longest=0).threshold]
+    assert own_thresholds(alone) == [calibrate(alone).threshold]
 
 
 def test_confidence_is_the_share_that_is_right():
@@ -77,14 +76,14 @@ def test_confidence_is_the_share_that_is_right():
     margins = random.normal(0, 4, size=4000)
     right = random.random(4000) < 1 / (1 + np.exp(-margins / 2))
     trials = [trial(margin, bool(one), -np.inf) for margin, one in zip(margins, right, strict=True)]
-    calibration = calibrate(trials, longest=1)
+    calibration = calibrate(trials)
     assert calibration.slope == pytest.approx(0.5, abs=0.05)
     assert calibration.intercept == pytest.approx(0, abs=0.1)
 
 
 def test_margins_that_mislead_say_nothing():
     trials = [trial(margin, margin < 0, -np.inf) for margin in np.linspace(-3, 3, 40)]
-    calibration = calibrate(trials, longest=1)
+    calibration = calibrate(trials)
     assert calibration.slope == 0
     assert calibration.confidence(2.0) == calibration.confidence(-2.0) == pytest.approx(0.5, abs=0.01)
 
@@ -121,7 +120,7 @@ def place(tmp_path_factory, tiny_tokenizer):
     return folder, facts
 
 
-SETTINGS = TuneConfig(epochs=15, batch=8, rate=0.003, validations=2)
+SETTINGS = TuneConfig(epochs=20, batch=8, rate=0.003, validations=2)
 
 
 class Learned(Exception):
@@ -173,8 +172,29 @@ def test_an_adapter_learns_to_answer(place, tmp_path):
     assert facts["scores"]["f1"] > 0.9
     assert facts["trained_parameters"] < whole["trained_parameters"]
     assert weight_digests(folder / "encoder") == before
+    reader = load_reader(out)
+    assert (reader.config.matching, reader.model.config.segments) == (False, 2)
+    replace(reader.config, matching=True).save(out)
+    with pytest.raises(UserError, match="is damaged: it marks matching words, which takes 4 kinds of tokens"):
+        load_reader(out)
+    reader.config.save(out)
     assert [*out.glob("*.safetensors")] == [out / "adapter_model.safetensors"]
     assert evaluate(out, folder / "questions.json")["scores"]["f1"] > 0.9
+
+
+def test_what_was_taught_goes_on_being_told_of_matches(place, tmp_path):
+    folder, _ = place
+    taught = load_reader(folder / "taught")
+    assert taught.config.matching
+    assert taught.model.config.segments == KINDS
+    for name, lora in (("whole", None), ("adapter", LoRAConfig(rank=4))):
+        again = replace(SETTINGS, epochs=1, rate=1e-6, lora=lora)
+        tune(folder / "taught", folder / "questions.json", out=tmp_path / name, task="answer", settings=again)
+        reader = load_reader(tmp_path / name)
+        assert reader.config.matching
+        torch.testing.assert_close(
+            reader.model.segment_embedding.weight, taught.model.segment_embedding.weight, atol=1e-3, rtol=0
+        )
 
 
 def test_transformers_reads_it_with_the_same_logits(place):
@@ -185,7 +205,7 @@ def test_transformers_reads_it_with_the_same_logits(place):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "taught")
     questions, texts = ["Where?", "Who met?"], ["They met in the kitchen.", "They met in the garden at noon, and left."]
     asked = tokenizer(questions, texts, padding=True, return_tensors="pt")
-    spans = SpanFraming(Framing(load_tokenizer(folder / "taught"), context=64))
+    spans = SpanFraming(Framing(load_tokenizer(folder / "taught"), context=64), matching=True)
     framed, _ = spans.batch(spans.windows(questions, texts))
     assert asked["input_ids"].tolist() == framed.ids.tolist()
     with torch.no_grad():
@@ -402,7 +422,9 @@ def test_a_file_that_was_learned_from_is_told(place):
     assert said == ["The model learned from this very file, so it knows the answers."]
 
 
-@pytest.mark.parametrize("stored", ['{"slope": "steep"}', '{"longest": 0}', '{"longest": 1e999}', '{"depth": 1}', "[]"])
+@pytest.mark.parametrize(
+    "stored", ['{"slope": "steep"}', '{"slope": null}', '{"longest": 0}', '{"longest": 1e999}', '{"depth": 1}', "[]"]
+)
 def test_a_damaged_calibration_is_named(place, tmp_path, stored):
     folder, _ = place
     shutil.copytree(folder / "taught", tmp_path / "broken")
@@ -414,13 +436,13 @@ def test_a_damaged_calibration_is_named(place, tmp_path, stored):
 def test_a_folder_of_transformers_answers_by_the_rule_of_squad(place, tmp_path):
     folder, _ = place
     shutil.copytree(folder / "taught", tmp_path / "theirs", ignore=shutil.ignore_patterns("bimo"))
-    assert load_reader(tmp_path / "theirs").calibration == Calibration()
+    assert load_reader(tmp_path / "theirs").config == ReaderConfig()
 
 
 def test_a_reader_takes_a_model_and_a_tokenizer(place):
     folder, _ = place
     loaded = load_reader(folder / "taught")
-    reader = Reader(loaded.model, load_tokenizer(folder / "taught"), context=64, calibration=Calibration())
+    reader = Reader(loaded.model, load_tokenizer(folder / "taught"), replace(loaded.config, calibration=Calibration()))
     questions, texts = ["Where did number 5 meet at noon?"], ["Number 5: they met in the cellar at noon."]
     (reading,) = reader.read(questions, texts)
     assert texts[0][reading.start : reading.end] == "the cellar"

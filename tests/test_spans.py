@@ -13,15 +13,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bimo.models.encoder import Encoder, EncoderConfig, with_head
+from bimo.models.encoder import Encoder, EncoderConfig, with_head, with_kinds
 from bimo.models.heads import Head
-from bimo.tasks.answer.lessons import answerable_lessons, others, split_questions, stranger_lessons
+from bimo.models.layers import Embedding
+from bimo.tasks.answer.lessons import all_windows, answerable_lessons, others, split_questions, stranger_lessons
 from bimo.tasks.answer.reading import best_spans, best_spans_reference
 from bimo.tasks.answer.retrieval import PassageIndex
+from bimo.text.matches import ALONE, IN_A_ROW, mark_matches
 from bimo.text.questions import Question, Span
 from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
-from bimo.tokens.spans import SpanFraming, locate
+from bimo.tokens.spans import KINDS, SpanFraming, locate
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.tokens.wordpiece import read_wordpiece
 from bimo.train.spans import SpanBatches, Spans, span_logits
@@ -108,6 +110,38 @@ def test_windows_overlap_and_hold_every_token(bytes_framing):
     assert (framed.ids[of_text] != bytes_framing.closing).all()
 
 
+def test_the_kinds_of_tokens_tell_which_words_stand_in_the_question(bytes_framing):
+    """Of every window, of texts that need several; the slow twin asks each token for its characters."""
+    text = "The committee met on Thursday. 会议决定由研发部提交报告。" * 4
+    spans = SpanFraming(bytes_framing, matching=True)
+    question = "谁决定 that they meet, THURSDAY?"
+    windows = spans.windows([question], [text])
+    assert len(windows) > 1
+    framed, of_text = spans.batch(windows)
+    plain, _ = SpanFraming(bytes_framing).batch(SpanFraming(bytes_framing).windows([question], [text]))
+    marks = mark_matches(question, text)
+    seen = set()
+    for row, window in enumerate(windows):
+        for place in np.flatnonzero(of_text[row]):
+            start, end = window.characters_at(place, place)
+            expected = max(marks[start:end], default=0)
+            assert framed.segments[row, place] == 1 + expected
+            seen.add(expected)
+    assert seen == {0, ALONE, IN_A_ROW}
+    np.testing.assert_array_equal(framed.segments[~of_text], plain.segments[~of_text])
+    assert framed.segments.max() < KINDS
+
+
+def test_new_kinds_of_tokens_leave_the_old_as_they_are(bytes_framing):
+    two = Encoder(encoder_config(bytes_framing)).initialise(1).eval()
+    four = with_kinds(two, 4, seed=0).eval()
+    ids, segments = torch.tensor([[5, 6, 7]]), torch.tensor([[0, 1, 1]])
+    torch.testing.assert_close(four(ids, segments=segments), two(ids, segments=segments), atol=0, rtol=0)
+    new = (four.segment_embedding.weight[2:] - two.segment_embedding.weight[1]).detach()
+    assert new.std().item() == pytest.approx(two.embedding.weight.std().item(), rel=0.4)
+    assert not torch.equal(new[0], new[1])
+
+
 def test_an_empty_text_is_a_window_without_room(bytes_framing):
     (window,) = SpanFraming(bytes_framing).windows(["Who?"], [""])
     assert (window.room, window.places_of(0, 0)) == (0, None)
@@ -134,7 +168,7 @@ def test_the_loss_is_that_of_each_window_by_itself(bytes_framing):
     spans = SpanFraming(bytes_framing)
     asked = [Question(1, "Who met?", "The committee met.", (Span("The committee", 0),), ("The committee",))]
     asked.append(Question(2, "Where?", "The committee met on Thursday in the mountains.", (), ()))
-    marked = answerable_lessons(asked, spans)
+    marked = answerable_lessons(asked, spans, seed=0)
     together = Spans(marked, spans, batch=4).validate(model)["loss"]
     total = 0.0
     for one in marked:
@@ -149,6 +183,69 @@ def test_the_loss_is_that_of_each_window_by_itself(bytes_framing):
     assert (marked[1].first, marked[1].last) == (0, 0)
     batch = next(iter(SpanBatches(marked, spans, batch=4, seed=0)))
     assert torch.isneginf(span_logits(model, batch.framed, batch.allowed)).sum() == 2 * (~batch.allowed).sum()
+
+
+class Pointing:
+    """Stands for an encoder: of each window it is told where it points, and how sure it is."""
+
+    training, embedding = False, Embedding(1, 1)
+
+    def __init__(self, framing, says):
+        self.says, self.config = says, encoder_config(framing)
+
+    def eval(self):
+        pass
+
+    def train(self, mode):
+        pass
+
+    def __call__(self, ids, *, segments, real):
+        logits = torch.zeros(*ids.shape, 2)
+        for row, window in enumerate(ids.tolist()):
+            first, last, margin = self.says[tuple(one for one, there in zip(window, real[row], strict=True) if there)]
+            logits[row, first, 0] = logits[row, last, 1] = margin
+            logits[row, 0] = 1.0
+        return logits
+
+
+def test_a_question_counts_by_its_surest_window(bytes_framing):
+    """One is right where it is surest, one where it is not; of two without an answer one is refused."""
+    spans = SpanFraming(bytes_framing)
+    text = "The committee met on Thursday, and again on Friday in the mountains, and went home after that." * 2
+    asked = [
+        Question(1, "Who met?", text, (Span("The committee", 0),), ("The committee",)),
+        Question(2, "Who met again?", text, (Span("The committee", 0),), ("The committee",)),
+        Question(3, "Why?", text, (), ()),
+        Question(4, "How?", text, (), ()),
+    ]
+    marked = all_windows(asked, spans)
+    sure_at = {0: 0, 1: 1}
+    says = {}
+    for pair in range(4):
+        of_pair = [one for one in marked if one.window.pair == pair]
+        assert len(of_pair) > 1
+        for number, one in enumerate(of_pair):
+            first = one.window.framed.first
+            places = (one.first, one.last) if one.last else (first, first)
+            margin = 2.0 if sure_at.get(pair, number) == number else 1.5
+            says[tuple(one.window.framed.ids)] = (*places, margin if pair != 3 else 0.5)
+    found = Spans(marked, spans, batch=3).validate(Pointing(bytes_framing, says))
+    assert found["missed"] == pytest.approx(1 - (1 + 0 + 0 + 1) / 4)
+
+
+def test_of_the_windows_without_the_answer_one_is_learned(bytes_framing):
+    spans = SpanFraming(bytes_framing)
+    text = "They met on Thursday. " * 12 + "The room was the attic."
+    asked = [Question(1, "Where?", text, (Span("the attic", text.index("the attic")),), ("the attic",))]
+    whole = all_windows(asked, spans)
+    assert sum(not one.last for one in whole) > 2
+    chosen = set()
+    for seed in range(20):
+        lessons = answerable_lessons(asked, spans, seed=seed)
+        (refusing,) = [one for one in lessons if not one.last]
+        assert [one.window.offset for one in lessons if one.last] == [one.window.offset for one in whole if one.last]
+        chosen.add(refusing.window.offset)
+    assert len(chosen) > 1
 
 
 def test_a_new_head_keeps_the_layers_and_an_old_one_its_weights(bytes_framing):
@@ -175,7 +272,7 @@ def test_lessons_point_at_answers_and_strangers_hold_none(bytes_framing):
     ]
     texts = sorted({question.context for question in questions})
     index = PassageIndex(texts)
-    for one in answerable_lessons(questions, spans):
+    for one in answerable_lessons(questions, spans, seed=0):
         first, last = one.window.characters_at(one.first, one.last)
         question = questions[one.window.pair]
         assert question.answers[0].text in question.context[first:last]

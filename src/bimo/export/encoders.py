@@ -19,7 +19,7 @@ from bimo.export.hf import load_there
 from bimo.generate.beam import padded
 from bimo.models.encoder import Encoder
 from bimo.runtime import t
-from bimo.tasks.answer.reading import CALIBRATION_FILE
+from bimo.tasks.answer.reading import READER_FILE
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.bert import CLASSES
 from bimo.weights.huggingface import load_encoder, save_encoder
@@ -50,9 +50,9 @@ def write_encoder(path: Path, folder: Path) -> None:
     tokenizer.save(path, context=model.config.context)
     if holds_layout(folder):
         write_layout(path, _layout(folder, model), width=model.config.width)
-    if (calibration := folder / "bimo" / CALIBRATION_FILE).is_file():
+    if (reader := folder / "bimo" / READER_FILE).is_file():
         (path / "bimo").mkdir()
-        shutil.copyfile(calibration, path / "bimo" / CALIBRATION_FILE)
+        shutil.copyfile(reader, path / "bimo" / READER_FILE)
 
 
 def _layout(folder: Path, model: Encoder) -> SentenceLayout:

@@ -17,7 +17,7 @@ from bimo.models.layers import Embedding, sinusoids
 from bimo.models.transformer import Attention, Layer, initialise, norm
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["Encoder", "EncoderConfig", "with_head"]
+__all__ = ["Encoder", "EncoderConfig", "with_head", "with_kinds"]
 
 PLACE_SIZE = 0.1
 """Of the sines from which places start: several times as large as the numbers of words, so that layers that know
@@ -203,3 +203,15 @@ def with_head(encoder: Encoder, head: Head, *, seed: int, dropout: float = 0.0) 
             weights[name] = weight
     changed.load_state_dict(weights)
     return changed.to(encoder.embedding.weight.device)
+
+
+@torch.no_grad()
+def with_kinds(encoder: Encoder, segments: int, *, seed: int) -> Encoder:
+    """The same encoder with more kinds of tokens, each the last that it knows and noise as loud as words."""
+    changed = Encoder(replace(encoder.config, segments=segments), compute_dtype=encoder.compute_dtype)
+    weights = encoder.state_dict()
+    words, known = weights["embedding.weight"], weights["segment_embedding.weight"]
+    noise = torch.randn(segments - len(known), known.shape[1], generator=torch.Generator().manual_seed(seed))
+    new = known[-1:] + words.std() * noise.to(known.device)
+    changed.load_state_dict({**weights, "segment_embedding.weight": torch.cat([known, new])})
+    return changed.to(words.device)

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bimo.text.matches import IN_A_ROW, mark_matches
 from bimo.tokens.framing import Framed, FramedBatch, Framing
 
-__all__ = ["LocatedText", "SpanFraming", "SpanWindow", "locate"]
+__all__ = ["KINDS", "LocatedText", "SpanFraming", "SpanWindow", "locate"]
+
+KINDS = 2 + IN_A_ROW
+"""Of tokens where matches are marked: of the question; of the text, without and with each mark."""
 
 LONGEST_QUESTION = 64
 OVERLAP = 128
@@ -37,15 +41,27 @@ class LocatedText:
         """[start, end) of what two tokens and those between stand for."""
         return int(self.starts[first]), int(self.ends[last])
 
+    def largest_in(self, marks: np.ndarray) -> np.ndarray:
+        """Marks from 0 to IN_A_ROW of characters -> of each token the largest of those that it stands for [N]."""
+        largest = np.zeros(len(self.ids), dtype=np.int64)
+        for mark in range(1, IN_A_ROW + 1):
+            before = np.concatenate([[0], np.cumsum(marks >= mark)])
+            largest += before[self.ends] > before[self.starts]
+        return largest
+
 
 @dataclass(frozen=True)
 class SpanWindow:
-    """`framed` is the question and the tokens of `text` from `offset` on; `pair` numbers what was asked for."""
+    """`framed` is the question and the tokens of `text` from `offset` on; `pair` numbers what was asked for.
+
+    `matches` are the marks of bimo.text.matches of those tokens, where they are looked for.
+    """
 
     framed: Framed
     text: LocatedText
     offset: int
     pair: int
+    matches: np.ndarray | None = None
 
     @property
     def room(self) -> int:
@@ -78,10 +94,13 @@ def locate(framing: Framing, texts: Sequence[str]) -> list[LocatedText]:
 
 
 class SpanFraming:
-    """Frames questions with texts, which are read in as many windows as they need."""
+    """Frames questions with texts, which are read in as many windows as they need.
 
-    def __init__(self, framing: Framing) -> None:
-        self.framing = framing
+    With `matching` the kinds of the tokens say which words of a text stand in the question too.
+    """
+
+    def __init__(self, framing: Framing, *, matching: bool = False) -> None:
+        self.framing, self.matching = framing, matching
 
     def windows(self, questions: Sequence[str], texts: Sequence[str]) -> list[SpanWindow]:
         """Of each question with its text, in order; a text that is met again is encoded once."""
@@ -90,19 +109,22 @@ class SpanFraming:
         asked = self.framing.tokenizer.encode_batch(list(questions))
         return [
             window
-            for pair, (ids, text) in enumerate(zip(asked, texts, strict=True))
-            for window in self._cut(ids, located[text], pair)
+            for pair, (question, ids, text) in enumerate(zip(questions, asked, texts, strict=True))
+            for window in self._cut(ids, located[text], pair, mark_matches(question, text) if self.matching else None)
         ]
 
     def batch(self, windows: Sequence[SpanWindow]) -> tuple[FramedBatch, np.ndarray]:
         """Filled up on the right; and where tokens of the texts stand [B, T]."""
         framed = self.framing.batch([window.framed for window in windows])
+        for row, window in enumerate(windows):
+            if window.matches is not None:
+                framed.segments[row, window.framed.first : window.framed.first + window.room] += window.matches
         places = np.arange(framed.ids.shape[1])
         first = np.array([[window.framed.first] for window in windows])
         end = np.array([[len(window.framed.ids) - 1] for window in windows])
         return framed, (first <= places) & (places < end)
 
-    def _cut(self, asked: list[int], text: LocatedText, pair: int) -> Iterator[SpanWindow]:
+    def _cut(self, asked: list[int], text: LocatedText, pair: int, marks: np.ndarray | None) -> Iterator[SpanWindow]:
         framing = self.framing
         asked = asked[: min(LONGEST_QUESTION, framing.context // 3)]
         room = framing.room(len(asked) + 3)
@@ -110,4 +132,5 @@ class SpanFraming:
         for offset in range(0, max(1, len(text.ids) - shared), room - shared):
             part = text.ids[offset : offset + room]
             ids = [framing.opening, *asked, framing.closing, *part, framing.closing]
-            yield SpanWindow(Framed(ids, len(asked) + 2, len(part) < len(text.ids)), text, offset, pair)
+            matches = None if marks is None else text.largest_in(marks)[offset : offset + room]
+            yield SpanWindow(Framed(ids, len(asked) + 2, len(part) < len(text.ids)), text, offset, pair, matches)

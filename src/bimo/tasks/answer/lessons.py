@@ -6,12 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.text.questions import Question
 from bimo.tokens.spans import SpanFraming
 from bimo.train.spans import MarkedWindow
 
-__all__ = ["answerable_lessons", "others", "split_questions", "stranger_lessons"]
+__all__ = ["all_windows", "answerable_lessons", "others", "split_questions", "stranger_lessons"]
 
 MOST_HELD_OUT = 150
 HELD_OUT_SHARE = 0.1
@@ -42,21 +44,29 @@ def _number(text: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}{text}".encode()).digest()[:8], "big")
 
 
-def answerable_lessons(questions: Sequence[Question], framing: SpanFraming) -> list[MarkedWindow]:
-    """Windows of questions with their own texts, marked where the first answer stands in them.
-
-    Of the windows of a text that do not hold the answer one is kept, or long texts would teach little but refusing.
-    """
+def all_windows(questions: Sequence[Question], framing: SpanFraming) -> list[MarkedWindow]:
+    """Windows of questions with their own texts, marked where the first answer stands in them."""
     windows = framing.windows([one.question for one in questions], [one.context for one in questions])
-    found, refusing = [], set()
+    found = []
     for window in windows:
         answers = questions[window.pair].answers
         places = window.places_of(answers[0].start, answers[0].end) if answers else None
-        if places is not None or window.pair not in refusing:
-            found.append(MarkedWindow(window, *(places or (0, 0))))
-        if places is None:
-            refusing.add(window.pair)
+        found.append(MarkedWindow(window, *(places or (0, 0))))
     return found
+
+
+def answerable_lessons(questions: Sequence[Question], framing: SpanFraming, *, seed: int) -> list[MarkedWindow]:
+    """Of `all_windows` those that hold the answer, and of the others of a question one by chance: with all of them
+    long texts would teach little but refusing."""
+    windows = all_windows(questions, framing)
+    chance = np.random.default_rng(seed).random(len(windows))
+    refusing: dict[int, int] = {}
+    for number, one in enumerate(windows):
+        best = refusing.get(one.window.pair)
+        if not one.last and (best is None or chance[number] > chance[best]):
+            refusing[one.window.pair] = number
+    chosen = set(refusing.values())
+    return [one for number, one in enumerate(windows) if one.last or number in chosen]
 
 
 def others(question: Question, texts: Sequence[str], index: PassageIndex, count: int) -> list[int]:

@@ -96,7 +96,7 @@ def attempt(question: Question, text: str, margin: float) -> Attempt:
     return Attempt(text, margin, exact_match(text, references, chinese=chinese), f1(text, references, chinese=chinese))
 
 
-def calibrate(trials: Sequence[Trial], *, longest: int) -> Calibration:
+def calibrate(trials: Sequence[Trial]) -> Calibration:
     """What margins mean: the chance that an answer is right by logistic regression, and from where on it is given.
 
     The threshold is the one with the best mean of F1 where the texts hold the answer and of the share refused where
@@ -107,7 +107,7 @@ def calibrate(trials: Sequence[Trial], *, longest: int) -> Calibration:
     margins = np.array([one.margin for one in [*found, *wrong]], dtype=np.float64)
     right = np.array([*(one.f1 >= RIGHT for one in found), *(False for _ in wrong)], dtype=np.float64)
     slope, intercept = _logistic(margins, right)
-    return Calibration(slope, intercept, _threshold(found, wrong), longest)
+    return Calibration(slope, intercept, _threshold(found, wrong))
 
 
 def _threshold(found: Sequence[Attempt], wrong: Sequence[Attempt]) -> float:
@@ -153,7 +153,7 @@ def own_thresholds(trials: Sequence[Trial]) -> np.ndarray:
     thresholds = np.empty(len(trials))
     for half in (second, ~second):
         others = [trial for trial, inside in zip(trials, half, strict=True) if not inside]
-        thresholds[half] = calibrate(others or trials, longest=0).threshold
+        thresholds[half] = calibrate(others or trials).threshold
     return thresholds
 
 

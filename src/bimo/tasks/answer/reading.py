@@ -7,27 +7,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from bimo.files import read_json
+from bimo.files import read_json, write_json
 from bimo.models.encoder import Encoder
-from bimo.runtime import USAGE, UserError
+from bimo.runtime import USAGE, UserError, t
 from bimo.tokens.framing import Framing
 from bimo.tokens.lengths import LengthBatches
-from bimo.tokens.spans import SpanFraming, SpanWindow
+from bimo.tokens.spans import KINDS, SpanFraming, SpanWindow
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.spans import span_logits
 from bimo.weights.huggingface import load_encoder
 from bimo.weights.names import require_fitting
 
-__all__ = ["CALIBRATION_FILE", "Calibration", "Reader", "Reading", "best_spans", "best_spans_reference", "load_reader"]
+__all__ = [
+    "READER_FILE",
+    "Calibration",
+    "Reader",
+    "ReaderConfig",
+    "Reading",
+    "best_spans",
+    "best_spans_reference",
+    "load_reader",
+    "read_config",
+]
 
-CALIBRATION_FILE = "answering.json"
+READER_FILE = "answering.json"
 """In `bimo/` of a model folder."""
 
 READ_AT_ONCE = 32
@@ -37,19 +47,33 @@ MOST_TOKENS = 8192
 @dataclass(frozen=True)
 class Calibration:
     """What margins mean: confidence is 1 / (1 + exp(-(slope * margin + intercept))), an answer is given from
-    `threshold` on. `longest` is the length of answers in tokens that are looked for.
-
-    As it stands: for models that bring none, by the rule of SQuAD 2.0.
+    `threshold` on. As it stands: for models that bring none, by the rule of SQuAD 2.0.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     threshold: float = 0.0
-    longest: int = 30
 
     def confidence(self, margin: float) -> float:
         """From 0 to 1."""
         return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * margin + self.intercept))))
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """How a model was taught to read: tokens of the `longest` answer that is looked for and of a window at most; and
+    whether it is told by the kinds of tokens which words of a text stand in the question too.
+    """
+
+    longest: int = 30
+    context: int = 384
+    matching: bool = False
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def save(self, folder: Path) -> None:
+        """Write it into a model folder, whatever stood there."""
+        facts = asdict(self)
+        write_json(folder / "bimo" / READER_FILE, {**facts.pop("calibration"), **facts})
 
 
 class Reading(NamedTuple):
@@ -61,11 +85,12 @@ class Reading(NamedTuple):
 
 
 class Reader:
-    """Reads texts in windows of at most `context` tokens, and points at what answers a question."""
+    """Reads texts in windows, and points at what answers a question."""
 
-    def __init__(self, model: Encoder, tokenizer: Tokenizer, *, context: int, calibration: Calibration) -> None:
-        self.model, self.calibration = model, calibration
-        self.framing = SpanFraming(Framing(tokenizer, context=min(context, model.config.context)))
+    def __init__(self, model: Encoder, tokenizer: Tokenizer, config: ReaderConfig) -> None:
+        self.model, self.config, self.calibration = model, config, config.calibration
+        framing = Framing(tokenizer, context=min(config.context, model.config.context))
+        self.framing = SpanFraming(framing, matching=config.matching)
 
     def read(self, questions: Sequence[str], texts: Sequence[str]) -> list[Reading]:
         """Of each question with its text the answer, of all windows of the text that with the largest margin."""
@@ -88,7 +113,7 @@ class Reader:
         allowed = of_text.copy()
         allowed[:, 0] = True
         firsts, lasts = span_logits(self.model, framed, allowed).cpu().numpy().transpose(2, 0, 1)
-        found = best_spans(firsts, lasts, of_text, longest=self.calibration.longest)
+        found = best_spans(firsts, lasts, of_text, longest=self.config.longest)
         readings = []
         for row, (window, first, last) in enumerate(zip(windows, *found, strict=True)):
             if not window.room:
@@ -143,13 +168,31 @@ def load_reader(folder: Path, *, device: torch.device | None = None) -> Reader:
             code=USAGE,
             folder=folder,
         )
-    path = folder / "bimo" / CALIBRATION_FILE
+    config = read_config(folder)
+    if config.matching and model.config.segments < KINDS:
+        raise UserError(
+            "{folder} is damaged: it marks matching words, which takes {wanted} kinds of tokens, and knows {known}.",
+            folder=folder,
+            wanted=KINDS,
+            known=model.config.segments,
+        )
+    return Reader(model, tokenizer, config)
+
+
+def read_config(folder: Path) -> ReaderConfig:
+    """That of a model folder, and what is usual of one that brings none. Raises UserError when the file is damaged."""
+    path = folder / "bimo" / READER_FILE
     stored = read_json(path) if path.is_file() else {}
     try:
-        context = int(stored.pop("context", 384))
-        calibration = Calibration(**{name: type(getattr(Calibration(), name))(stored[name]) for name in stored})
-        if calibration.longest < 1:
-            raise ValueError(f"longest is {calibration.longest}")
-    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        if not isinstance(stored, dict):
+            raise TypeError(t("it is not an object"))
+        margins = {one.name: float(stored.pop(one.name)) for one in fields(Calibration) if one.name in stored}
+        usual = asdict(ReaderConfig())
+        config = ReaderConfig(
+            calibration=Calibration(**margins), **{name: type(usual[name])(stored[name]) for name in stored}
+        )
+        if config.longest < 1:
+            raise ValueError(f"longest is {config.longest}")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError("{path} is damaged: {fault}.", path=path, fault=str(error)[:200]) from None
-    return Reader(model, tokenizer, context=context, calibration=calibration)
+    return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,21 +13,21 @@ import torch
 from bimo.config import to_mapping
 from bimo.console import Console
 from bimo.files import digest_file, write_json
-from bimo.models.encoder import with_head
+from bimo.models.encoder import with_head, with_kinds
 from bimo.models.heads import Head
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
-from bimo.tasks.answer.lessons import answerable_lessons, split_questions, stranger_lessons
+from bimo.tasks.answer.lessons import all_windows, answerable_lessons, split_questions, stranger_lessons
 from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, own_thresholds, score, score_lines, try_questions
-from bimo.tasks.answer.reading import CALIBRATION_FILE, Calibration, load_reader
+from bimo.tasks.answer.reading import ReaderConfig, load_reader, read_config
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.tasks.folder import claimed, number_format, tell_refused, write_refused
 from bimo.tasks.tune import Wish, require_base
 from bimo.text.questions import Question, Questions, read_questions
 from bimo.tokens.framing import Framing
-from bimo.tokens.spans import SpanFraming
+from bimo.tokens.spans import KINDS, SpanFraming
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.pretrain import check_output
-from bimo.train.spans import MarkedWindow, SpanBatches, Spans
+from bimo.train.spans import SpanBatches, Spans
 from bimo.train.tune import TuneConfig, Tuning
 from bimo.weights.huggingface import load_encoder, save_encoder
 from bimo.weights.names import require_fitting
@@ -35,12 +35,20 @@ from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["tune", "tune_lines"]
 
-RATE, LORA_RATE = 1e-4, 1e-3
-"""Of AdamW, for all weights and for an adapter; the second is that of classifiers."""
+RATE_BY_AREA = 18.0
+"""Learning rate of AdamW times the squared width of the model: 5e-4 for one of 192, 1.2e-4 for one of 384."""
 
-DROPOUT, CONTEXT = 0.1, 512
+LORA_RATE = 1e-3
+"""Of an adapter; that of classifiers."""
+
+DROPOUT = 0.1
+
+CONTEXT = 128
+"""Tokens of a window: several times as many windows a minute as of 384 or 512, and answers rarely need more
+(docs/log.md)."""
+
 VALIDATED = 96
-"""Windows that are looked at while it learns; all of what is held out is measured at the end."""
+"""Questions that are looked at while it learns; all of what is held out is measured at the end."""
 
 LENGTHS_COVERED = 0.99
 """Of the answers that are learned: a single long one would let every answer be as long."""
@@ -58,15 +66,10 @@ class Searched(NamedTuple):
 def tune(wish: Wish) -> dict[str, Any]:
     """Let an encoder learn to answer; returns the facts of `bimo/tune.json`."""
     path, out = wish.require_model(), wish.out
-    wish.refuse(
-        engine=wish.engine,
-        column=wish.columns,
-        beta=wish.settings.beta,
-        general=wish.general,
-    )
+    wish.refuse(engine=wish.engine, column=wish.columns, beta=wish.settings.beta, general=wish.general)
     check_output(out)
-    require_base(path, wish.settings)
-    settings = wish.settings.filled(rate=RATE if wish.settings.lora is None else LORA_RATE, context=CONTEXT)
+    settings = wish.settings
+    require_base(path, settings)
     found = read_questions(wish.file)
     wish.console.say("Read", found.describe())
     tell_refused(found.refused, wish.console)
@@ -87,9 +90,16 @@ def _tune(
     """Teach, write what was learned, and measure what was written."""
     encoder, tokenizer = load_encoder(path, device=device), load_tokenizer(path)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=encoder.config.vocabulary)
+    rate = RATE_BY_AREA / encoder.config.width**2 if settings.lora is None else LORA_RATE
+    settings = settings.filled(rate=rate, context=CONTEXT)
+    # An adapter leaves the kinds of tokens as they are.
+    matching = settings.lora is None or read_config(path).matching
+    if matching and encoder.config.segments < KINDS:
+        encoder = with_kinds(encoder, KINDS, seed=settings.seed)
     model = with_head(encoder, Head("span"), seed=settings.seed, dropout=DROPOUT)
     model.compute_dtype = number_format(out, device)
-    framing = SpanFraming(Framing(tokenizer, context=min(settings.context, encoder.config.context)))
+    context = min(settings.context, encoder.config.context)
+    framing = SpanFraming(Framing(tokenizer, context=context), matching=matching)
     train, held_out = split_questions(found.kept, seed=settings.seed)
     if not train or not held_out:
         raise UserError(
@@ -98,21 +108,17 @@ def _tune(
             path=found.path,
         )
     texts, unseen = (_searched(questions) for questions in (train, held_out))
-
-    def lessons(questions: list[Question], searched: Searched) -> list[MarkedWindow]:
-        strangers = stranger_lessons(questions, *searched, framing, seed=settings.seed)
-        return [*answerable_lessons(questions, framing), *strangers]
-
-    learned, tested = lessons(train, texts), lessons(held_out, unseen)
+    strangers = stranger_lessons(train, *texts, framing, seed=settings.seed)
+    learned = [*answerable_lessons(train, framing, seed=settings.seed), *strangers]
     marked = [one.last - one.first + 1 for one in learned if one.first]
     if not marked:
         raise UserError(
             "No answer in {path} could be found among the tokens of its text.", code=DATA_REFUSED, path=path
         )
-    chosen = np.random.default_rng(settings.seed).permutation(len(tested))[:VALIDATED]
+    chosen = np.random.default_rng(settings.seed).permutation(len(held_out))[:VALIDATED]
     tuning = Tuning(
         model,
-        Spans([tested[number] for number in chosen], framing, batch=settings.batch),
+        Spans(all_windows([held_out[number] for number in chosen], framing), framing, batch=settings.batch),
         SpanBatches(learned, framing, batch=settings.batch, seed=settings.seed),
         settings,
         home=out / "bimo",
@@ -122,14 +128,13 @@ def _tune(
     save_encoder(out, model, pad=framing.framing.padding, adapter=tuning.adapter, base=path)
     tokenizer.save(out, context=encoder.config.context)
     longest = int(np.quantile(marked, LENGTHS_COVERED, method="higher"))
-    calibration = Calibration(longest=longest)
-    context = framing.framing.context
-    write_json(out / "bimo" / CALIBRATION_FILE, {**asdict(calibration), "context": context})
+    config = ReaderConfig(longest, context, matching)
+    config.save(out)
     # Where few texts are held out, those that were learned from are all that a question can be tried with.
     tried_with = unseen if len(unseen.texts) > TRIED_WITH else _searched(found.kept)
     trials = try_questions(load_reader(out, device=device), held_out, *tried_with, count=TRIED_WITH)
-    calibration = calibrate(trials, longest=longest)
-    write_json(out / "bimo" / CALIBRATION_FILE, {**asdict(calibration), "context": context})
+    config = replace(config, calibration=calibrate(trials))
+    config.save(out)
     return {
         "task": "answer",
         "model": str(path),
@@ -144,7 +149,7 @@ def _tune(
             "unplaced": found.unplaced,
         },
         "scores": score(trials, own_thresholds(trials)),
-        "calibration": asdict(calibration),
+        "reader": asdict(config),
         "samples": [_sample(trial) for trial in trials if trial.own is not None][:SAMPLES],
     }
 
