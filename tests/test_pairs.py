@@ -230,7 +230,7 @@ def test_every_epoch_has_every_pair_once_in_batches_of_like_length(packed: Path,
     longer = pairs.lengths.max(axis=1)
     orders = []
     for epoch in range(3):
-        steps = [batches.numbers(epoch * batches.epoch + place) for place in range(batches.epoch)]
+        steps = [batches.numbers(epoch * batches.steps_per_epoch + place) for place in range(batches.steps_per_epoch)]
         assert sorted(np.concatenate(steps).tolist()) == list(range(len(pairs)))
         for numbers in steps:
             assert longer[numbers].max() <= 1.15 * longer[numbers].min() + 1

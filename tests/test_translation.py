@@ -27,11 +27,12 @@ from bimo.generate.beam import Beams
 from bimo.generate.translator import Translation, Translator, load
 from bimo.machine import Machine
 from bimo.runtime import UserError
+from bimo.tasks.translate.preparing import prepare_pairs, read_split
 from bimo.text.pairs import Pair
 from bimo.text.untranslated import untranslated
 from bimo.tokens.pairs import PairTokens
 from bimo.train import objectives
-from bimo.translation import prepare_pairs, read_split, train_translator
+from bimo.translation import train_translator
 
 ROWS = stories.pairs()
 SMALL = ["model.layers=1", "model.decoder_layers=1", "model.width=32", "model.heads=2", "model.hidden=32"]

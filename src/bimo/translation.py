@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bimo.config import apply_settings, read_toml, to_mapping
@@ -18,43 +15,31 @@ from bimo.files import (
     digest_json,
     locked,
     read_json,
-    replacing,
-    replacing_folder,
-    require_room,
     write_json,
 )
 from bimo.generate.beam import Beams
-from bimo.generate.translator import WORDS, Translator
+from bimo.generate.translator import Translator
 from bimo.machine import measure_machine
 from bimo.models.config import load_presets
 from bimo.models.families import PAIRED
 from bimo.models.seq2seq import EncoderDecoder, Seq2SeqConfig
 from bimo.plan import check_choices, refuse_another_plan
 from bimo.run import RunConfig, claim, run_from_mapping, shape_asked_for
-from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
+from bimo.runtime import USAGE, UserError, pick_device, t
 from bimo.stages import Stages
-from bimo.tasks.folder import keep_refused
+from bimo.tasks.translate.preparing import prepare_pairs, read_split
 from bimo.text.chinese import check_script
-from bimo.text.pairs import SPLITS, Pair, PairColumns, PairFile, describe_aside, describe_pairs, read_pairs, split_pairs
-from bimo.text.untranslated import words_in
-from bimo.tokens.directions import tag_named, tags_of
-from bimo.tokens.pairs import PairBatches, PairTokens, pack_pairs
-from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, load_tokenizer, train_tokenizer, with_padding
+from bimo.text.pairs import SPLITS
+from bimo.tokens.directions import tags_of
+from bimo.tokens.pairs import PairBatches, PairTokens
+from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.losses import translation_loss
-from bimo.train.objectives import Translate
+from bimo.train.objectives import SMOOTHING, Translate
 from bimo.train.optim import build_optimizers
 from bimo.train.pretrain import Course, check_output, train_on
 from bimo.train.recipe import recipe
 
-__all__ = ["prepare_pairs", "read_split", "train_translator"]
-
-VERSION = 3
-"""Goes into every key. Raise it when the same input would now give another result."""
-
-LEAST_PAIRS = 100
-CONTEXTS = (32, 64, 128, 256)
-TOO_LONG = 0.005
-"""The share of pairs that may be longer than the context."""
+__all__ = ["train_translator"]
 
 EPOCHS = 4
 """How often pairs are read, at least, before a larger model is worth it (docs/log.md)."""
@@ -64,7 +49,6 @@ MOST_SHARE_OF_PEAK = 0.15
 
 TOKENS_PER_STEP = 2_048
 MEASURE_SECONDS = 1.5
-SMOOTHING = 0.1
 ADAM_RATE = 0.004
 WARMUP = 0.1
 
@@ -129,136 +113,6 @@ def train_translator(
         return train_on(course, out=out, model=chosen.model, settings=chosen.train, sampler=sampler, console=console)
 
 
-def prepare_pairs(
-    pairs: Path,
-    *,
-    out: Path,
-    source: str = "",
-    target: str = "",
-    to_column: str = "",
-    chinese: str = "",
-    both: bool = False,
-    seed: int = 0,
-    console: Console = SILENT,
-) -> dict[str, Any]:
-    """Read, split, tokenize and pack a file of pairs into `out`, unless that was done. Returns the facts.
-
-    `out` gets `pairs/{train,validation,test}.tsv`, the rows set aside, a tokenizer for both languages, its words, and
-    `tokens/`.
-    """
-    require_room(out, 6 * pairs.stat().st_size)
-    stages = Stages(out)
-    stages.begin()
-    columns: dict[str, Any] = {"source": source, "target": target, **({"to": to_column} if to_column else {})}
-    choices = {**columns, "chinese": chinese, "both": both, "seed": seed}
-    file = digest_file(pairs)
-    key = digest_json({"version": VERSION, "file": file, **choices})
-    facts = stages.facts("tokens", key)
-    if facts is None:
-        with stages.anew("tokens", key):
-            found = read_pairs(pairs, **columns, chinese=chinese)
-            facts = {**_store(found, out, both=both, seed=seed), **_pack(out, found.columns.names if both else ())}
-        facts |= {"chinese": chinese, "sha256": file}
-        files = [
-            out / "refused.jsonl",
-            *(out / "pairs").glob("*.tsv"),
-            *(out / "tokens").glob("*.bin"),
-            out / "tokenizer.json",
-            out / WORDS,
-        ]
-        stages.record("tokens", key, facts, sorted(files))
-    _say_pairs(facts, console)
-    return facts
-
-
-def _store(found: PairFile, out: Path, *, both: bool, seed: int) -> dict[str, Any]:
-    """Write the pairs of each split."""
-    if len(found.pairs) < LEAST_PAIRS:
-        raise UserError(
-            "{path} has {pairs:,} pairs, where at least {least} are needed to learn anything from.",
-            code=DATA_REFUSED,
-            path=found.name,
-            pairs=len(found.pairs),
-            least=LEAST_PAIRS,
-        )
-    keep_refused(out / "refused.jsonl", found.refused)
-    splits = split_pairs(found.pairs, seed=seed, alike=both)
-    for name, pairs in splits.items():
-        with replacing(out / "pairs" / f"{name}.tsv") as part:
-            part.write_text("".join(map(_line, pairs)), encoding="utf-8")
-    return {
-        "file": found.name,
-        "rows": found.rows,
-        "columns": asdict(found.columns),
-        "aside": dict(found.aside),
-        "first_unread": found.first_unread,
-        "pairs": {name: len(pairs) for name, pairs in splits.items()},
-    }
-
-
-def _line(pair: Pair) -> str:
-    return "\t".join(filter(None, (pair.source, pair.target, pair.to))) + "\n"
-
-
-def read_split(data: Path, split: str) -> list[Pair]:
-    """The stored pairs of a split."""
-    lines = (data / "pairs" / f"{split}.tsv").read_text(encoding="utf-8").split("\n")
-    return [Pair(*line.split("\t")) for line in lines if line]
-
-
-def _pack(out: Path, both: Sequence[str]) -> dict[str, Any]:
-    """Train a tokenizer on all languages, and pack train and validation.
-
-    `both` is what source and target are called where pairs are learned both ways, and empty otherwise.
-    """
-    stored = {split: read_split(out, split) for split in SPLITS}
-    directed = {split: _directed(pairs, both) for split, pairs in stored.items()}
-    languages = [*dict.fromkeys(pair.to for pairs in directed.values() for pair in pairs if pair.to)]
-    texts = [text for pair in stored["train"] for text in (pair.source, pair.target)]
-    vocabulary = choose_vocabulary(sum(len(text.encode()) for text in texts))
-    tokenizer = with_padding(train_tokenizer(texts, vocabulary=vocabulary), before=[*map(tag_named, languages)])
-    tags = tags_of(tokenizer)
-    tokenizer.save(out)
-    with replacing(out / WORDS) as part:
-        part.write_text("".join(f"{word}\n" for word in sorted(words_in(texts))), encoding="utf-8")
-    _, ends = tokenizer.encode_flat(texts)
-    lengths = np.diff(ends, prepend=0).reshape(-1, 2).max(axis=1) + 1 + bool(tags)
-    context = next((size for size in CONTEXTS if (lengths > size).mean() <= TOO_LONG), CONTEXTS[-1])
-    packed = {}
-    with replacing_folder(out / "tokens") as part:
-        for split in SPLITS[:2]:
-            packed[split] = pack_pairs(part, split, directed[split], tokenizer, longest=context, tags=tags)
-    return {"vocabulary": tokenizer.vocabulary, "context": context, "languages": languages, "tokens": packed}
-
-
-def _directed(pairs: list[Pair], both: Sequence[str]) -> list[Pair]:
-    """Pairs in every direction that is learned: as they are, or there and back."""
-    if not both:
-        return pairs
-    source, target = both
-    there = [Pair(pair.source, pair.target, target) for pair in pairs]
-    return there + [Pair(pair.target, pair.source, source) for pair in pairs]
-
-
-def _say_pairs(facts: dict[str, Any], console: Console) -> None:
-    console.say("Read", describe_pairs(facts["file"], facts["rows"], PairColumns(**facts["columns"])))
-    aside = ", ".join(f"{describe_aside(reason)} {count:,}" for reason, count in facts["aside"].items())
-    too_long = sum(split["too_long"] for split in facts["tokens"].values())
-    text = t(
-        "{train:,} pairs to learn from, {validation:,} to watch the learning, {test:,} for the end; none crosses",
-        **facts["pairs"],
-    )
-    console.say("Pairs", text)
-    if facts["languages"]:
-        console.show(t("learned by language: --to {languages}", languages="|".join(facts["languages"])))
-    if aside:
-        console.show(t("set aside: {reasons}; all stand in {path}", reasons=aside, path="bimo/data/refused.jsonl"))
-    if facts["first_unread"]:
-        console.warn(t("the first row that could not be read: {where}", where=facts["first_unread"]))
-    if too_long:
-        console.show(t("left out as longer than {context} tokens: {pairs:,}", context=facts["context"], pairs=too_long))
-
-
 def _stored_plan(
     path: Path, data: Path, facts: dict[str, Any], *, minutes: float, preset: str, seed: int, device: str
 ) -> dict[str, Any]:
@@ -289,9 +143,10 @@ def _plan(data: Path, facts: dict[str, Any], *, minutes: float, preset: str, see
             rate = _tokens_per_second(shape, pairs, machine.dtype, pick_device(device))
             if smallest or 60 * minutes * rate >= EPOCHS * unique:
                 break
+    epoch = PairBatches(pairs, tokens=TOKENS_PER_STEP, pad=shape.pad, seed=seed).steps_per_epoch
     tokens = int(60 * minutes * rate)
     train = {
-        "steps": max(20, tokens * PairBatches(pairs, tokens=TOKENS_PER_STEP, pad=shape.pad, seed=seed).epoch // unique),
+        "steps": max(20, tokens * epoch // unique),
         "batch": max(1, TOKENS_PER_STEP // shape.context),
         "dropout": recipe(shape.parameters, tokens=tokens, unique=unique)["dropout"],
         "smoothing": SMOOTHING,

@@ -23,7 +23,7 @@ def tune(
     ],
     out: Out,
     task: Annotated[
-        str, typer.Option("--task", help=t("What to learn: answer, chat, classify, embed or prefer."))
+        str, typer.Option("--task", help=t("What to learn: answer, chat, classify, embed, prefer or translate."))
     ] = "chat",
     engine: Annotated[str, typer.Option("--engine", help=t("How, where there are several ways."))] = "",
     column: Annotated[

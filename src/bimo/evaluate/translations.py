@@ -11,12 +11,13 @@ from typing import Any
 
 from bimo.console import SILENT, Console
 from bimo.files import digest_file
-from bimo.generate.translator import Translation, Translator, careful_lines, facts_of_pairs, load
+from bimo.generate.translator import Translation, Translator, careful_lines, load
 from bimo.intervals import FEWEST, chance_of_agreement
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
 from bimo.text.pairs import Pair, PairFile, describe_pairs, read_pairs
+from bimo.tokens.directions import ways_of
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
@@ -46,14 +47,14 @@ def evaluate_translations(
     tags = translators[0].tags
     if any(other.tags.keys() != tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
-    learned = facts_of_pairs(model).get("columns", {})
+    learned = translators[0].learned.get("columns", {})
     to = learned.get("to", "")
     # What a model of one direction, or of both, learned from had no column of languages: here it says nothing, either.
     known = tags.keys() if to or not learned else ()
     found = read_pairs(source, **given, to=to, known=known, repeats=True)
     console.say("Read", describe_pairs(found.name, found.rows, found.columns))
     tell_refused(found.refused, console, kept=False)
-    ways = _ways(found, [*tags], learned)
+    ways = _directions(found, [*tags], learned)
     return {
         "task": "translate",
         "file": source.name,
@@ -65,31 +66,15 @@ def evaluate_translations(
     }
 
 
-def _ways(found: PairFile, languages: list[str], learned: dict[str, Any]) -> list[tuple[str, list[Pair]]]:
-    """The pairs of a file by the language that they are translated into, as the file or the script of its sides says;
-    both ways, where it does not say and the model knows them. Raises UserError when neither tells."""
-    back = [Pair(pair.target, pair.source) for pair in found.pairs]
+def _directions(found: PairFile, languages: list[str], learned: dict[str, Any]) -> list[tuple[str, list[Pair]]]:
+    """The pairs of a file by the language that they are translated into; both ways, where a model knows both."""
+    ways = ways_of(found.columns, languages, learned, file=found.name)
+    pairs = [pair for way in ways for pair in way.of(found.pairs)]
     if not languages:
-        scripts = [*learned.get("languages", ())]
-        turned = len({*scripts}) == 2 and [*found.columns.languages] == scripts[::-1]
-        return [("", back if turned else found.pairs)]
-    if found.columns.to:
-        named = [(to, [pair for pair in found.pairs if pair.to == to]) for to in languages]
-        return [(to, pairs) for to, pairs in named if pairs]
-    source, target = found.columns.names
-    # A file need not name its columns as the one that was learned from: what two texts of one script are is then their
-    # place, the language of the targets being the first that was learned.
-    if len(languages) == 2 and not learned.get("to") and not {source, target} & {*languages}:
-        target, source = languages
-    ways = [(to, pairs) for to, pairs in ((target, found.pairs), (source, back)) if to in languages]
-    if not ways:
-        raise UserError(
-            "{path} does not say into which language its rows are translated: a column has to name {languages}.",
-            code=USAGE,
-            path=found.name,
-            languages=", ".join(languages),
-        )
-    return ways
+        return [("", pairs)]
+    order = dict.fromkeys([*(way.to for way in ways), *languages])
+    named = [(to, [pair for pair in pairs if pair.to == to]) for to in order]
+    return [(to, there) for to, there in named if there]
 
 
 def _require_sacrebleu() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,19 @@ class Translation:
 
 
 class Translator:
-    """An encoder-decoder with its tokenizer. `words` are those it learned from, empty where nobody knows; `chinese` is
-    the script that Chinese was brought into for it, or empty."""
+    """An encoder-decoder with its tokenizer. `words` are those that it learned from and `learned` the facts of its
+    pairs, both empty where nobody knows; `chinese` is the script that Chinese was brought into for it, or empty."""
 
     def __init__(
-        self, model: EncoderDecoder, tokenizer: Tokenizer, *, words: frozenset[str] = frozenset(), chinese: str = ""
+        self,
+        model: EncoderDecoder,
+        tokenizer: Tokenizer,
+        *,
+        words: frozenset[str] = frozenset(),
+        learned: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.words, self.chinese = model, tokenizer, words, chinese
+        self.model, self.tokenizer, self.words, self.learned = model, tokenizer, words, learned or {}
+        self.chinese: str = self.learned.get("chinese", "")
         self.tags = tags_of(tokenizer)
 
     def translate(
@@ -110,11 +116,11 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
     stored = path / "bimo" / "data" / WORDS
     words = frozenset(stored.read_text(encoding="utf-8", errors="replace").split()) if stored.is_file() else frozenset()
     # Folders made before this was kept do not say.
-    return Translator(model, tokenizer, words=words, chinese=facts_of_pairs(path).get("chinese", ""))
+    return Translator(model, tokenizer, words=words, learned=facts_of_pairs(path))
 
 
 def facts_of_pairs(folder: Path) -> dict[str, Any]:
-    """What was written down of the pairs that a translator of ours learned from (`translation.prepare_pairs`).
+    """What was written down of the pairs that a translator of ours learned from (`tasks.translate.preparing`).
 
     Empty for any other model. Raises UserError when the pairs were prepared by half.
     """

@@ -31,7 +31,7 @@ REFUSALS_SHOWN = 3
 MOST_TUNINGS = 8
 """One upon the other, before it is given up to look for what the first model was made from."""
 
-UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json")
+UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json", "data/manifest.json")
 """What stands in a folder although nothing was learned yet, such as after a setting that was refused."""
 
 

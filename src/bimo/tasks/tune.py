@@ -21,6 +21,7 @@ TASKS = {
     "classify": "bimo.tasks.classify.tuning",
     "embed": "bimo.tasks.embed.tuning",
     "prefer": "bimo.tasks.chat.preferring",
+    "translate": "bimo.tasks.translate.tuning",
 }
 """Modules by task. Each has `tune(wish)`, which returns the facts of `bimo/tune.json`, and `tune_lines(facts)`."""
 

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,13 @@ class PairFile:
     aside: Counter[str]
     refused: list[Rejected]
     first_unread: str
+
+    def turned(self) -> PairFile:
+        """The same with sources and targets exchanged."""
+        columns = replace(
+            self.columns, source=self.columns.target, target=self.columns.source, languages=self.columns.languages[::-1]
+        )
+        return replace(self, columns=columns, pairs=[Pair(pair.target, pair.source, pair.to) for pair in self.pairs])
 
 
 def read_pairs(

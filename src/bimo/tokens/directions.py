@@ -5,15 +5,32 @@ target (Johnson et al. 2017), spelled as OPUS-MT spells it (Tiedemann and Thotti
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from bimo.runtime import USAGE, UserError
 from bimo.text.language import UNKNOWN, script_of
+from bimo.text.pairs import Pair, PairColumns
 from bimo.tokens.tokenizer import Tokenizer
 
-__all__ = ["choose_tag", "tag_named", "tags_of"]
+__all__ = ["Way", "choose_tag", "tag_named", "tags_of", "ways_of"]
 
 _TAG = re.compile(r">>(.+)<<")
+
+
+class Way(NamedTuple):
+    """A direction in which pairs are read: the language `to` that a tag asks for, or "" where the pairs name it or the
+    model knows but one; `turned`, from what stands as their target."""
+
+    to: str = ""
+    turned: bool = False
+
+    def of(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs in this direction."""
+        return [
+            Pair(*((pair.target, pair.source) if self.turned else (pair.source, pair.target)), self.to or pair.to)
+            for pair in pairs
+        ]
 
 
 def tag_named(language: str) -> str:
@@ -57,6 +74,32 @@ def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...]
             known=_known(list(tags)),
         )
     return (tags[others[0]],)
+
+
+def ways_of(columns: PairColumns, languages: Sequence[str], learned: Mapping[str, Any], *, file: str) -> list[Way]:
+    """The directions of a file's pairs that a model knows, which translates into `languages`, or one way if there are
+    none. `learned` are the columns that it learned from, as far as that is known. Raises UserError when neither they
+    nor the file tell.
+    """
+    if not languages:
+        scripts = [*learned.get("languages", ())]
+        return [Way(turned=len({*scripts}) == 2 and [*columns.languages] == scripts[::-1])]
+    if columns.to:
+        return [Way()]
+    source, target = columns.names
+    # A file need not name its columns as the one that was learned from: what two texts of one script are is then their
+    # place, the language of the targets being the first that was learned.
+    if len(languages) == 2 and not learned.get("to") and not {source, target} & {*languages}:
+        target, source = languages
+    ways = [way for way in (Way(target), Way(source, turned=True)) if way.to in languages]
+    if not ways:
+        raise UserError(
+            "{path} does not say into which language its rows are translated: a column has to name {languages}.",
+            code=USAGE,
+            path=file,
+            languages=", ".join(languages),
+        )
+    return ways
 
 
 def _known(names: Sequence[str]) -> str:

@@ -138,14 +138,14 @@ class PairBatches:
         self._fingerprint = pairs.fingerprint
 
     @property
-    def epoch(self) -> int:
+    def steps_per_epoch(self) -> int:
         """How many batches an epoch has."""
         return len(self._batches)
 
     def numbers(self, step: int) -> np.ndarray:
         """Which pairs the step sees."""
-        epoch, place = divmod(step, self.epoch)
-        chosen = int(permuted(np.array([place]), self.epoch, self._key(epoch, "order"))[0])
+        epoch, place = divmod(step, self.steps_per_epoch)
+        chosen = int(permuted(np.array([place]), self.steps_per_epoch, self._key(epoch, "order"))[0])
         kind, start, end = self._batches[chosen]
         members = self._kinds[kind]
         return members[permuted(np.arange(start, end), len(members), self._key(epoch, kind))]

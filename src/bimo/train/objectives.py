@@ -152,6 +152,10 @@ def trial_loss(model: Any, shape: Shape, batch: int) -> Tensor:
     return next_token_loss(model, ids)[0]
 
 
+SMOOTHING = 0.1
+"""Usual of translation (Vaswani et al. 2017, section 5.4)."""
+
+
 class Translate:
     """Predict each token of a target from its source and the tokens before it."""
 
@@ -162,7 +166,7 @@ class Translate:
     ) -> None:
         self.noise, self.smoothing = noise, smoothing
         batches = PairBatches(validation, tokens=VALIDATION_BATCH, pad=pad, seed=0)
-        self.batches = [batches.at(step) for step in range(batches.epoch)]
+        self.batches = [batches.at(step) for step in range(batches.steps_per_epoch)]
         self.predicted = int(validation.lengths[:, 1].sum())
         targets = (row[row != pad].tolist() for batch in self.batches for row in batch.target)
         self.bytes = max(1, sum(len(tokenizer.decode(target).encode()) for target in targets))

@@ -88,7 +88,9 @@ class TuneConfig:
 class EpochBatches(Protocol):
     """Batches as a function of the step, the same number of them in every epoch."""
 
-    steps_per_epoch: int
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many."""
 
     def at(self, step: int) -> Any:
         """The batch of a step."""

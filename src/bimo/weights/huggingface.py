@@ -65,6 +65,10 @@ def save_encoder(
     Where an adapter has learned beside a model in the folder `base`, it is written in place of `model.safetensors`.
     """
     write_json(folder / "config.json", {**settings_of(model.config), "pad_token_id": pad})
+    _write_learned(folder, model, adapter, base)
+
+
+def _write_learned(folder: Path, model: Model, adapter: Adapter | None, base: Path | None) -> None:
     if adapter is None or base is None:
         _write_weights(folder, model)
     else:
@@ -79,12 +83,14 @@ def _seen_from(folder: Path, base: Path) -> str:
         return str(base.resolve())
 
 
-def save_translator(folder: Path, model: EncoderDecoder, *, end: int) -> None:
-    """As `save_model`; the generation config lets others search as generate.beam does."""
+def save_translator(
+    folder: Path, model: EncoderDecoder, *, end: int, adapter: Adapter | None = None, base: Path | None = None
+) -> None:
+    """As `save_encoder`; the generation config lets others search as generate.beam does."""
     config = {**marian.config_to_hf(model.config), "eos_token_id": end, "bos_token_id": None}
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {**marian.generation_to_hf(model.config), "eos_token_id": end})
-    _write_weights(folder, model)
+    _write_learned(folder, model, adapter, base)
 
 
 def _write_weights(folder: Path, model: Model) -> None:

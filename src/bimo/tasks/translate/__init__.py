@@ -1,0 +1,1 @@
+"""Translation: pairs prepared, and a model that translates tuned on more of them."""
