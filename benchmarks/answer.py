@@ -112,6 +112,7 @@ def ours(start: Path, paths: dict[str, Path], part: str, minutes: float, rate: f
     answers = [one.context[reading.start : reading.end] for one, reading in zip(questions, readings, strict=True)]
     pairs = wrong_pairs(questions)
     margins = [reading.margin for reading in reader.read(*map(list, zip(*pairs, strict=True)))]
+    threshold = reader.config.calibration.threshold
     texts = sorted({question.context for question in questions})
     library = Library(reader, [Passage("", number, text) for number, text in enumerate(texts)], PassageIndex(texts))
     searched = [library.answer(one.question, library.find(one.question)) for one in questions]
@@ -122,8 +123,8 @@ def ours(start: Path, paths: dict[str, Path], part: str, minutes: float, rate: f
         "steps": facts["steps"],
         "epochs": facts["epochs"],
         "seconds": facts["seconds"],
-        "refused of wrong": 100 * float(np.mean(np.array(margins) < reader.calibration.threshold)),
-        "answered of right": 100 * float(np.mean([one.margin >= reader.calibration.threshold for one in readings])),
+        "refused of wrong": 100 * float(np.mean(np.array(margins) < threshold)),
+        "answered of right": 100 * float(np.mean([one.margin >= threshold for one in readings])),
         "searched": agreement([one.text for one in searched], questions),
         "confidence, mean": float(confidences.mean()),
         "right, share": float(right.mean()),

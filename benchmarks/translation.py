@@ -128,7 +128,7 @@ def validation_loss(folder: Path, data: Path) -> float:
     """Mean cross-entropy in nats of the validation pairs."""
     model, pairs = load_translator(folder), PairTokens(data / "tokens", "validation")
     batches = PairBatches(pairs, tokens=4096, pad=model.config.pad, seed=0)
-    found = [translation_loss(model, batches.at(step)) for step in range(batches.epoch)]
+    found = [translation_loss(model, batches.at(step)) for step in range(batches.steps_per_epoch)]
     return sum(loss.item() * counted for loss, counted in found) / sum(counted for _, counted in found)
 
 

@@ -251,8 +251,8 @@ def test_answers_come_with_their_passage(place, tmp_path):
     assert nearest["passage"]["text"][nearest["start"] : nearest["end"]] == "the attic"
     reader = load_reader(folder / "taught")
     (reading,) = reader.read([question], [nearest["passage"]["text"]])
-    assert facts["answer"] == ("the attic" if reading.margin >= reader.calibration.threshold else None)
-    assert facts["confidence"] == pytest.approx(reader.calibration.confidence(reading.margin))
+    assert facts["answer"] == ("the attic" if reading.margin >= reader.config.calibration.threshold else None)
+    assert facts["confidence"] == pytest.approx(reader.config.calibration.confidence(reading.margin))
     lines = answering.answer_lines({**facts, "answer": "the attic"})
     assert lines[0] == "the attic"
     assert lines[1].startswith("one.txt:2, confidence ")
@@ -326,7 +326,7 @@ def test_a_writer_is_shown_what_it_can_read_and_asked_in_the_language_of_the_que
 class Knower:
     """Stands for an encoder that was taught: it is sure that the attic is the answer."""
 
-    calibration = Calibration()
+    config = ReaderConfig()
 
     def read(self, questions, texts):
         return [Reading(0, len(text), 9.0 if "attic" in text else -9.0) for text in texts]
@@ -351,7 +351,7 @@ def test_what_the_reader_doubts_is_no_answer_and_nothing_is_written_of_it():
     (facts,) = answering._answers(["Where do dogs sleep?"], library, pytest.fail, count=1)
     assert facts["answer"] is None
     assert facts["nearest"]["text"] == "Dogs sleep here."
-    assert facts["confidence"] == library.reader.calibration.confidence(-9.0) < 0.001
+    assert facts["confidence"] == library.reader.config.calibration.confidence(-9.0) < 0.001
     assert "written" not in facts
 
 

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from bimo.models.encoder import Encoder, EncoderConfig, with_head, with_kinds
 from bimo.models.heads import Head
 from bimo.models.layers import Embedding
-from bimo.tasks.answer.lessons import all_windows, answerable_lessons, others, split_questions, stranger_lessons
+from bimo.tasks.answer.lessons import (
+    all_windows,
+    answerable_lessons,
+    others,
+    split_questions,
+    stranger_lessons,
+    validation_windows,
+)
 from bimo.tasks.answer.reading import best_spans, best_spans_reference
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.text.matches import ALONE, IN_A_ROW, mark_matches
@@ -142,6 +149,19 @@ def test_new_kinds_of_tokens_leave_the_old_as_they_are(bytes_framing):
     assert not torch.equal(new[0], new[1])
 
 
+@pytest.mark.parametrize("known", [1, 2])
+def test_kinds_that_a_model_does_not_know_are_its_last(bytes_framing, known):
+    """Of a model of one kind as of two: it reads the tokens of a text as what it knows best of them."""
+    spans = SpanFraming(bytes_framing, matching=True)
+    windows = spans.windows(["Who met?"], ["They met."])
+    framed, of_text = spans.batch(windows)
+    model = Encoder(encoder_config(bytes_framing, head=Head("span"), segments=known)).initialise(1).eval()
+    clamped = framed._replace(segments=np.minimum(framed.segments, known - 1))
+    assert (framed.segments > clamped.segments).any()
+    torch.testing.assert_close(span_logits(model, framed, of_text), span_logits(model, clamped, of_text))
+    assert with_kinds(model, KINDS, seed=0).config.segments == KINDS
+
+
 def test_an_empty_text_is_a_window_without_room(bytes_framing):
     (window,) = SpanFraming(bytes_framing).windows(["Who?"], [""])
     assert (window.room, window.places_of(0, 0)) == (0, None)
@@ -246,6 +266,23 @@ def test_of_the_windows_without_the_answer_one_is_learned(bytes_framing):
         assert [one.window.offset for one in lessons if one.last] == [one.window.offset for one in whole if one.last]
         chosen.add(refusing.window.offset)
     assert len(chosen) > 1
+
+
+def test_what_is_watched_is_whole_questions_that_can_be_answered(bytes_framing):
+    spans = SpanFraming(bytes_framing)
+    text = "They met on Thursday. " * 12 + "The room was the attic."
+    asked = [Question(n, "Where?", text, (Span("the attic", 0),), ("the attic",)) for n in range(6)]
+    asked = [replace(one, answers=(Span("the attic", text.index("the attic")),)) for one in asked]
+    endless = Question(9, "Where?", text, (Span(text, 0),), (text,))
+    unanswered = Question(10, "Where?", text, (), ())
+    windows = validation_windows([*asked, endless, unanswered], spans, seed=0, count=96, most=10_000)
+    each = Counter(one.window.pair for one in windows)
+    assert len(each) == 7
+    assert len({*each.values()}) == 1
+    few = validation_windows([*asked, endless, unanswered], spans, seed=0, count=96, most=1)
+    assert len({one.window.pair for one in few}) == 1
+    assert len(validation_windows(asked, spans, seed=0, count=2, most=10_000)) == 2 * next(iter(each.values()))
+    assert validation_windows([endless], spans, seed=0, count=96, most=10)
 
 
 def test_a_new_head_keeps_the_layers_and_an_old_one_its_weights(bytes_framing):

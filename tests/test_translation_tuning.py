@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bimo.generate.translator import load
 from bimo.machine import Machine
 from bimo.models.lora import LoRAConfig
 from bimo.runtime import UserError
+from bimo.tasks.folder import learned_from
 from bimo.tasks.translate.preparing import read_split
 from bimo.tasks.tune import tune, tune_lines
 from bimo.train.tune import TuneConfig
@@ -147,6 +149,87 @@ def test_a_column_says_where_pairs_go(both, tmp_path):
     (tmp_path / "strange.tsv").write_text(strange, encoding="utf-8")
     with pytest.raises(UserError, match=r"does not name languages that the model translates into. It knows: zh, en"):
         tune(both, tmp_path / "strange.tsv", out=tmp_path / "no", columns={"to": "language"}, **choices)
+
+
+def test_a_model_of_one_way_takes_no_column_of_languages(start, tmp_path):
+    rows = [("one", "two", "language"), *((en, zh, "zh") for en, zh in ROWS)]
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    choices = {"task": "translate", "settings": replace(SETTINGS, epochs=0.1), "out": tmp_path / "out"}
+    with pytest.raises(UserError, match=r"Column language of rows\.tsv does not name languages.* It knows: nothing"):
+        tune(start, tmp_path / "rows.tsv", columns={"to": "language"}, **choices)
+    tune(start, tmp_path / "rows.tsv", **choices)
+
+
+def test_a_language_that_comes_late_is_told(both, tmp_path):
+    """Which column names languages is seen by the first rows alone."""
+    rows = [("one", "two", "language"), *((f"Line {n}", f"第 {n} 行", "zh") for n in range(2100)), ("a b", "c d", "fr")]
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match="does not name languages that the model translates into"):
+        tune(both, tmp_path / "rows.tsv", out=tmp_path / "out", task="translate", columns={"to": "language"})
+
+
+def test_a_column_of_the_language_of_sources_says_nothing(both, tmp_path):
+    """Where the model learned both ways without a column, none that happens to hold its languages is taken for one."""
+    rows = [("en", "zh", "language"), *((en, zh, "en") for en, zh in ROWS)]
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    facts = tune(
+        both, tmp_path / "rows.tsv", out=tmp_path / "out", task="translate", settings=replace(SETTINGS, epochs=0.1)
+    )
+    assert facts["examples"] == 2 * facts["pairs"]["train"]
+
+
+def test_a_model_that_went_by_a_column_still_does(tmp_path):
+    """After pairs that needed none; its one way is learned from a table that stands the other way round."""
+    pytest.importorskip("sacrebleu")
+    rows = [("one", "two", "language"), *((en, zh, "zh") for en, zh in ROWS)]
+    table = "".join("\t".join(row) + "\n" for row in rows)
+    base = trained(tmp_path, table, to_column="language")
+    (tmp_path / "more.tsv").write_text(lines("zh", "en"), encoding="utf-8")
+    facts = tune(
+        base, tmp_path / "more.tsv", out=tmp_path / "out", task="translate", settings=replace(SETTINGS, epochs=0.1)
+    )
+    assert {(sample["source"], sample["reference"]) for sample in facts["samples"]} <= {*ROWS}
+    assert load(tmp_path / "out").by_column
+    (tmp_path / "few.tsv").write_text("".join("\t".join(row) + "\n" for row in rows[:40]), encoding="utf-8")
+    (way,) = evaluate(tmp_path / "out", tmp_path / "few.tsv", against=base)["directions"]
+    assert (way["to"], way["pairs"]) == ("zh", 39)
+
+
+def test_who_tuned_learned_from_the_file_of_its_base_as_well(start, more, tmp_path):
+    tune(start, more, out=tmp_path / "out", task="translate", settings=replace(SETTINGS, epochs=0.1))
+    assert learned_from(tmp_path / "out", more)
+    assert learned_from(tmp_path / "out", start.parent / "rows.tsv")
+    assert not learned_from(start, more)
+
+
+def test_pairs_longer_than_the_model_reads_are_left_out(start, tmp_path):
+    long = "\n".join(f"{n} {'very ' * 300}long\t第 {n} 行" for n in range(400))
+    (tmp_path / "long.tsv").write_text(f"en\tzh\n{long}\n", encoding="utf-8")
+    choices = {"task": "translate", "settings": replace(SETTINGS, epochs=0.1), "out": tmp_path / "out"}
+    with pytest.raises(UserError, match="There is no pair for train: all are longer than a model would read"):
+        tune(start, tmp_path / "long.tsv", **choices)
+    (tmp_path / "both.tsv").write_text(f"{lines('en', 'zh')}{long}\n", encoding="utf-8")
+    facts = tune(start, tmp_path / "both.tsv", **choices)
+    assert 0 < facts["examples"] < facts["pairs"]["train"]
+
+
+def test_a_folder_that_does_not_say_what_it_learned_is_tuned_too(start, tmp_path):
+    shutil.copytree(start, tmp_path / "theirs", ignore=shutil.ignore_patterns("bimo"))
+    (tmp_path / "rows.tsv").write_text(lines("en", "zh"), encoding="utf-8")
+    choices = {"task": "translate", "settings": replace(SETTINGS, epochs=0.1)}
+    tune(tmp_path / "theirs", tmp_path / "rows.tsv", out=tmp_path / "out", **choices)
+    assert load(tmp_path / "out").words == frozenset()
+
+
+def test_chinese_is_brought_into_the_script_of_the_model(tmp_path):
+    base = trained(tmp_path, lines("en", "zh"), chinese="traditional")
+    (tmp_path / "more.tsv").write_text(lines("en", "zh"), encoding="utf-8")
+    choices = {"task": "translate", "settings": replace(SETTINGS, epochs=0.1)}
+    tune(base, tmp_path / "more.tsv", out=tmp_path / "out", **choices)
+    learned = "".join(pair.target for pair in read_split(tmp_path / "out" / "bimo" / "data", "train"))
+    assert "書" in learned
+    assert "书" not in learned
+    assert load(tmp_path / "out").chinese == "traditional"
 
 
 def test_what_has_no_place_is_refused(start, more, tmp_path):

@@ -27,7 +27,7 @@ from bimo.plan import check_choices, refuse_another_plan
 from bimo.run import RunConfig, claim, run_from_mapping, shape_asked_for
 from bimo.runtime import USAGE, UserError, pick_device, t
 from bimo.stages import Stages
-from bimo.tasks.translate.preparing import prepare_pairs, read_split
+from bimo.tasks.translate.preparing import TOKENS_PER_STEP, prepare_pairs, read_split
 from bimo.text.chinese import check_script
 from bimo.text.pairs import SPLITS
 from bimo.tokens.directions import tags_of
@@ -47,7 +47,6 @@ EPOCHS = 4
 MOST_SHARE_OF_PEAK = 0.15
 """No step on short sentences comes nearer to what the machine multiplies: what would need more is not measured."""
 
-TOKENS_PER_STEP = 2_048
 MEASURE_SECONDS = 1.5
 ADAM_RATE = 0.004
 WARMUP = 0.1

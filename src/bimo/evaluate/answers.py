@@ -38,7 +38,7 @@ def evaluate_answers(model: Path, source: Path, *, console: Console = SILENT) ->
         "model": str(model),
         "file": str(source),
         "refused_rows": len(found.refused),
-        "scores": score(trials, np.full(len(trials), reader.calibration.threshold)),
+        "scores": score(trials, np.full(len(trials), reader.config.calibration.threshold)),
         "mistakes": [
             {"question": question.question, "reference": question.references[0], "answer": attempt.text}
             for question, attempt in worst

@@ -16,8 +16,7 @@ from bimo.intervals import FEWEST, chance_of_agreement
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
-from bimo.text.pairs import Pair, PairFile, describe_pairs, read_pairs
-from bimo.tokens.directions import ways_of
+from bimo.text.pairs import OPTIONS, Pair, PairFile, describe_pairs, read_pairs
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
@@ -44,17 +43,13 @@ def evaluate_translations(
     if wrong is not None:
         raise UserError("--column knows {known}, but not {name}.", code=USAGE, known="source, target", name=wrong)
     translators = [load(path) for path in (model, *([against] if against else []))]
-    tags = translators[0].tags
-    if any(other.tags.keys() != tags.keys() for other in translators):
+    if any(other.tags.keys() != translators[0].tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
-    learned = translators[0].learned.get("columns", {})
-    to = learned.get("to", "")
-    # What a model of one direction, or of both, learned from had no column of languages: here it says nothing, either.
-    known = tags.keys() if to or not learned else ()
-    found = read_pairs(source, **given, to=to, known=known, repeats=True)
+    first = translators[0]
+    found = read_pairs(source, **given, to=first.column, known=first.named, repeats=True, options=OPTIONS)
     console.say("Read", describe_pairs(found.name, found.rows, found.columns))
     tell_refused(found.refused, console, kept=False)
-    ways = _directions(found, [*tags], learned)
+    ways = _directions(found, first)
     return {
         "task": "translate",
         "file": source.name,
@@ -66,13 +61,13 @@ def evaluate_translations(
     }
 
 
-def _directions(found: PairFile, languages: list[str], learned: dict[str, Any]) -> list[tuple[str, list[Pair]]]:
+def _directions(found: PairFile, translator: Translator) -> list[tuple[str, list[Pair]]]:
     """The pairs of a file by the language that they are translated into; both ways, where a model knows both."""
-    ways = ways_of(found.columns, languages, learned, file=found.name)
+    ways = translator.ways(found)
     pairs = [pair for way in ways for pair in way.of(found.pairs)]
-    if not languages:
+    if not translator.tags:
         return [("", pairs)]
-    order = dict.fromkeys([*(way.to for way in ways), *languages])
+    order = dict.fromkeys([*(way.to for way in ways), *translator.tags])
     named = [(to, [pair for pair in pairs if pair.to == to]) for to in order]
     return [(to, there) for to, there in named if there]
 

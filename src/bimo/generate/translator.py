@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import UserError, pick_device, t
 from bimo.stages import Stages
-from bimo.text.pairs import one_line
+from bimo.text.pairs import PairFile, one_line
 from bimo.text.untranslated import untranslated, words_in
-from bimo.tokens.directions import choose_tag, tags_of
+from bimo.tokens.directions import Way, choose_tag, tags_of, ways_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 from bimo.weights.names import require_fitting
@@ -66,6 +66,30 @@ class Translator:
         self.model, self.tokenizer, self.words, self.learned = model, tokenizer, words, learned or {}
         self.chinese: str = self.learned.get("chinese", "")
         self.tags = tags_of(tokenizer)
+
+    @property
+    def by_column(self) -> bool:
+        """Whether a column of a file said which way its pairs went when the model learned, or its base."""
+        return bool(self.learned.get("by_column") or self.column)
+
+    @property
+    def column(self) -> str:
+        """What that column was called; "" where there was none."""
+        return str(self._columns.get("to", ""))
+
+    @property
+    def named(self) -> Collection[str]:
+        """The languages that a column of a file may name; none where there was no such column when it learned."""
+        return self.tags if self.by_column or not self.learned else ()
+
+    @property
+    def _columns(self) -> Mapping[str, Any]:
+        return self.learned.get("columns", {})
+
+    def ways(self, found: PairFile) -> list[Way]:
+        """The directions of a file's pairs that the model knows. Raises UserError when nothing tells."""
+        scripts = self._columns.get("languages", ())
+        return ways_of(found.columns, [*self.tags], scripts=scripts, by_column=self.by_column, file=found.name)
 
     def translate(
         self, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "", ahead: int = AHEAD

@@ -31,8 +31,9 @@ REFUSALS_SHOWN = 3
 MOST_TUNINGS = 8
 """One upon the other, before it is given up to look for what the first model was made from."""
 
-UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json", "data/manifest.json")
-"""What stands in a folder although nothing was learned yet, such as after a setting that was refused."""
+UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json")
+"""What stands in a folder although nothing was learned yet, such as after a setting that was refused; so may whatever
+was prepared to learn from in `bimo/data`, which knows by itself what it was prepared for."""
 
 
 @contextmanager
@@ -59,7 +60,10 @@ def claimed(out: Path, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any] | N
 
 
 def _require_unmade(out: Path) -> None:
-    made = [path for path in out.rglob("*") if path.is_file() and path not in {out / "bimo" / name for name in UNMADE}]
+    unmade, prepared = {out / "bimo" / name for name in UNMADE}, out / "bimo" / "data"
+    made = [
+        path for path in out.rglob("*") if path.is_file() and path not in unmade and not path.is_relative_to(prepared)
+    ]
     if made:
         raise UserError(
             "{out} holds something made from another model, file or settings. Choose another folder with --out, or "
@@ -76,15 +80,22 @@ def number_format(out: Path, device: torch.device) -> torch.dtype:
 
 def own_data(model: Path) -> Path | None:
     """The prepared data that a model was made from, or the one that it was tuned from; None if they are gone."""
+    return next((data for each in _lineage(model) if (data := _data(each)).is_dir()), None)
+
+
+def _lineage(model: Path) -> Iterator[Path]:
+    """A model, what it was tuned from, what that was tuned from, and so on."""
     for _ in range(MOST_TUNINGS):
-        data = model / str(_read(model / "bimo" / "manifest.json").get("data") or "bimo/data")
-        if data.is_dir():
-            return data
+        yield model
         base = _read(model / "bimo" / "tune.json").get("model")
         if not base:
-            return None
+            return
         model = Path(str(base))
-    return None
+
+
+def _data(model: Path) -> Path:
+    """Where the data that a model was made from are, or would be."""
+    return model / str(_read(model / "bimo" / "manifest.json").get("data") or "bimo/data")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -97,24 +108,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def learned_from(folder: Path, source: Path) -> bool:
-    """Whether what stands in a folder was tuned on this very file, on these files of a folder, or on its pairs.
-
-    Also whether it, or what it was tuned from, was trained on one of the files.
+    """Whether what stands in a folder, or what it was tuned from, learned from this very file, from these files of a
+    folder, or from one of them.
     """
     if is_prepared(source):
         return False
-    inputs = part(_read(folder / "bimo" / "manifest.json"), "inputs")
-    learned, read = inputs.get("file") or facts_of_pairs(folder).get("sha256"), _trained_on(folder)
-    if learned is None and not read:
+    learned: set[Any] = set()
+    for model in _lineage(folder):
+        inputs = part(_read(model / "bimo" / "manifest.json"), "inputs")
+        learned |= {inputs.get("file"), facts_of_pairs(model).get("sha256"), *_read_for(model)}
+    if not (learned := learned - {None}):
         return False
     digests = file_digests(find_sources([source], cannot_open=lambda name, error: None))
-    return learned in (digest_json(digests), *digests.values()) or not read.isdisjoint(digests.values())
+    return not learned.isdisjoint({digest_json(digests), *digests.values()})
 
 
-def _trained_on(model: Path) -> set[str]:
-    """SHA-256 of the files that a model's own data were prepared from, where their data sheet is still there."""
-    data = own_data(model)
-    sources = _read(data / "data_sheet.json").get("sources") if data else None
+def _read_for(model: Path) -> set[str]:
+    """SHA-256 of the files that a model's data were prepared from, where their data sheet is still there."""
+    sources = _read(_data(model) / "data_sheet.json").get("sources")
     files = [file for file in sources if isinstance(file, dict)] if isinstance(sources, list) else []
     # Empty files are all the same one.
     return {str(file.get("sha256")) for file in files if number(file, "bytes")} - {"closed"}

@@ -28,7 +28,7 @@ def mark_matches(question: str, text: str) -> np.ndarray:
     for found in _PART.finditer(text):
         word, place = found[0].casefold(), slice(*found.span())
         if word in words:
-            marks[place] = max(marks[place][0], ALONE)
+            marks[place] = ALONE
             if before is not None and (before[0], word) in rows:
                 marks[before[1]] = marks[place] = IN_A_ROW
         before = word, place

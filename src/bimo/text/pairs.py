@@ -24,6 +24,7 @@ from bimo.text.split import split_position, tied_places
 from bimo.text.tables import LANGUAGES, unknown_column
 
 __all__ = [
+    "OPTIONS",
     "SPLITS",
     "Pair",
     "PairColumns",
@@ -63,6 +64,9 @@ SPOKEN = {"zh": "Chinese", "en": "English"}
 """What languages are called in sentences."""
 
 _EXAMPLE_CHARACTERS = 200
+
+OPTIONS = "--column source=NAME --column target=NAME"
+"""How columns are named where what is read is not trained on from nothing."""
 
 _HELD_SHARE, _HELD_MOST = 0.05, 1000
 """Of all pairs, for each of validation and test."""
@@ -126,6 +130,7 @@ def read_pairs(
     known: Collection[str] = (),
     chinese: str = "",
     repeats: bool = False,
+    options: str = "--source NAME --target NAME",
 ) -> PairFile:
     """The pairs of a table of any format; `source` and `target` name columns, or languages (en, zh) by their script.
 
@@ -140,7 +145,9 @@ def read_pairs(
     numbered = read_rows(_only_file(path), Reading(unread.append, named=(source, target, to)))
     rows = ((number, _unwrapped(row)) for number, row in numbered)
     first = list(itertools.islice(rows, _FIRST_ROWS))
-    columns = _choose_columns(path, [row for _, row in first], source, target, to, known, repeats=repeats)
+    columns = _choose_columns(
+        path, [row for _, row in first], source, target, to, known, repeats=repeats, options=options
+    )
     aside: Counter[str] = Counter()
     refused: list[Rejected] = []
     pairs: list[Pair] = []
@@ -233,6 +240,7 @@ def _choose_columns(
     known: Collection[str],
     *,
     repeats: bool,
+    options: str,
 ) -> PairColumns:
     """The two columns of text, in the direction that was asked for, and the one that names languages."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -263,7 +271,7 @@ def _choose_columns(
             code=DATA_REFUSED,
             path=path,
             names=", ".join(names[:30]) or t("nothing"),
-            options="--column source=NAME --column target=NAME" if repeats else "--source NAME --target NAME",
+            options=options,
         )
     return PairColumns(chosen[0], chosen[1], (_language(cells[chosen[0]]), _language(cells[chosen[1]])), to)
 

@@ -5,8 +5,8 @@ target (Johnson et al. 2017), spelled as OPUS-MT spells it (Tiedemann and Thotti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from bimo.runtime import USAGE, UserError
 from bimo.text.language import UNKNOWN, script_of
@@ -76,20 +76,21 @@ def choose_tag(tags: dict[str, int], text: str, to: str = "") -> tuple[int, ...]
     return (tags[others[0]],)
 
 
-def ways_of(columns: PairColumns, languages: Sequence[str], learned: Mapping[str, Any], *, file: str) -> list[Way]:
+def ways_of(
+    columns: PairColumns, languages: Sequence[str], *, scripts: Sequence[str], by_column: bool, file: str
+) -> list[Way]:
     """The directions of a file's pairs that a model knows, which translates into `languages`, or one way if there are
-    none. `learned` are the columns that it learned from, as far as that is known. Raises UserError when neither they
-    nor the file tell.
+    none. It learned from sources and targets in these `scripts`, as far as that is known, and `by_column` which way
+    they go. Raises UserError when neither that nor the file tells.
     """
     if not languages:
-        scripts = [*learned.get("languages", ())]
-        return [Way(turned=len({*scripts}) == 2 and [*columns.languages] == scripts[::-1])]
+        return [Way(turned=len({*scripts}) == 2 and [*columns.languages] == [*scripts][::-1])]
     if columns.to:
         return [Way()]
     source, target = columns.names
     # A file need not name its columns as the one that was learned from: what two texts of one script are is then their
     # place, the language of the targets being the first that was learned.
-    if len(languages) == 2 and not learned.get("to") and not {source, target} & {*languages}:
+    if len(languages) == 2 and not by_column and not {source, target} & {*languages}:
         target, source = languages
     ways = [way for way in (Way(target), Way(source, turned=True)) if way.to in languages]
     if not ways:

@@ -110,7 +110,7 @@ class SpanFraming:
         return [
             window
             for pair, (question, ids, text) in enumerate(zip(questions, asked, texts, strict=True))
-            for window in self._cut(ids, located[text], pair, mark_matches(question, text) if self.matching else None)
+            for window in self._cut(ids, located[text], pair, self._matches(question, text, located[text]))
         ]
 
     def batch(self, windows: Sequence[SpanWindow]) -> tuple[FramedBatch, np.ndarray]:
@@ -124,6 +124,9 @@ class SpanFraming:
         end = np.array([[len(window.framed.ids) - 1] for window in windows])
         return framed, (first <= places) & (places < end)
 
+    def _matches(self, question: str, text: str, located: LocatedText) -> np.ndarray | None:
+        return located.largest_in(mark_matches(question, text)) if self.matching else None
+
     def _cut(self, asked: list[int], text: LocatedText, pair: int, marks: np.ndarray | None) -> Iterator[SpanWindow]:
         framing = self.framing
         asked = asked[: min(LONGEST_QUESTION, framing.context // 3)]
@@ -132,5 +135,5 @@ class SpanFraming:
         for offset in range(0, max(1, len(text.ids) - shared), room - shared):
             part = text.ids[offset : offset + room]
             ids = [framing.opening, *asked, framing.closing, *part, framing.closing]
-            matches = None if marks is None else text.largest_in(marks)[offset : offset + room]
+            matches = None if marks is None else marks[offset : offset + room]
             yield SpanWindow(Framed(ids, len(asked) + 2, len(part) < len(text.ids)), text, offset, pair, matches)

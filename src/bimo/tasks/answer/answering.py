@@ -73,7 +73,7 @@ class Library:
             return Answer(question, given=False)
         readings = self.reader.read([question] * len(passages), [passage.text for passage in passages])
         reading, passage = max(zip(readings, passages, strict=True), key=lambda pair: pair[0].margin)
-        calibration = self.reader.calibration
+        calibration = self.reader.config.calibration
         return Answer(
             question,
             given=reading.margin >= calibration.threshold,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from bimo.text.questions import Question
 from bimo.tokens.spans import SpanFraming
 from bimo.train.spans import MarkedWindow
 
-__all__ = ["all_windows", "answerable_lessons", "others", "split_questions", "stranger_lessons"]
+__all__ = ["all_windows", "answerable_lessons", "others", "split_questions", "stranger_lessons", "validation_windows"]
 
 MOST_HELD_OUT = 150
 HELD_OUT_SHARE = 0.1
@@ -67,6 +68,23 @@ def answerable_lessons(questions: Sequence[Question], framing: SpanFraming, *, s
             refusing[one.window.pair] = number
     chosen = set(refusing.values())
     return [one for number, one in enumerate(windows) if one.last or number in chosen]
+
+
+def validation_windows(
+    questions: Sequence[Question], framing: SpanFraming, *, seed: int, count: int, most: int
+) -> list[MarkedWindow]:
+    """All windows of about `count` questions by chance, fewer where they have more than `most`; if others are there, of
+    none whose answer is too long to stand in one, which would count as if it had no answer."""
+    chosen = np.random.default_rng(seed).permutation(len(questions))
+    windows = all_windows([questions[number] for number in chosen[:count]], framing)
+    found: list[MarkedWindow] = []
+    for number, of_question in itertools.groupby(windows, key=lambda one: one.window.pair):
+        together = list(of_question)
+        if any(one.last for one in together) or not questions[chosen[number]].answers:
+            found += together
+        if len(found) >= most:
+            break
+    return found or windows
 
 
 def others(question: Question, texts: Sequence[str], index: PassageIndex, count: int) -> list[int]:

@@ -88,7 +88,7 @@ class Reader:
     """Reads texts in windows, and points at what answers a question."""
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer, config: ReaderConfig) -> None:
-        self.model, self.config, self.calibration = model, config, config.calibration
+        self.model, self.config = model, config
         framing = Framing(tokenizer, context=min(config.context, model.config.context))
         self.framing = SpanFraming(framing, matching=config.matching)
 

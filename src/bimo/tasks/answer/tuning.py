@@ -16,7 +16,7 @@ from bimo.files import digest_file, write_json
 from bimo.models.encoder import with_head, with_kinds
 from bimo.models.heads import Head
 from bimo.runtime import DATA_REFUSED, UserError, pick_device, t
-from bimo.tasks.answer.lessons import all_windows, answerable_lessons, split_questions, stranger_lessons
+from bimo.tasks.answer.lessons import answerable_lessons, split_questions, stranger_lessons, validation_windows
 from bimo.tasks.answer.measuring import TRIED_WITH, Trial, calibrate, own_thresholds, score, score_lines, try_questions
 from bimo.tasks.answer.reading import ReaderConfig, load_reader, read_config
 from bimo.tasks.answer.retrieval import PassageIndex
@@ -47,8 +47,8 @@ CONTEXT = 128
 """Tokens of a window: several times as many windows a minute as of 384 or 512, and answers rarely need more
 (docs/log.md)."""
 
-VALIDATED = 96
-"""Questions that are looked at while it learns; all of what is held out is measured at the end."""
+VALIDATED, MOST_WINDOWS = 96, 1024
+"""Questions, and windows of them, that are looked at while it learns; all that is held out is measured at the end."""
 
 LENGTHS_COVERED = 0.99
 """Of the answers that are learned: a single long one would let every answer be as long."""
@@ -115,10 +115,10 @@ def _tune(
         raise UserError(
             "No answer in {path} could be found among the tokens of its text.", code=DATA_REFUSED, path=path
         )
-    chosen = np.random.default_rng(settings.seed).permutation(len(held_out))[:VALIDATED]
+    watched = validation_windows(held_out, framing, seed=settings.seed, count=VALIDATED, most=MOST_WINDOWS)
     tuning = Tuning(
         model,
-        Spans(all_windows([held_out[number] for number in chosen], framing), framing, batch=settings.batch),
+        Spans(watched, framing, batch=settings.batch),
         SpanBatches(learned, framing, batch=settings.batch, seed=settings.seed),
         settings,
         home=out / "bimo",

@@ -15,16 +15,29 @@ from bimo.generate.translator import WORDS, Translator
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.folder import keep_refused
-from bimo.text.pairs import SPLITS, Pair, PairColumns, PairFile, describe_aside, describe_pairs, read_pairs, split_pairs
+from bimo.text.pairs import (
+    OPTIONS,
+    SPLITS,
+    Pair,
+    PairColumns,
+    PairFile,
+    describe_aside,
+    describe_pairs,
+    read_pairs,
+    split_pairs,
+)
 from bimo.text.untranslated import words_in
-from bimo.tokens.directions import Way, tag_named, tags_of, ways_of
+from bimo.tokens.directions import Way, tag_named, tags_of
 from bimo.tokens.pairs import pack_pairs
 from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, train_tokenizer, with_padding
 
-__all__ = ["prepare_pairs", "read_split"]
+__all__ = ["TOKENS_PER_STEP", "prepare_pairs", "read_split"]
 
 VERSION = 3
 """Goes into every key. Raise it when the same input would now give another result."""
+
+TOKENS_PER_STEP = 2_048
+"""Of training on pairs, padding included, of the longer side."""
 
 LEAST_PAIRS = 100
 CONTEXTS = (32, 64, 128, 256)
@@ -56,13 +69,14 @@ def prepare_pairs(
     columns: dict[str, Any] = {"source": source, "target": target, **({"to": to_column} if to_column else {})}
     choices = {**columns, "chinese": chinese, "both": both, "seed": seed}
     file = digest_file(pairs)
-    key = digest_json({"version": VERSION, "file": file, **choices})
+    read_by = {"tokenizer": known.tokenizer.inner.to_str(), "context": known.model.config.context} if known else {}
+    key = digest_json({"version": VERSION, "file": file, **choices, **read_by})
     facts = stages.facts("tokens", key)
     if facts is None:
         with stages.anew("tokens", key):
             found, ways = _read(pairs, columns, chinese, both, known)
             facts = {**_store(found, out, ways, seed=seed), **_pack(out, ways, known)}
-            facts |= {"to": ways[0].to}
+            facts |= {"to": ways[0].to, "by_column": bool(found.columns.to) or (known is not None and known.by_column)}
         facts |= {"chinese": chinese, "sha256": file}
         files = [
             out / "refused.jsonl",
@@ -84,17 +98,22 @@ def _read(
         found = read_pairs(path, **columns, chinese=chinese)
         source, target = found.columns.names
         return found, [Way(target), Way(source, turned=True)] if both else [Way()]
-    found = read_pairs(path, **columns, known=known.tags, chinese=chinese)
-    if columns.get("to", "") not in ("", found.columns.to):
+    column = columns.get("to", "")
+    named = known.tags if column else known.named
+    choices = {**columns, "to": column or known.column}
+    found = read_pairs(path, **choices, known=named, chinese=chinese, options=OPTIONS)
+    if {pair.to for pair in found.pairs} - {"", *known.tags} or column not in ("", found.columns.to):
         raise UserError(
             "Column {column} of {path} does not name languages that the model translates into. It knows: {known}.",
             code=DATA_REFUSED,
-            column=columns["to"],
+            column=column or found.columns.to,
             path=found.name,
             known=", ".join(known.tags) or t("nothing"),
         )
-    ways = ways_of(found.columns, [*known.tags], known.learned.get("columns", {}), file=found.name)
-    return (found.turned(), [Way()]) if ways == [Way(turned=True)] else (found, ways)
+    ways = known.ways(found)
+    if len(ways) == 1 and ways[0].turned:
+        return found.turned(), [Way(ways[0].to)]
+    return found, ways
 
 
 def _store(found: PairFile, out: Path, ways: Sequence[Way], *, seed: int) -> dict[str, Any]:

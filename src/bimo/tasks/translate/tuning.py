@@ -13,7 +13,7 @@ from bimo.generate.translator import Translator, load
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import claimed, number_format
-from bimo.tasks.translate.preparing import prepare_pairs, read_split
+from bimo.tasks.translate.preparing import TOKENS_PER_STEP, prepare_pairs, read_split
 from bimo.tasks.tune import Wish, require_base
 from bimo.text.pairs import SPLITS, Pair
 from bimo.tokens.pairs import PairBatches, PairTokens
@@ -32,7 +32,6 @@ LORA_GAIN = 10.0
 """How much faster an adapter learns, as that of a chat does."""
 
 DROPOUT = 0.1
-TOKENS_PER_STEP = 2_048
 SAMPLES = 3
 
 
@@ -67,6 +66,7 @@ def tune(wish: Wish) -> dict[str, Any]:
             "model": str(path),
             "settings": to_mapping(settings),
             "pairs": prepared["pairs"],
+            "examples": prepared["tokens"]["train"]["pairs"],
             **_tune(path, start, prepared["to"], settings, out, wish.console),
         }
         write_json(out / "bimo" / "tune.json", facts)
@@ -125,7 +125,7 @@ def tune_lines(facts: dict[str, Any]) -> list[str]:
         t(
             "Trained: {parameters:,} parameters on {examples:,} examples, {epochs:.1f} epochs in {minutes:.1f} min",
             parameters=facts["trained_parameters"],
-            examples=facts["pairs"]["train"],
+            examples=facts["examples"],
             epochs=facts["epochs"],
             minutes=facts["seconds"] / 60,
         ),
