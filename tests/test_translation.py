@@ -24,7 +24,7 @@ from bimo.evaluate import translations
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json, read_metrics
 from bimo.generate.beam import Beams
-from bimo.generate.translator import Translation, Translator, load
+from bimo.generate.translator import Translation, load
 from bimo.machine import Machine
 from bimo.runtime import UserError
 from bimo.tasks.translate.preparing import prepare_pairs, read_split
@@ -173,15 +173,13 @@ def test_what_is_translated_has_the_form_of_what_was_learned(whole: Path, tmp_pa
     assert (clean[0].text, clean[0].score) == (raw[0].text, raw[0].score)
     assert [found.text for found in translator.translate(["", " "])] == ["", " "]
     shutil.copytree(whole, tmp_path / "copy")
-    manifest = tmp_path / "copy" / "bimo" / "data" / "manifest.json"
-    stored = json.loads(manifest.read_text())
-    assert stored["stages"]["tokens"]["facts"].pop("chinese") == ""
-    manifest.write_text(json.dumps(stored))
-    assert load(tmp_path / "copy").chinese == ""  # as folders were before
-    stored["stages"]["tokens"]["facts"]["chinese"] = "simplified"
-    manifest.write_text(json.dumps(stored))
-    assert load(tmp_path / "copy").chinese == "simplified"
-    kept = Translator(translator.model, translator.tokenizer, chinese="simplified")
+    shutil.rmtree(tmp_path / "copy" / "bimo" / "data")  # nobody needs what it learned from
+    stored = tmp_path / "copy" / "bimo" / "translating.json"
+    learned = json.loads(stored.read_text())
+    assert learned["chinese"] == load(tmp_path / "copy").chinese == ""
+    stored.write_text(json.dumps({**learned, "chinese": "simplified"}))
+    kept = load(tmp_path / "copy")
+    assert kept.chinese == "simplified"
     one, other = (next(kept.translate([text])).score for text in ("漢語", "汉语"))
     assert one == other
 

@@ -14,6 +14,7 @@ import torch
 from bimo import machine as machine_file
 from bimo import translation
 from bimo.evaluate.suite import evaluate
+from bimo.export.translators import write_translator
 from bimo.files import read_json
 from bimo.generate.translator import load
 from bimo.machine import Machine
@@ -219,6 +220,28 @@ def test_a_folder_that_does_not_say_what_it_learned_is_tuned_too(start, tmp_path
     choices = {"task": "translate", "settings": replace(SETTINGS, epochs=0.1)}
     tune(tmp_path / "theirs", tmp_path / "rows.tsv", out=tmp_path / "out", **choices)
     assert load(tmp_path / "out").words == frozenset()
+
+
+def test_what_a_translator_knows_of_its_pairs_is_exported_with_it(start, both, more, tmp_path):
+    """So that what is tuned on it goes the same way."""
+    for name, model in (("one", start), ("two", both)):
+        write_translator(tmp_path / name, model)
+        ours, theirs = load(model), load(tmp_path / name)
+        assert (theirs.learned, theirs.words) == (ours.learned, ours.words)
+        assert ours.words
+    choices = {"task": "translate", "settings": replace(SETTINGS, epochs=0.1)}
+    tune(tmp_path / "one", more, out=tmp_path / "tuned", **choices)
+    assert all(pair.source.isascii() for pair in read_split(tmp_path / "tuned" / "bimo" / "data", "train"))
+
+
+@pytest.mark.parametrize(
+    "stored", ["[]", '{"columns": {"languages": 3}}', '{"columns": {"languages": [[]]}}', '{"chinese": 1}']
+)
+def test_a_damaged_note_of_what_was_learned_is_named(start, tmp_path, stored):
+    shutil.copytree(start, tmp_path / "broken", ignore=shutil.ignore_patterns("data"))
+    (tmp_path / "broken" / "bimo" / "translating.json").write_text(stored, encoding="utf-8")
+    with pytest.raises(UserError, match="is damaged"):
+        load(tmp_path / "broken")
 
 
 def test_chinese_is_brought_into_the_script_of_the_model(tmp_path):

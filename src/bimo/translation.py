@@ -18,7 +18,7 @@ from bimo.files import (
     write_json,
 )
 from bimo.generate.beam import Beams
-from bimo.generate.translator import Translator
+from bimo.generate.translator import Translator, keep_learned
 from bimo.machine import measure_machine
 from bimo.models.config import load_presets
 from bimo.models.families import PAIRED
@@ -101,6 +101,7 @@ def train_translator(
         }
         claim(out / "bimo", digest_json({"pairs": digest_file(pairs), **choices}))
         facts = prepare_pairs(pairs, out=data, **choices, console=console)
+        keep_learned(out, data, facts)
         if config is None:
             path = out / "bimo" / "plan.json"
             settings = _stored_plan(path, data, facts, minutes=minutes, preset=preset, seed=seed, device=device)

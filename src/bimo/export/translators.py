@@ -19,6 +19,7 @@ from bimo.export.comparison import other_ids, other_model, other_predictions
 from bimo.export.hf import load_there
 from bimo.files import read_json, read_settings, write_json
 from bimo.generate.beam import Beams, Hypothesis, padded, search
+from bimo.generate.translator import copy_learned
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import t
 from bimo.tokens.directions import tags_of
@@ -47,6 +48,7 @@ def write_translator(path: Path, folder: Path) -> None:
     if (folder / GENERATION).is_file():
         write_json(path / GENERATION, read_settings(folder / GENERATION))
     tokenizer.save(path, context=model.config.context)
+    copy_learned(folder, path)
 
 
 def compare_ctranslate2(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, Any], list[str]]:

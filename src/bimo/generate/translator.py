@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bimo.files import read_settings, replacing, write_json
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
+from bimo.report.facts import part
 from bimo.runtime import UserError, pick_device, t
-from bimo.stages import Stages
 from bimo.text.pairs import PairFile, one_line
 from bimo.text.untranslated import untranslated, words_in
 from bimo.tokens.directions import Way, choose_tag, tags_of, ways_of
@@ -19,12 +21,24 @@ from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.huggingface import load_translator
 from bimo.weights.names import require_fitting
 
-__all__ = ["WORDS", "Translation", "Translator", "careful_lines", "facts_of_pairs", "load", "translate"]
+__all__ = [
+    "LEARNED",
+    "WORDS",
+    "Translation",
+    "Translator",
+    "careful_lines",
+    "copy_learned",
+    "keep_learned",
+    "load",
+    "read_learned",
+    "translate",
+]
 
 USUAL = Beams()
 
-WORDS = "words.txt"
-"""Of the prepared pairs: the words of both sides, one a line."""
+LEARNED, WORDS = "translating.json", "words.txt"
+"""In `bimo/` of a model folder: what is known of the pairs that it learned from, and the words of both sides, one a
+line, which stand beside prepared pairs as well."""
 
 TOGETHER = 32
 """Sentences that are searched together, of like length."""
@@ -70,25 +84,21 @@ class Translator:
     @property
     def by_column(self) -> bool:
         """Whether a column of a file said which way its pairs went when the model learned, or its base."""
-        return bool(self.learned.get("by_column") or self.column)
+        return bool(self.learned.get("by_column"))
 
     @property
     def column(self) -> str:
         """What that column was called; "" where there was none."""
-        return str(self._columns.get("to", ""))
+        return str(part(self.learned, "columns").get("to", ""))
 
     @property
     def named(self) -> Collection[str]:
         """The languages that a column of a file may name; none where there was no such column when it learned."""
         return self.tags if self.by_column or not self.learned else ()
 
-    @property
-    def _columns(self) -> Mapping[str, Any]:
-        return self.learned.get("columns", {})
-
     def ways(self, found: PairFile) -> list[Way]:
         """The directions of a file's pairs that the model knows. Raises UserError when nothing tells."""
-        scripts = self._columns.get("languages", ())
+        scripts = part(self.learned, "columns").get("languages", ())
         return ways_of(found.columns, [*self.tags], scripts=scripts, by_column=self.by_column, file=found.name)
 
     def translate(
@@ -137,19 +147,37 @@ def load(path: str | Path, *, device: str = "auto") -> Translator:
         raise UserError("There is no model folder {folder}.", folder=path)
     model, tokenizer = load_translator(path, device=pick_device(device)), load_tokenizer(path)
     require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
-    stored = path / "bimo" / "data" / WORDS
+    stored = path / "bimo" / WORDS
     words = frozenset(stored.read_text(encoding="utf-8", errors="replace").split()) if stored.is_file() else frozenset()
-    # Folders made before this was kept do not say.
-    return Translator(model, tokenizer, words=words, learned=facts_of_pairs(path))
+    return Translator(model, tokenizer, words=words, learned=read_learned(path))
 
 
-def facts_of_pairs(folder: Path) -> dict[str, Any]:
-    """What was written down of the pairs that a translator of ours learned from (`tasks.translate.preparing`).
-
-    Empty for any other model. Raises UserError when the pairs were prepared by half.
+def read_learned(folder: Path) -> dict[str, Any]:
+    """What the folder of a translator says of the pairs that it learned from; empty for any other, and for one that
+    says nothing. Raises UserError when that is damaged.
     """
-    data = folder / "bimo" / "data"
-    return Stages(data).known("tokens") if (data / "pairs").is_dir() else {}
+    path = folder / "bimo" / LEARNED
+    learned = read_settings(path) if path.is_file() else {}
+    columns = part(learned, "columns")
+    languages = columns.get("languages", [])
+    if not isinstance(languages, list) or not all(type(one) is str for one in [*languages, learned.get("chinese", "")]):
+        raise UserError("{path} is damaged: {fault}.", path=path, fault="columns, chinese")
+    return learned
+
+
+def keep_learned(folder: Path, data: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a translator in `folder` learns from, by the `facts` of its pairs in `data`."""
+    write_json(folder / "bimo" / LEARNED, {name: facts[name] for name in ("columns", "by_column", "chinese", "sha256")})
+    with replacing(folder / "bimo" / WORDS) as written:
+        shutil.copyfile(data / WORDS, written)
+
+
+def copy_learned(folder: Path, other: Path) -> None:
+    """Write of a translator in another folder what the folder says of what it learned from, if it does."""
+    for path in (folder / "bimo" / LEARNED, folder / "bimo" / WORDS):
+        if path.is_file():
+            (other / "bimo").mkdir(exist_ok=True)
+            shutil.copyfile(path, other / "bimo" / path.name)
 
 
 def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "") -> list[str]:

@@ -14,7 +14,7 @@ import torch
 import bimo
 from bimo.console import Console
 from bimo.files import digest_json, locked, read_json, replacing, write_json
-from bimo.generate.translator import facts_of_pairs
+from bimo.generate.translator import LEARNED, WORDS, read_learned
 from bimo.machine import kept_machine
 from bimo.report.facts import number, part
 from bimo.runtime import USAGE, UserError, t
@@ -31,7 +31,7 @@ REFUSALS_SHOWN = 3
 MOST_TUNINGS = 8
 """One upon the other, before it is given up to look for what the first model was made from."""
 
-UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json")
+UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json", LEARNED, WORDS)
 """What stands in a folder although nothing was learned yet, such as after a setting that was refused; so may whatever
 was prepared to learn from in `bimo/data`, which knows by itself what it was prepared for."""
 
@@ -113,11 +113,11 @@ def learned_from(folder: Path, source: Path) -> bool:
     """
     if is_prepared(source):
         return False
-    learned: set[Any] = set()
+    learned: set[str] = set()
     for model in _lineage(folder):
         inputs = part(_read(model / "bimo" / "manifest.json"), "inputs")
-        learned |= {inputs.get("file"), facts_of_pairs(model).get("sha256"), *_read_for(model)}
-    if not (learned := learned - {None}):
+        learned |= {str(inputs.get("file")), str(read_learned(model).get("sha256")), *_read_for(model)}
+    if learned == {str(None)}:
         return False
     digests = file_digests(find_sources([source], cannot_open=lambda name, error: None))
     return not learned.isdisjoint({digest_json(digests), *digests.values()})

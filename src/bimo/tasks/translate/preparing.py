@@ -33,7 +33,7 @@ from bimo.tokens.tokenizer import Tokenizer, choose_vocabulary, train_tokenizer,
 
 __all__ = ["TOKENS_PER_STEP", "prepare_pairs", "read_split"]
 
-VERSION = 3
+VERSION = 4
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENS_PER_STEP = 2_048

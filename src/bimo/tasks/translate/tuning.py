@@ -9,7 +9,7 @@ from typing import Any
 from bimo.config import to_mapping
 from bimo.console import Console
 from bimo.files import digest_file, write_json
-from bimo.generate.translator import Translator, load
+from bimo.generate.translator import Translator, keep_learned, load
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import claimed, number_format
@@ -61,6 +61,7 @@ def tune(wish: Wish) -> dict[str, Any]:
             known=start,
             console=wish.console,
         )
+        keep_learned(out, out / "bimo" / "data", prepared)
         facts = {
             "task": "translate",
             "model": str(path),
