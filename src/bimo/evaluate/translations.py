@@ -16,7 +16,7 @@ from bimo.intervals import FEWEST, chance_of_agreement
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
-from bimo.text.pairs import OPTIONS, Pair, PairFile, describe_pairs, read_pairs
+from bimo.text.pairs import COLUMN_OPTIONS, Pair, PairFile, describe_pairs, read_pairs
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
@@ -46,7 +46,9 @@ def evaluate_translations(
     if any(other.tags.keys() != translators[0].tags.keys() for other in translators):
         raise UserError("The two models do not translate in the same directions.", code=USAGE)
     first = translators[0]
-    found = read_pairs(source, **given, to=first.column, known=first.named, repeats=True, options=OPTIONS)
+    found = read_pairs(
+        source, **given, to=first.column, known=first.column_languages, repeats=True, options=COLUMN_OPTIONS
+    )
     console.say("Read", describe_pairs(found.name, found.rows, found.columns))
     tell_refused(found.refused, console, kept=False)
     ways = _directions(found, first)

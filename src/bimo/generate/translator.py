@@ -92,7 +92,7 @@ class Translator:
         return str(part(self.learned, "columns").get("to", ""))
 
     @property
-    def named(self) -> Collection[str]:
+    def column_languages(self) -> Collection[str]:
         """The languages that a column of a file may name; none where there was no such column when it learned."""
         return self.tags if self.by_column or not self.learned else ()
 

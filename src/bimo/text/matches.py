@@ -10,13 +10,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from bimo.text.segment import HAN
+
 __all__ = ["ALONE", "IN_A_ROW", "mark_matches"]
 
 ALONE, IN_A_ROW = 1, 2
 """The word stands in the question; so does a neighbour of it, next to it there as here."""
 
-_HAN = "々〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_PART = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+")
+_PART = re.compile(rf"[{HAN}]|[^\W{HAN}]+")
 
 
 def mark_matches(question: str, text: str) -> np.ndarray:

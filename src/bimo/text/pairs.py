@@ -24,7 +24,7 @@ from bimo.text.split import split_position, tied_places
 from bimo.text.tables import LANGUAGES, unknown_column
 
 __all__ = [
-    "OPTIONS",
+    "COLUMN_OPTIONS",
     "SPLITS",
     "Pair",
     "PairColumns",
@@ -65,7 +65,7 @@ SPOKEN = {"zh": "Chinese", "en": "English"}
 
 _EXAMPLE_CHARACTERS = 200
 
-OPTIONS = "--column source=NAME --column target=NAME"
+COLUMN_OPTIONS = "--column source=NAME --column target=NAME"
 """How columns are named where what is read is not trained on from nothing."""
 
 _HELD_SHARE, _HELD_MOST = 0.05, 1000

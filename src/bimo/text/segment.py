@@ -10,6 +10,7 @@ from pathlib import Path
 from bimo.text.encodings import read_word_list
 
 __all__ = [
+    "HAN",
     "WordList",
     "is_word",
     "iter_words",
@@ -20,14 +21,16 @@ __all__ = [
     "word_offsets",
 ]
 
-_HAN = "々〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_HAN_RUN = re.compile(f"[{_HAN}]+")
-_HAN_RUNS = re.compile(f"([{_HAN}]+)")
+HAN = "々〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese characters, as ranges for the inside of a regular expression's brackets."""
+
+_HAN_RUN = re.compile(f"[{HAN}]+")
+_HAN_RUNS = re.compile(f"([{HAN}]+)")
 _MATCHES_AT_ONCE = 5_000
 _SHORT, _REMEMBERED = 16, 10_000
 
-_LETTER = rf"[^\W\d_{_HAN}]"
-_LETTER_OR_DIGIT = rf"(?:[^\W_{_HAN}][\u0300-\u036f]*)"
+_LETTER = rf"[^\W\d_{HAN}]"
+_LETTER_OR_DIGIT = rf"(?:[^\W_{HAN}][\u0300-\u036f]*)"
 _IN_URL = r"[!#$%&'*+,\-./0-9:;=?@A-Z_a-z~]"
 # Brackets belong to it in pairs, and a mark at its end belongs to the sentence.
 _URL = rf"(?:(?i:https?|ftp)://|(?i:www)\.)(?:{_IN_URL}|\({_IN_URL}*\))+(?<=[#$%&)*+\-/0-9=@A-Z_a-z])"
@@ -56,11 +59,11 @@ _OTHER = re.compile(_OTHERS, re.DOTALL)
 _ABBREVIATION = r"(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No|vs|cf))(?<!\b(?:Mrs|Fig))(?<!\bProf)"
 _CLOSING = """[”’」』）)"']*"""
 _SENTENCE = re.compile(
-    rf"""(?s:.)+?(?:[。！？…；]+{_CLOSING}\s*|[!?]+{_CLOSING}(?=[{_HAN}])"""
+    rf"""(?s:.)+?(?:[。！？…；]+{_CLOSING}\s*|[!?]+{_CLOSING}(?=[{HAN}])"""
     rf"""|(?<![.!?])(?:{_ABBREVIATION}\.|[!?])[.!?]*+[”’"')\]]*+\s++(?![a-z])|\Z)"""
 )
 # jieba's dictionaries: a word, how often it was met, its part of speech.
-_HAN_ENTRY = re.compile(rf"([{_HAN}]+)(?: +\d+)?(?: +[a-z]{{1,4}})?")
+_HAN_ENTRY = re.compile(rf"([{HAN}]+)(?: +\d+)?(?: +[a-z]{{1,4}})?")
 _ENTRY = re.compile(r"(.+?)(?: +\d+)?(?: +[a-z]{1,4})?")
 _COUNTED_ENTRY = re.compile(r".+ \d+(?: +[a-z]{1,4})?")
 
@@ -85,7 +88,7 @@ class WordList:
             either = "|".join(
                 rf"(?<!{_LETTER}){word}(?!{_LETTER})" if word[0].isascii() else word for word in map(re.escape, mixed)
             )
-            self.token = re.compile(rf"{either}|(?P<han>(?:(?!{either})[{_HAN}])+)|{_OTHERS}", re.DOTALL)
+            self.token = re.compile(rf"{either}|(?P<han>(?:(?!{either})[{HAN}])+)|{_OTHERS}", re.DOTALL)
 
     @classmethod
     def read(cls, path: Path) -> WordList:

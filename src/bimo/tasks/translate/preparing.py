@@ -16,7 +16,7 @@ from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.folder import keep_refused
 from bimo.text.pairs import (
-    OPTIONS,
+    COLUMN_OPTIONS,
     SPLITS,
     Pair,
     PairColumns,
@@ -99,9 +99,9 @@ def _read(
         source, target = found.columns.names
         return found, [Way(target), Way(source, turned=True)] if both else [Way()]
     column = columns.get("to", "")
-    named = known.tags if column else known.named
+    named = known.tags if column else known.column_languages
     choices = {**columns, "to": column or known.column}
-    found = read_pairs(path, **choices, known=named, chinese=chinese, options=OPTIONS)
+    found = read_pairs(path, **choices, known=named, chinese=chinese, options=COLUMN_OPTIONS)
     if {pair.to for pair in found.pairs} - {"", *known.tags} or column not in ("", found.columns.to):
         raise UserError(
             "Column {column} of {path} does not name languages that the model translates into. It knows: {known}.",

@@ -26,7 +26,8 @@ from bimo.weights.safetensors_files import weight_digests
 __all__ = ["tune", "tune_lines"]
 
 RATE_BY_AREA = 6.0
-"""Learning rate of AdamW times the squared width of the model: 9e-5 for one of 256, 2.3e-5 for one of 512."""
+"""Learning rate of AdamW times the squared width of the model: 9e-5 for one of 256, 2.3e-5 for one of 512, which is
+what Marian models are usually tuned with. Not measured on real pairs yet."""
 
 LORA_GAIN = 10.0
 """How much faster an adapter learns, as that of a chat does."""
