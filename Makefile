@@ -48,8 +48,10 @@ bench: $(BENCH_VENV)/.installed
 	$(if $(NANOGPT),$(BENCH)/loss_against_time.py shakespeare --nanogpt $(NANOGPT) --work $(BENCH_VENV)/work)
 	$(BENCH)/performance_page.py
 
-# How good each task is beside what others use. DATA=PATH names the folder of data sets, MINUTES how long a training takes.
+# How good each task is beside what others use, on the data sets beside this folder. MINUTES is how long a training takes.
 MINUTES ?= 10
+DATA = ../shared/data
+PYTHON_DOCS = $(DATA)/mt/python_docs_en_zh/python_docs_en_zh_small.tsv
 MINILM = $$($(BENCH_VENV)/bin/python benchmarks/packaged.py minilm)
 bench-tasks: $(BENCH_VENV)/.installed
 	$(BENCH)/classify.py $(DATA)/classify
@@ -58,6 +60,9 @@ bench-tasks: $(BENCH_VENV)/.installed
 	$(BENCH)/answer_search.py --vectors $(MINILM)
 	$(BENCH)/answer.py --language en --start $(MINILM) --minutes $(MINUTES)
 	$(BENCH)/answer.py --language zh --pretrain $(MINUTES) --minutes $(MINUTES)
+	$(BENCH)/translation.py --three $(DATA)/mt --minutes $(MINUTES) --chinese simplified
+	$(BENCH)/translation.py $(PYTHON_DOCS) --source en --target zh --minutes $(MINUTES)
+	$(BENCH)/translation.py $(PYTHON_DOCS) --source zh --target en --minutes $(MINUTES)
 	$(BENCH)/constrained.py
 	$(BENCH)/tasks.py
 
@@ -72,7 +77,7 @@ $(BENCH_VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(wildca
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_PIP) 'torch>=2.11,<2.14'
 	$(BENCH_PIP) --editable .
-	$(BENCH_PIP) transformers sentence-transformers accelerate tiktoken rustbpe requests openvino-genai
+	$(BENCH_PIP) transformers sentence-transformers accelerate peft sacrebleu tiktoken rustbpe requests openvino-genai
 	$(BENCH_PIP) --editable '.[words,cluster]' gensim datasets datasketch presidio-analyzer psutil
 	$(BENCH_PIP) orjson jieba nltk 'xxhash<4'  # what datatrove's blocks want and do not ask for
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(BENCH_PIP) llama-cpp-python

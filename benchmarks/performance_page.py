@@ -28,9 +28,11 @@ INTRODUCTION = """# Performance
 Made from `benchmarks/results.jsonl` by `python benchmarks/performance_page.py`. Each section shows the newest run of
 one benchmark. Where a section names rounds, peers run in processes of their own and take turns, with the same threads
 and the same data; rates are medians over the rounds, and “ours is better by” is the median of the ratios of each round.
-In generate, train and loss_against_time every peer is shown with its default and with the best setting that its
-documentation names. Thin lines reach from the lowest round to the highest, and a stroke marks the limit of the machine.
-To measure here: `make bench NANOGPT=PATH`.
+In train every peer is shown with its default and with the best setting that its documentation names; in generate
+llama.cpp is shown in four formats; in loss_against_time nanoGPT as its documentation says, on the novels also larger,
+and GPT-2 at three rates. Thin lines reach from the lowest round to the highest, and a stroke marks the limit of the
+machine. To measure here, with the data sets in `../shared/data`: `make bench NANOGPT=PATH`, `make bench-keras
+TEXT=FILE`, and by themselves `benchmarks/batching.py`, `plan.py`, `lora.py` and `loss_against_time.py passages`.
 """
 
 COLOURS = {

@@ -290,6 +290,7 @@ PASSAGES = [Passage("a.txt", 1, "The museum opens at nine."), Passage("b.txt", 5
     [
         ("It opens at nine [1].", [1]),
         ("The museum opens at nine. [1] 花园建于1874年。【2】", [1, 2]),
+        ("It opens at nine [2, 1]. 花园建于1874年。【1，2】", [1, 2]),
         ("The museum opens at nine.", [1]),  # it names none, but the words do
         ("The museum opens at nine [2].", [None]),  # it names one that does not say so
         ("The museum opens at nine [7].", [1]),  # there is no such passage
@@ -331,6 +332,9 @@ class Knower:
     def read(self, questions, texts):
         return [Reading(0, len(text), 9.0 if "attic" in text else -9.0) for text in texts]
 
+    def unread(self, question):
+        return max(0, len(question) - 40)
+
 
 def library_of(*texts):
     passages = [Passage(f"{number}.txt", 1, text) for number, text in enumerate(texts, 1)]
@@ -360,6 +364,8 @@ def test_few_passages_are_all_read_whatever_words_they_share():
     assert [passage.source for passage in library.find("Where do dogs sleep?", count=2)] == ["2.txt", "1.txt"]
     (facts,) = answering._answers(["Which room?"], library, None, count=2)
     assert facts["answer"] == "They sat in the attic."
+    (facts,) = answering._answers([f"Which room{'?' * 40}"], library, None, count=2)
+    assert "This question is too long: its last 10 tokens are not read." in answering.answer_lines(facts)
     (unknown,) = answering._answers(["Which room?"], library, None, count=1)
     assert (unknown["answer"], unknown["confidence"]) == (None, 0.0)
     assert answering.answer_lines(unknown) == ["This is not in the documents: nothing in them has to do with it."]
@@ -419,7 +425,7 @@ def test_a_file_that_was_learned_from_is_told(place):
     console, said = Console(quiet=True), []
     console.warn = said.append
     evaluate(place[0] / "taught", place[0] / "questions.json", console=console)
-    assert said == ["The model learned from this very file, so it knows the answers."]
+    assert said == [f"{place[0] / 'taught'} learned from this very file, so it knows the answers."]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ def test_passages_end_with_sentences_and_know_their_lines(tmp_path):
         assert len(piece) <= LONGEST
     assert max(len(piece) for _, piece in cut_passages("字" * 2000)) == LONGEST
     assert list(cut_passages("\n \n")) == []
+    spoken = " ".join(f"in {1000 + number} they" for number in range(300))
+    assert "".join(piece for _, piece in cut_passages(spoken)).replace(" ", "") == spoken.replace(" ", "")
+    assert all(piece.split()[0] in ("in", "they") or len(piece.split()[0]) == 4 for _, piece in cut_passages(spoken))
     (tmp_path / "a.txt").write_text("\n   \nThe cat sat on the mat.\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "One.\nTwo."}) + "\n" + json.dumps({"text": "Three."}))
     found = read_passages([tmp_path], unread=pytest.fail)

@@ -30,12 +30,12 @@ def benchmark(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def example(record, **changes):
+def example(record, *, peers=("peer",), **changes):
     """A record with one of everything."""
     comparison = record.Comparison(
         title="A model",
         unit="tokens/s",
-        rounds={"bimo": [30.0, 44.0, 36.0], "peer": [10.0, 11.0, 18.0]},
+        rounds={"bimo": [30.0, 44.0, 36.0], **{name: [10.0, 11.0, 18.0] for name in peers}},
         limit="peak",
         limits={"bimo": [50.0, 80.0, 80.0]},
     )
@@ -109,11 +109,17 @@ def test_page_is_what_the_results_say(benchmark):
         assert (docs / name).read_text(encoding="utf-8") == text, "run: python benchmarks/performance_page.py"
 
 
-def test_page_of_tasks_shows_the_newest_run_of_each_setting(benchmark):
+def test_page_of_tasks_shows_runs_until_later_ones_have_measured_all_of_them(benchmark):
     record, page = benchmark("record"), benchmark("tasks")
     runs = [
-        example(record, subject="translation", settings={"file": file}, date=date, facts={"signature": file})
-        for file, date in (("a.tsv", "2026-01-01"), ("b.tsv", "2026-01-02"), ("a.tsv", "2026-01-03"))
+        example(
+            record, subject="translation", peers=peers, settings={"file": file}, date=date, facts={"signature": file}
+        )
+        for file, peers, date in (
+            ("c.tsv", ("peer",), "2026-01-01"),
+            ("b.tsv", ("peer", "another"), "2026-01-02"),
+            ("a.tsv", ("peer",), "2026-01-03"),
+        )
     ]
     text = page.results_page([*runs, example(record, subject="train")])
     assert text.count("## Translation") == 1

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bimo.console import Console
 from bimo.evaluate.choices import FORMS, Question, form_in, read_questions
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.generate.engine import load
@@ -51,6 +52,9 @@ def test_forms_are_told_by_their_columns(tmp_path):
         assert form_in(write_rows(tmp_path / "rows.jsonl", rows)).name == name
     assert form_in(write_rows(tmp_path / "rows.jsonl", [{"text": "a"}])) is None
     assert form_in(tmp_path) is None
+    (tmp_path / "rows.csv").write_text("sentence_good,sentence_bad\n狗来了。,狗来。\n猫走了。,猫。\n", encoding="utf-8")
+    assert form_in(tmp_path / "rows.csv").name == "minimal pairs"
+    assert form_in(write_rows(tmp_path / "rows.jsonl", [{"sentence_good": "a"}, *PAIRS])).name == "minimal pairs"
 
 
 def test_rows_become_questions(tmp_path):
@@ -219,3 +223,13 @@ def test_the_adapter_says_what_transformers_would(model):
         assert mine == pytest.approx(other, rel=1e-4)
     written = ask("generate_until", ("the cat", {"until": ["zzzz"], "max_gen_toks": 12}))
     assert ours.generate_until(written) == theirs.generate_until(written)
+
+
+def test_questions_that_are_longer_than_the_model_reads_are_told(model, tmp_path):
+    said = []
+    console = Console(quiet=True)
+    console.warn = said.append
+    rows = [*CHOICES, {"question": "one and one and " * 50, "choices": ["2", "3"], "answer": 0}]
+    facts = evaluate(model, write_rows(tmp_path / "rows.jsonl", rows), console=console)
+    assert facts["cut"] == 1
+    assert said == ["1 of 7 questions are longer than the model reads: their beginning is left out"]

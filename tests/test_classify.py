@@ -7,14 +7,19 @@ import io
 import json
 import math
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from bimo.cli import app
+from bimo.cli.app import piped_lines
 from bimo.console import Console
+from bimo.evaluate import classified as classified_file
 from bimo.evaluate.classified import MEASURES, _difference_of, classified_lines
+from bimo.evaluate.suite import evaluate
 from bimo.kernel import load_library
 from bimo.report.charts import matrix_chart
 from bimo.report.page import render
@@ -362,7 +367,7 @@ def test_the_weakest_labels_are_those_of_the_texts_and_those_that_were_given():
     found = np.array([[0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0], [0.2, 0.0, 0.8, 0.0]])
     figures = measure(found, truth_matrix([["a"], ["b"], ["b"]], "abcd"), "abcd", several=False)
     assert [label for label, _ in weakest_labels(figures)] == ["c", "b", "a"]
-    lines = classified_lines({"held_out": figures, "mistakes": [], "model": "m"})
+    lines = classified_lines({"held_out": figures, "mistakes": [], "model": "m", "kept": False})
     assert [line.split(":")[0] for line in lines[1:4]] == ["c", "b", "a"]
     assert not any(line.startswith("d:") for line in lines)
 
@@ -488,3 +493,80 @@ def test_choices_are_tried_on_every_label_that_two_texts_have(monkeypatch):
     trained = train_linear(examples, sorted(sizes), several=False, seed=0, console=Console(silent=True))
     assert {examples[place].labels[0] for place in trained.places} == {"usual", "few", "two"}
     assert len(trained.places) < 60
+
+
+def test_a_header_that_only_a_named_column_tells_comes_out_whole(model, tmp_path):
+    (tmp_path / "in.csv").write_text("gripe,dept\nlovely,p\n太差了,q\n", encoding="utf-8")
+    found = list(csv.reader(classified(model, tmp_path / "in.csv", text="gripe")))
+    assert [row[:3] for row in found] == [["gripe", "dept", "label"], ["lovely", "p", "good"], ["太差了", "q", "bad"]]
+
+
+def test_columns_of_one_name_all_come_out(model, tmp_path):
+    (tmp_path / "in.csv").write_text("text,note,note,note_2\nlovely,a,b,c\n", encoding="utf-8")
+    found = list(csv.reader(classified(model, tmp_path / "in.csv")))
+    assert [row[:4] for row in found] == [["text", "note", "note_3", "note_2"], ["lovely", "a", "b", "c"]]
+
+
+def test_blank_lines_have_no_label(model):
+    assert run("classify", model, stdin="lovely\n \n太差了\n").stdout.splitlines()[1] == "\t"
+    (verdict,) = classify(model, ["\u200b"])
+    assert (verdict.labels, verdict.confidence, set(verdict.chances.values())) == ((), 0.0, {0.0})
+    assert run("classify", model, " ").exit_code == USAGE
+
+
+def test_lines_are_read_whatever_their_encoding(model):
+    lines = "lovely\n太差了，真是太差了\n"
+    expected = run("classify", model, stdin=lines).stdout
+    for encoding in ("gb18030", "utf-8-sig", "utf-16"):
+        assert run("classify", model, stdin=lines.encode(encoding)).stdout == expected
+    broken = run("classify", model, stdin=b"lovely\n" + "很好\n".encode() * 20 + b"\xff\xfe\n")
+    assert broken.exit_code == DATA_REFUSED
+    assert "Line 22 of the input holds bytes that are no text." in broken.stderr
+    assert run("classify", model, stdin=bytes(range(256)) * 9).exit_code == DATA_REFUSED
+
+
+def test_lines_are_answered_as_they_come(model, monkeypatch):
+    """Whatever the first one tells of the encoding; a return inside a line does not end it."""
+    blocks = [b"lovely\n", "太差了，".encode("gb18030"), "真是太差了\nlovely\rlovely\n".encode("gb18030"), b""]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=SimpleNamespace(read1=lambda size: blocks.pop(0))))
+    lines = piped_lines()
+    assert (next(lines), len(blocks)) == ("lovely", 3)
+    assert [*lines] == ["太差了，真是太差了", "lovely\rlovely"]
+
+
+def test_what_was_labelled_can_be_measured(tmp_path):
+    """The table of a classifier of several labels is one that `bimo evaluate` reads."""
+    things = [("red", "colour"), ("big", "size"), ("red big", "colour|size")]
+    rows = [f"{words} {n},{labels}" for n in range(20) for words, labels in things]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,tags", *rows]))
+    tune(None, tmp_path / "rows.csv", out=tmp_path / "model", task="classify")
+    (tmp_path / "in.csv").write_text("text\n" + "".join(f"{words} {n}\n" for n in range(50, 60) for words, _ in things))
+    lines = classified(tmp_path / "model", tmp_path / "in.csv")
+    assert lines[0] == "text,labels,confidence"
+    for name in ("labels", "label"):
+        (tmp_path / "out.csv").write_text("\n".join([lines[0].replace("labels", name), *lines[1:]]))
+        facts = evaluate(tmp_path / "model", tmp_path / "out.csv")
+        assert (facts["unseen_labels"], facts["held_out"]["accuracy"]) == ([], 1.0)
+
+
+def test_figures_are_shown_where_they_cannot_be_kept(model, rows, tmp_path, monkeypatch):
+    (tmp_path / "test.csv").write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in rows[::7]))
+
+    def refuse(path, facts):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(classified_file, "write_json", refuse)
+    said = []
+    console = Console(quiet=True)
+    monkeypatch.setattr(console, "warn", said.append)
+    assert evaluate(model, tmp_path / "test.csv", console=console)["held_out"]["accuracy"] == 1.0
+    assert "cannot be written: Permission denied" in said[-1]
+
+
+def test_a_folder_that_others_made_is_not_tuned_over(model, rows, tmp_path):
+    """Even where evaluating it has left something in its `bimo/`."""
+    shutil.copytree(model, tmp_path / "theirs", ignore=shutil.ignore_patterns("manifest.json", "tune.json"))
+    before = (tmp_path / "theirs" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="holds something made from another"):
+        tune(None, model.parent / "rows.jsonl", out=tmp_path / "theirs", task="classify")
+    assert (tmp_path / "theirs" / "config.json").read_bytes() == before

@@ -34,7 +34,7 @@ from bimo.tokens.framing import Framing
 from bimo.tokens.masking import with_mask_token
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.train.tune import TuneConfig
-from bimo.weights.huggingface import load_encoder, save_encoder
+from bimo.weights.huggingface import load_encoder, save_encoder, save_model
 from bimo.weights.safetensors_files import weight_digests
 
 SHAPE = {"layers": 1, "width": 32, "heads": 2, "hidden": 64, "context": 48}
@@ -373,3 +373,15 @@ def test_vectors_and_ngrams_together(start, tmp_path):
 def test_vectors_need_a_model(tmp_path):
     with pytest.raises(UserError, match="needs an encoder"):
         tune(None, rows(tmp_path / "a.jsonl"), out=tmp_path / "model", task="classify", engine="vectors")
+
+
+def test_examples_have_the_labels_that_were_asked_for(tmp_path, make_model, tiny_tokenizer):
+    """A prompt that shows others would say one thing and ask for another."""
+    save_model(tmp_path / "model", make_model(vocabulary=tiny_tokenizer.vocabulary), end=tiny_tokenizer.end)
+    tiny_tokenizer.save(tmp_path / "model")
+    rows = [("a good day", "good"), ("a bad day", "bad"), ("a day", "plain")]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *map(",".join, rows)]))
+    classifier = open_classifier(tmp_path / "model", labels=["good", "bad"], examples=tmp_path / "rows.csv")
+    assert {one.labels for one in classifier.examples} == {("good",), ("bad",)}
+    with pytest.raises(UserError, match=r"None of the texts .* They have: bad, good, plain"):
+        open_classifier(tmp_path / "model", labels=["x", "y"], examples=tmp_path / "rows.csv")

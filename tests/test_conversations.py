@@ -37,8 +37,11 @@ def test_every_form_means_the_same(name, tmp_path):
     assert found.describe() == f"1 conversations in the form of {name.split(',')[0]}"
 
 
-def test_alpaca_with_input_system_and_history(tmp_path):
-    row = {"instruction": "Add", "input": "1 2", "output": "3", "system": "You add.", "history": [["Hi", "Ho"]]}
+@pytest.mark.parametrize(
+    ("asked", "answer"), [("instruction", "output"), ("query", "response"), ("prompt", "response")]
+)
+def test_rows_with_input_system_and_history(asked, answer, tmp_path):
+    row = {asked: "Add", "input": "1 2", answer: "3", "system": "You add.", "history": [["Hi", "Ho"]]}
     (conversation,) = read_conversations(write(tmp_path / "a.jsonl", [row])).kept
     assert [(message["role"], message["content"]) for message in conversation.messages] == [
         ("system", "You add."),

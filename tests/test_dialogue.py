@@ -196,7 +196,7 @@ def test_a_file_that_was_learned_from_is_told(models, talks, tmp_path):
     evaluate(models[0], talks, console=console)
     assert said == []
     evaluate(models[0], talks, adapter=tmp_path / "adapter", console=console)
-    assert said == ["The model learned from this very file, so it knows the answers."]
+    assert said == [f"{tmp_path / 'adapter'} learned from this very file, so it knows the answers."]
 
 
 def test_conversations_that_do_not_fit_are_left_out(models, tmp_path):

@@ -295,7 +295,50 @@ def test_a_score_that_is_none_costs_its_row_alone(name: str, kept: int, bad: str
 def test_labels_in_words_are_no_scores(tmp_path: Path) -> None:
     lines = ["a,b,label", *(f"one {n},two {n},{('same', 'other')[n % 2]}" for n in range(40))]
     (tmp_path / "a.csv").write_text("\n".join(lines))
-    assert read_examples(tmp_path / "a.csv").kind == "pairs"
+    with pytest.raises(UserError, match=r"says in words which pairs belong together \(other, same\)"):
+        read_examples(tmp_path / "a.csv")
+    assert read_examples(tmp_path / "a.csv", {"first": "a", "second": "b"}).kind == "pairs"
+    asked = "\n".join(lines).replace("a,b,label", "question,answer,label")
+    (tmp_path / "asked.csv").write_text(asked)  # those have topics
+    assert read_examples(tmp_path / "asked.csv").kind == "pairs"
+    (tmp_path / "b.csv").write_text("\n".join(line.replace("other", "same") for line in lines))
+    assert read_examples(tmp_path / "b.csv").kind == "pairs"
+
+
+def test_what_follows_from_what_is_no_likeness(tmp_path: Path) -> None:
+    lines = ["premise,hypothesis,label", *(f"one {n},two {n},{n % 3}" for n in range(40))]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="may say what follows from what"):
+        read_examples(tmp_path / "a.csv")
+    assert read_examples(tmp_path / "a.csv", {"score": "label"}).kind == "scored"
+    (tmp_path / "b.csv").write_text("\n".join(lines).replace("premise,hypothesis", "sentence1,sentence2"))
+    assert read_examples(tmp_path / "b.csv").kind == "scored"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "columns"),
+    [
+        ("id,text", "doc-{n},some words {n}", ("text", "")),
+        ("id,question,answer", "FAQ-{n},what is {n},it is {n}", ("question", "answer")),
+        ("captionID,pairID,text1,text2", "{n}.jpg#4,{n}.jpg#4r1n,a dog {n},a cat {n}", ("text1", "text2")),
+        ("source,target", "a{n},b{n}", ("source", "target")),
+    ],
+)
+def test_codes_of_rows_are_no_texts(header: str, row: str, columns: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n".join([header, *(row.format(n=n) for n in range(40))]))
+    found = read_examples(tmp_path / "a.csv").columns
+    assert (found.first, found.second) == columns
+
+
+def test_columns_of_what_is_measured_can_be_named(place: Path, tmp_path: Path) -> None:
+    rows = (place / "scored.csv").read_text(encoding="utf-8")
+    count = len(rows.splitlines())
+    (tmp_path / "a.csv").write_text(
+        "\n".join(["q,r,n,m", *(f"{line},{n}" for n, line in enumerate(rows.splitlines()))]), encoding="utf-8"
+    )
+    found = evaluate(place / "model", tmp_path / "a.csv", columns={"score": "m"})
+    assert found["pairs"] == count
+    assert found["spearman"] != evaluate(place / "model", tmp_path / "a.csv")["spearman"]
 
 
 REFUSED = [
@@ -526,7 +569,7 @@ def test_a_file_that_was_learned_from_is_told(place: Path, tuned) -> None:
     console.warn = said.append
     for name in ("model", "tuned"):
         evaluate(place / name, place / "scored.csv", console=console)
-    assert said == ["The model learned from this very file, so it knows the answers."]
+    assert said == [f"{place / 'tuned'} learned from this very file, so it knows the answers."]
 
 
 def test_evaluation_measures_likeness(place: Path, tuned) -> None:

@@ -249,3 +249,38 @@ def test_a_line_of_forty_megabytes_is_set_aside(tmp_path):
     assert [one.text for one in found.examples] == ["first text", "last text"]
     assert len(found.refused) == 1
     assert found.refused[0].line == 3
+
+
+def test_no_column_is_two_things(tmp_path):
+    questions = written(tmp_path / "a.csv", "question,sentence,label\nwho,he did,0\nwhen,today,1\n")
+    found = read_labelled(questions, columns={"second": "sentence"}).columns
+    assert (found.text, found.second, found.label) == ("question", "sentence", "label")
+    turned = written(tmp_path / "b.csv", "premise,hypothesis,label\na b,c d,0\ne f,g h,1\n")
+    found = read_labelled(turned, columns={"second": "premise"}).columns
+    assert (found.text, found.second) == ("hypothesis", "premise")
+    rated = written(tmp_path / "c.csv", "target,stars\nnice place,5\nbad food,1\n")
+    assert read_labelled(rated, columns={"text": "target"}).labels == ["1", "5"]
+    with pytest.raises(UserError, match=r"Column target of .* cannot be two things at once"):
+        read_labelled(rated, columns={"text": "target", "label": "target"})
+
+
+def test_labels_divided_far_below_are_seen(tmp_path):
+    lines = ["text,tags", *(f"text {n},a" for n in range(2100)), "the last,a|b"]
+    found = read_labelled(written(tmp_path / "a.csv", "\n".join(lines)))
+    assert (found.several, found.labels) == (True, ["a", "b"])
+
+
+def test_what_is_no_number_is_no_label(tmp_path):
+    found = read_labelled(written(tmp_path / "a.jsonl", '{"text": "a", "label": NaN}\n{"text": "b", "label": 2.0}\n'))
+    assert (found.labels, [one.detail for one in found.refused]) == (["2"], ["it has no label"])
+
+
+def test_what_is_set_aside_of_a_folder_is_named(tmp_path):
+    for label, name, text in (("pos", "1", "lovely"), ("pos", "2", "lovely"), ("neg", "1", ""), ("neg", "2", "bad")):
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        written(tmp_path / "data" / label / f"{name}.txt", text)
+    found = read_labelled(tmp_path / "data")
+    assert [one.source for one in found.refused] == ["neg/1.txt", "pos/2.txt"]
+    write_refused(tmp_path / "out", found.refused)
+    kept = (tmp_path / "out" / "bimo" / "refused.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in kept] == ["neg/1.txt", "pos/2.txt"]

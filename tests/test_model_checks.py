@@ -288,7 +288,7 @@ def test_a_translator_is_described(tmp_path: Path, tiny_tokenizer: Tokenizer) ->
     assert facts["usable"], facts["problems"]
     lines = model_lines(facts)
     assert any(f"{shape.parameters:,} parameters: 1 layers that read and 2 that write, " in line for line in lines)
-    assert "Bimo can: translate, evaluate, export; it writes in torch" in lines
+    assert "Bimo can: translate, evaluate, tune, export; it writes in torch" in lines
 
 
 def test_an_adapter_is_described(tmp_path: Path) -> None:

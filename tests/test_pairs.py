@@ -262,3 +262,9 @@ def test_damaged_pairs_are_refused(packed: Path, tmp_path: Path) -> None:
     target.unlink()
     with pytest.raises(UserError, match="no packed train-target tokens"):
         PairTokens(tmp_path, "train")
+
+
+def test_a_language_that_only_its_letters_tell_can_be_named(tmp_path: Path) -> None:
+    lines = "".join(f"{en}\tこれは{n}番の犬です。\n" for n, en in enumerate(ENGLISH))
+    found = read_pairs(write(tmp_path / "a.tsv", lines), source="ja")
+    assert (found.columns.source, found.columns.languages) == ("2", ("ja", "en"))

@@ -51,6 +51,9 @@ FORMS = {
     "alpaca": {"instruction": "q", "input": "", "output": "a", "chosen": "a", "rejected": "b"},
     "question": {"question": "q", "chosen": "a", "rejected": "b"},
     "ms-swift": {"messages": [*ASKED, A], "rejected_response": "b"},
+    "all spelled in JSON": {"messages": json.dumps(ASKED), "chosen": json.dumps([A]), "rejected": json.dumps([B])},
+    "prompt spelled in JSON": {"prompt": json.dumps(ASKED), "chosen": json.dumps([*ASKED, A]), "rejected": "b"},
+    "ms-swift, spelled in JSON": {"messages": json.dumps([*ASKED, A]), "rejected_response": "b"},
 }
 
 
@@ -67,13 +70,18 @@ def test_system_input_and_history_are_part_of_the_question():
     assert [message["role"] for message in preference_in(told)[1][0]] == ["system", "user"]
 
 
+def test_json_is_an_answer_like_any():
+    for answer in ('[{"from": "Ann", "to": "Bob"}]', "[1, 2]", '[{"role": ["user"]}]'):
+        assert preference_in({"prompt": answer, "chosen": answer, "rejected": "b"})[1][1] == answer
+
+
 BROKEN = [
     ("it is not an object", [1]),
     ("it has none of the keys that hold preferences", {"prompt": "q", "chosen": "a"}),
     ("both answers are the same", {"prompt": "q", "chosen": "a", "rejected": "a"}),
     ("both answers are the same", {"chosen": [*ASKED, A], "rejected": [*ASKED, A]}),
     ("nothing is asked before the answers", {"chosen": "a", "rejected": "b"}),
-    ("nothing is asked before the answers", {"messages": "x", "rejected_response": "b"}),
+    ("its messages are a text and no list", {"messages": "x", "rejected_response": "b"}),
     ("nothing is asked before the answers", {"prompt": [*ASKED, A], "chosen": "a", "rejected": "b"}),
     ("message 2 is an empty answer", {"prompt": "q", "chosen": " ", "rejected": "b"}),
     ("the text of user is no text", {"prompt": 1, "chosen": "a", "rejected": "b"}),

@@ -67,6 +67,16 @@ def test_other_shapes_hold_the_same(tmp_path):
     assert read_questions(packed).kept[0].answers == (Span("The cat", 0),)
 
 
+def test_a_place_is_a_number_however_tables_spell_it(tmp_path):
+    twice = {"question": "Where?", "context": "北京和北京", "answers": {"text": ["北京"], "answer_start": [3]}}
+    for start in (3, 3.0, "3", " 3 "):
+        row = {**twice, "answers": {"text": ["北京"], "answer_start": [start]}}
+        assert read(tmp_path, [row]).kept[0].answers == (Span("北京", 3),)
+    for start in (True, "", "three", 2.5, None):
+        row = {**twice, "answers": {"text": ["北京"], "answer_start": [start]}}
+        assert read(tmp_path, [row]).kept[0].answers == (Span("北京", 0),)
+
+
 def test_a_wrong_place_is_repaired_by_the_nearest_one(tmp_path):
     found = read(
         tmp_path,

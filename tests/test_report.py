@@ -257,6 +257,12 @@ def test_verdict_is_honest(bits, expected):
     assert expected in " ".join(verdict({"evaluation": evaluation}))
 
 
+def test_what_is_about_as_good_is_not_better():
+    evaluation = EVALUATION | {"bits_per_byte": 2.152, "bits_per_byte_interval": None, "copying": {}}
+    (sentence,) = verdict({"evaluation": evaluation})
+    assert "about as good as Kneser-Ney" in sentence
+
+
 def test_a_single_document_is_no_certainty(tmp_path):
     validation = {"documents": 1, "bytes": 4000, "characters": 4000, "tokens": 900}
     evaluation = EVALUATION | {"bits_per_byte_interval": None, "validation": validation}

@@ -329,3 +329,14 @@ def test_lessons_point_at_answers_and_strangers_hold_none(bytes_framing):
     assert held_out
     assert not {one.context for one in train} & {one.context for one in held_out}
     assert (train, held_out) == split_questions(questions * 3, seed=0)
+    # However a long text falls, it is not what is held out.
+    for seed in range(4):
+        train, held_out = split_questions([*[questions[0]] * 500, *questions[1:]], seed=seed)
+        assert 0 < len(held_out) < len(questions) < len(train)
+
+
+def test_how_much_of_a_question_is_not_read(bytes_framing):
+    spans = SpanFraming(bytes_framing)
+    read = spans.most_asked
+    assert read <= bytes_framing.context // 2
+    assert [spans.unread("a" * count) for count in (read - 1, read, read + 7)] == [0, 0, 7]

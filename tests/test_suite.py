@@ -18,12 +18,12 @@ from gguf_files import SHAPE, tokenizer_metadata, write_model
 from random_models import split_weights
 from stories import stories, write_stories
 
-from bimo.console import Console
-from bimo.evaluate import prediction, suite
+from bimo.console import SILENT, Console
+from bimo.evaluate import keeping, prediction, suite
 from bimo.evaluate.prediction import predict_texts
 from bimo.evaluate.suite import evaluate, evaluation_lines
 from bimo.files import digest_file, read_json, write_json
-from bimo.generate.engine import LanguageModel
+from bimo.generate.engine import LanguageModel, load
 from bimo.models.scoring import Score
 from bimo.prepare import prepare
 from bimo.run import _say_result
@@ -363,15 +363,14 @@ def test_lines_for_people_hold_the_figures(model_folder, data):
 def test_losses_are_summed_in_double_precision():
     """Ten thousand documents of a million nats each: single precision would lose the last digits."""
     texts = ["a" * 10] * 10_000
-    loss = -1_000_000.1
+    loss = -1_000_000.1  # so much that e to the power of it is no number
     fake = SimpleNamespace(
         rolling_scores=lambda batch: [Score(-loss, 1)] * len(batch),
-        tokenizer=SimpleNamespace(encode_batch=lambda texts: [[1]] * len(texts)),
+        tokenizer=SimpleNamespace(encode_batch=lambda texts: [[1]] * len(texts), encode=list, decode="".join),
         model=SimpleNamespace(config=SimpleNamespace(context=8)),
     )
     with np.errstate(over="ignore"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(prediction, "interval_if_enough", lambda bits, count: [0.0, 0.0])
-        patch.setattr(prediction, "math", SimpleNamespace(log=math.log, exp=lambda x: 0.0))
         facts = predict_texts(fake, texts)
     assert facts["bits_per_byte"] == pytest.approx(100_000.01 / math.log(2), rel=1e-12)
     assert facts["accuracy"] == 0.5
@@ -398,3 +397,57 @@ def test_two_models_are_compared_on_the_same_texts(model_folder, data, make_mode
     assert f"p {facts['p']:.3f}" in "\n".join(evaluation_lines(facts))
     same = evaluate(model_folder, file, against=model_folder)
     assert (same["difference"], same["p"]) == (0.0, 1.0)
+
+
+def test_a_text_has_one_figure_whatever_lies_beside_it(tmp_path):
+    write_stories(tmp_path / "alone" / "a.txt", 40, seed=1)
+    shutil.copytree(tmp_path / "alone", tmp_path / "beside")
+    write_stories(tmp_path / "beside" / "b.txt", 4000, seed=2)
+    alone, beside = (prediction.texts_to_predict(tmp_path / name, SILENT) for name in ("alone", "beside"))
+    assert len(beside) > len(alone) == len({*alone} & {*beside})
+
+
+def test_a_tokenizer_that_loses_text_is_told(model_folder, monkeypatch):
+    said = []
+    console = Console(quiet=True)
+    console.warn = said.append
+    model = load(model_folder)
+    texts = ["The King is back.", "A dog."]
+    predict_texts(model, texts, console=console)
+    assert said == []
+    decode = model.tokenizer.decode
+    monkeypatch.setattr(model.tokenizer, "decode", lambda ids: decode(ids).lower())
+    predict_texts(model, texts, console=console)
+    assert said == ["2 of 2 texts do not come back from this tokenizer: its bits per byte are too few"]
+
+
+def test_another_shape_is_measured_anew(model_folder, data):
+    first = evaluate(model_folder, data)
+    settings = read_json(model_folder / "config.json")
+    write_json(model_folder / "config.json", {**settings, "rope_theta": 2 * settings.get("rope_theta", 10_000.0)})
+    assert evaluate(model_folder, data)["key"] != first["key"]
+
+
+def test_whoever_learned_from_a_file_is_named(model_folder, data, tmp_path):
+    """The one that a model is compared with as well, on prepared data that it did not learn from, too."""
+    said = []
+    console = Console(quiet=True)
+    console.warn = said.append
+    other = tmp_path / "other"
+    shutil.copytree(model_folder, other)
+    write_json(other / "bimo" / "manifest.json", {"data": str(data)})
+    evaluate(model_folder, data.parent / "notes", against=other, console=console)
+    assert said == [f"{other} learned from this very file, so it knows the answers."]
+
+
+def test_a_folder_that_cannot_be_written_costs_no_figures(model_folder, data, monkeypatch):
+    said = []
+    console = Console(quiet=True)
+    console.warn = said.append
+
+    def refuse(path, facts):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(keeping, "write_json", refuse)
+    assert evaluate(model_folder, data, console=console)["bits_per_byte"] > 0
+    assert any("evaluation.json cannot be written: Permission denied" in sentence for sentence in said)

@@ -6,6 +6,7 @@ import pytest
 
 from bimo.tasks.embed.examples import read_examples
 from bimo.text.labelled import read_labelled
+from bimo.text.pairs import read_pairs
 from bimo.text.tables import find_layout
 
 
@@ -68,3 +69,27 @@ def test_names_above_short_texts_are_no_texts_of_theirs(tmp_path):
     assert (found.columns.text, found.columns.label, len(found.examples)) == ("query", "intent", 36)
     path.write_text("\n".join(table("sentence1,sentence2,score", "你好{n},您好{n},4.{n}")), encoding="utf-8")
     assert read_examples(path).kind == "scored"
+
+
+def test_quotes_enclose_cells_where_a_column_or_what_is_in_them_says_so(tmp_path):
+    """What people say stands in quotes, too: read as cells, two rows in which it begins and ends would become one."""
+    said = [
+        '"Yes."\t“是。”',
+        '"No."\t“不。”',
+        *(f"Line {n}\t第{n}行" for n in range(120)),
+        '"I came.\t来',
+        'I saw."\t看',
+    ]
+    names = ("1", "2")
+    for lines, quoted in (
+        (said[:100], False),
+        (['"a, b"\tx', "c\ty"], True),
+        (['"a, b"\tx', "c, d\ty"], False),
+        (['"a ""b"""\tx', "c\ty"], True),
+        (['"a"\tx', '"b"\ty'], True),
+    ):
+        layout = find_layout(lines, tabs=True)
+        assert (layout.quoted, layout.names) == (quoted, names)
+    (tmp_path / "a.tsv").write_text("\n".join(said), encoding="utf-8")
+    pairs = read_pairs(tmp_path / "a.tsv").pairs
+    assert (len(pairs), pairs[0].source, pairs[-1].source) == (124, '"Yes."', 'I saw."')

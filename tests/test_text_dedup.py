@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.text.dedup import SeenTexts, text_digest
-from bimo.text.split import is_validation, split_position, validation_share
+from bimo.text.split import held_out_groups, is_validation, split_position, validation_share
 
 
 def test_a_text_is_new_once(tmp_path):
@@ -71,3 +71,19 @@ def test_shares():
     assert validation_share(10**10) * 10**10 == pytest.approx(5_000_000)
     shares = [validation_share(10**power) for power in range(12)]
     assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "held_out"),
+    [
+        ([1] * 10, 100, [True] * 2 + [False] * 8),
+        ([9, 1, 2, 1], 100, [False, True, True, False]),  # none is parted, and none exceeds what is left
+        ([9, 1, 2, 1], 2, [False, True, False, True]),
+        ([7, 5, 6], 100, [False, True, False]),
+        ([90, 1, 1, 1, 1, 1], 100, [False, True, True, True, False, False]),  # what is left to learn from is not one
+        ([5], 100, [False]),
+        ([], 100, []),
+    ],
+)
+def test_groups_are_held_out_whole_and_do_not_exceed_what_is_wanted(sizes, most, held_out):
+    assert held_out_groups(sizes, share=0.2, most=most) == held_out

@@ -77,7 +77,7 @@ def test_a_file_that_was_learned_from_is_told(whole: Path, pairs: Path, monkeypa
     evaluate(whole, whole / "bimo" / "data" / "pairs" / "test.tsv", console=console)
     assert said == []
     evaluate(whole, pairs, console=console)
-    assert said == ["The model learned from this very file, so it knows the answers."]
+    assert said == [f"{whole} learned from this very file, so it knows the answers."]
 
 
 def test_a_training_leaves_a_marian_folder_and_what_it_was_made_from(whole: Path) -> None:
@@ -204,7 +204,9 @@ def test_the_commands_train_and_translate(pairs: Path, whole: Path, tmp_path: Pa
     ("arguments", "code", "sentence"),
     [
         (["train", "{pairs}", "--out", "m", "--family", "seq2seq", "--source", "fr"], 3, "has no column fr"),
-        (["train", "nothing.tsv", "--out", "m", "--family", "seq2seq"], 2, "There is no file or folder"),
+        (["train", "nothing.tsv", "--out", "m", "--family", "seq2seq"], 2, "There is no file nothing.tsv"),
+        (["train", ".", "--out", "m", "--family", "seq2seq"], 2, "is a folder. Name the file with the pairs"),
+        (["translate", "{whole}", "Hello", "--to", "zh"], 2, "This model goes one way"),
         (["train", "{few}", "--out", "m", "--family", "seq2seq"], 3, "has 3 pairs, where at least 100"),
         (
             ["train", "{tied}", "--out", "m", "--family", "seq2seq", "--source", "1", "--target", "2"],
@@ -357,7 +359,7 @@ def test_rows_to_measure_by_may_repeat_and_be_named_and_those_left_out_are_told(
     (tmp_path / "two.csv").write_text("\n".join(lines), encoding="utf-8")
     named = evaluate(whole, tmp_path / "two.csv", columns={"source": "ask", "target": "other"})
     assert named["columns"]["target"] == "other"
-    with pytest.raises(UserError, match="knows source, target, but not label"):
+    with pytest.raises(UserError, match="knows source, target, to, but not label"):
         evaluate(whole, tmp_path / "test.csv", columns={"label": "ask"})
     (tmp_path / "one.csv").write_text("ask\nhello there\n", encoding="utf-8")
     with pytest.raises(UserError, match="Name them with --column source=NAME --column target=NAME"):
@@ -459,3 +461,54 @@ def test_a_file_in_the_other_order_is_measured_the_right_way_round(two_ways: Pat
 )
 def test_what_was_left_as_it_was_is_found(source: str, target: str, left: list[str]) -> None:
     assert untranslated(source, target) == left
+
+
+def test_what_ends_for_want_of_room_is_told(whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    done = invoke("translate", whole, ROWS[0][0], "--max-tokens", "1", "--json")
+    assert json.loads(done.stdout)[0]["unfinished"]
+    assert "without an end, for no more tokens were allowed: 1 translations" in done.stderr
+    (tmp_path / "rows.tsv").write_text("".join(f"{'dog ' * 500}{en}\t{zh}\n" for en, zh in ROWS[:40]), encoding="utf-8")
+    facts = evaluate(whole, tmp_path / "rows.tsv")
+    assert facts["directions"][0]["cut"] == 40
+    assert "longer than what this model reads, and cut there: 40 texts" in evaluation_lines(facts)
+
+
+def test_a_folder_that_something_else_made_stays_as_it_is(whole: Path, pairs: Path, tmp_path: Path) -> None:
+    """A tuned model has no request to go on with."""
+    tuned = tmp_path / "tuned"
+    shutil.copytree(whole, tuned)
+    (tuned / "bimo" / "request.json").unlink()
+    before = {path: digest_file(path) for path in tuned.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(UserError, match="other text or settings"):
+        train(pairs, tuned, target="en")
+    assert {path: digest_file(path) for path in before} == before
+
+
+def test_models_of_opposite_ways_are_not_compared(whole: Path, pairs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu")
+    train(pairs, tmp_path / "back", target="en", changes=[*CHANGES, "train.steps=1", "train.validations=1"])
+    with pytest.raises(UserError, match="do not translate in the same directions"):
+        evaluate(whole, pairs, against=tmp_path / "back")
+
+
+def test_a_language_that_none_learned_is_told_wherever_it_stands(tmp_path: Path, pairs: Path) -> None:
+    """Not passed over, as if there were no such column or row."""
+    pytest.importorskip("sacrebleu")
+    rows = [(en, zh, "zh") for en, zh in ROWS] + [(zh, en, "en") for en, zh in ROWS]
+
+    def table(name: str, column: str, rows: list[tuple[str, ...]]) -> Path:
+        lines = ["\t".join(row) for row in [("one", "two", column), *rows]]
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+        return tmp_path / name
+
+    model = tmp_path / "model"
+    changes = [*CHANGES, "train.steps=1", "train.validations=1"]
+    train(table("all.tsv", "language", rows), model, to_column="language", changes=changes)
+    strange = [*rows[:40], ("un chien", "a dog", "fr")]
+    late = [*(rows * 20)[:2100], strange[-1]]
+    for file in (table("first.tsv", "language", strange), table("late.tsv", "language", late)):
+        with pytest.raises(UserError, match=r"does not name languages .* It knows: zh, en"):
+            evaluate(model, file)
+    named = table("named.tsv", "into", rows[:40])
+    assert evaluate(model, named, columns={"to": "into"})["directions"][0]["pairs"] == 40

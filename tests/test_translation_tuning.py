@@ -235,7 +235,14 @@ def test_what_a_translator_knows_of_its_pairs_is_exported_with_it(start, both, m
 
 
 @pytest.mark.parametrize(
-    "stored", ["[]", '{"columns": {"languages": 3}}', '{"columns": {"languages": [[]]}}', '{"chinese": 1}']
+    "stored",
+    [
+        "[]",
+        '{"columns": {"languages": 3}}',
+        '{"columns": {"languages": [[]]}}',
+        '{"chinese": 1}',
+        '{"chinese": "Simplified"}',
+    ],
 )
 def test_a_damaged_note_of_what_was_learned_is_named(start, tmp_path, stored):
     shutil.copytree(start, tmp_path / "broken", ignore=shutil.ignore_patterns("data"))

@@ -345,3 +345,22 @@ def test_only_what_was_kept_is_taken_up(tmp_path):
         write_json(tmp_path / "talk.json", value)
         with pytest.raises(UserError, match="is not a conversation that Bimo kept"):
             read_messages(tmp_path / "talk.json")
+
+
+def test_conversations_that_the_assistant_opens_are_learned_and_not_shown(place, tmp_path):
+    """Before its first words there is nothing to answer to."""
+    rows = [{"messages": [{"role": "assistant", "content": f"welcome, number {n}"}]} for n in range(30)]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = replace(LORA, epochs=0.5)
+    facts = tune(place / "model", tmp_path / "talk.jsonl", out=tmp_path / "out", settings=settings)
+    assert (facts["samples"], facts["conversations"]["held_out"]) == ([], 3)
+    assert tune_lines(facts)
+    assert (tmp_path / "out" / "bimo" / "report.html").exists()
+
+
+def test_any_text_may_be_what_is_watched_besides(place, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("The king came back.\n" * 9)
+    choices = {"settings": replace(LORA, epochs=0.5), "general": tmp_path / "notes"}
+    facts = tune(place / "model", place / "talk.jsonl", out=tmp_path / "out", **choices)
+    assert facts["general"]["after"] > 0

@@ -115,9 +115,9 @@ def _absolute(path: str | Path) -> str:
 
 
 def claim(home: Path, key: str) -> None:
-    """Refuse a folder in which a training of other text or with other choices was begun."""
+    """Refuse a folder that something else made, such as a training of other text or with other choices."""
     path = home / "request.json"
-    if path.exists() and (home / "manifest.json").exists() and read_json(path)["key"] != key:
+    if (home / "manifest.json").exists() and (not path.exists() or read_json(path)["key"] != key):
         raise UserError(
             "{out} holds a model of other text or settings. Choose another folder with --out, or delete that one.",
             code=USAGE,

@@ -29,7 +29,7 @@ from bimo.runtime import USAGE, UserError, pick_device, t
 from bimo.stages import Stages
 from bimo.tasks.translate.preparing import TOKENS_PER_STEP, prepare_pairs, read_split
 from bimo.text.chinese import check_script
-from bimo.text.pairs import SPLITS
+from bimo.text.pairs import SPLITS, require_file_of_pairs
 from bimo.tokens.directions import tags_of
 from bimo.tokens.pairs import PairBatches, PairTokens
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -85,8 +85,7 @@ def train_translator(
     check_output(out)
     if both and to_column:
         raise UserError("With --to-column each row says where it goes, so --both has no place beside it.", code=USAGE)
-    if not pairs.is_file():
-        raise UserError("There is no file or folder {path}. Check how it is written.", code=USAGE, path=pairs)
+    require_file_of_pairs(pairs)
     if config is None:
         shape_asked_for(apply_settings({}, changes or []), PAIRED)
     data = out / "bimo" / "data"

@@ -12,11 +12,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import typer
 
-from bimo.runtime import FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, is_text, t
+from bimo.runtime import DATA_REFUSED, FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, is_text, t
 
 __all__ = ["app", "asked_lines", "piped_lines", "show", "verb"]
 
@@ -110,8 +110,31 @@ def show(facts: Any, *, as_json: bool, lines: Callable[[], list[str]] = list) ->
 
 
 def piped_lines() -> Iterator[str]:
-    """The lines of the input; bytes that are no text become U+FFFD."""
-    return (line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer)
+    """The lines of the input, as soon as they come, in any encoding that texts may have.
+
+    Raises UserError at bytes that are no text in it.
+    """
+    from bimo.text.encodings import SAMPLE_BYTES, utf8_as_it_comes
+
+    stream = cast(io.BufferedReader, sys.stdin.buffer)
+    pieces: list[bytes] = []
+    number = 1
+    for block in utf8_as_it_comes(iter(lambda: stream.read1(SAMPLE_BYTES), b"")):
+        first, *others = block.split(b"\n")
+        pieces.append(first)
+        for piece in others:
+            yield _as_text(b"".join(pieces), number)
+            pieces, number = [piece], number + 1
+    if any(pieces):
+        yield _as_text(b"".join(pieces), number)
+
+
+def _as_text(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8").rstrip("\r")
+    except UnicodeDecodeError:
+        sentence = "Line {number:,} of the input holds bytes that are no text."
+        raise UserError(sentence, code=DATA_REFUSED, number=number) from None
 
 
 def asked_lines(sign: str, *, quiet: bool) -> Iterator[str]:

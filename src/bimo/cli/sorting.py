@@ -21,7 +21,7 @@ SHOWN_WORDS = 10
 @verb(t("Give texts their labels: one text, every line of what is piped in, or every row of a file."))
 def classify(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A classifier, or a language model with --labels."))],
-    text: Annotated[str, typer.Argument(help=t("What to classify; nothing reads lines from stdin."))] = "",
+    text: Annotated[str | None, typer.Argument(help=t("What to classify; nothing reads lines from stdin."))] = None,
     second: Annotated[str, typer.Option("--second", help=t("The second text, where labels are about two."))] = "",
     file: Annotated[
         Path | None, typer.Option("--file", readable=False, help=t("A table: its rows come out with their labels."))
@@ -43,6 +43,7 @@ def classify(
     quiet: Quiet = False,
 ) -> None:
     from bimo.tasks.classify.classifier import explain, open_classifier, verdicts
+    from bimo.tasks.classify.tables import verdict_cells
 
     _require_fitting(text=text, file=file, why=why, abstain=abstain, second=second, json=json)
     named = tuple(filter(None, (label.strip() for label in labels.replace("，", ",").split(","))))
@@ -51,7 +52,7 @@ def classify(
     if file is not None:
         _classify_file(classifier, file, column or [], abstain, console)
         return
-    if text:
+    if text is not None:
         (verdict,) = verdicts(classifier, [(text, second)], abstain=abstain)
         words = explain(classifier, text) if why else []
         facts = {**verdict.facts(), **({"why": [word._asdict() for word in words]} if why else {})}
@@ -60,16 +61,20 @@ def classify(
     # Whoever types wants an answer after each line.
     at_once = 1 if sys.stdin.isatty() else 1000
     for verdict in verdicts(classifier, ((line, "") for line in piped_lines()), abstain=abstain, at_once=at_once):
-        line = "|".join(verdict.labels) + f"\t{verdict.confidence:.4f}"
+        line = "\t".join(verdict_cells(verdict))
         print(json_format.dumps(verdict.facts(), ensure_ascii=False) if json else line, flush=at_once == 1)
 
 
-def _require_fitting(*, text: str, file: Path | None, why: bool, abstain: float, second: str, json: bool) -> None:
-    if text and file is not None:
+def _require_fitting(
+    *, text: str | None, file: Path | None, why: bool, abstain: float, second: str, json: bool
+) -> None:
+    if text is not None and not text.strip():
+        raise UserError("There is no text to classify.", code=USAGE)
+    if text is not None and file is not None:
         raise UserError("Either a text or --file is classified, not both.", code=USAGE)
     if json and file is not None:
         raise UserError("A table comes out as a table, so --json has no place beside --file.", code=USAGE)
-    if (why or second) and not text:
+    if (why or second) and text is None:
         raise UserError("--why and --second go with one text: bimo classify MODEL TEXT.", code=USAGE)
     if why and second:
         raise UserError("--why explains one text, not two.", code=USAGE)

@@ -70,6 +70,8 @@ def chat(
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     # Before anybody has typed anything it is known that an answer can be given, and kept.
     language_model.chat.require_usable()
+    if system:
+        language_model.chat.prompt([*messages[:1], {"role": "user", "content": system}])
     conversation.save()
     for line in asked_lines("> ", quiet=quiet):
         forgotten, interrupted = conversation.forgotten, False

@@ -40,26 +40,22 @@ def translate(
         raise UserError(sentence, code=USAGE, beams=beams, best=best)
     translator = load(model, device=device)
     lines = text.splitlines() if text else piped_lines()
-    facts, cut = [], 0
+    facts, cut, unfinished = [], 0, 0
     unknown: dict[str, None] = {}
     left: list[str] = []
     # Whoever types wants an answer after each line.
     for found in translator.translate(lines, search, to=to, ahead=1 if sys.stdin.isatty() else AHEAD):
-        cut += found.cut
+        cut, unfinished = cut + found.cut, unfinished + found.unfinished
         unknown |= dict.fromkeys(found.unknown)
         left += found.untranslated
         texts = [found.text, *found.others][:best]
         if json:
-            careful = {"cut": found.cut, "unknown": found.unknown, "untranslated": found.untranslated}
+            careful = {name: getattr(found, name) for name in ("cut", "unfinished", "unknown", "untranslated")}
             facts.append({"texts": texts, "score": found.score, **careful})
         else:
             print("\n".join(texts), flush=True)
     if json:
         show(facts, as_json=True)
     console = Console(quiet=quiet)
-    if cut:
-        limit = translator.model.config.context - 1 - bool(translator.tags)
-        note = "Texts longer than the {limit} tokens that this model reads, and cut there: {cut:,}."
-        console.warn(t(note, limit=limit, cut=cut))
-    for line in careful_lines(left, [*unknown]):
+    for line in careful_lines(left, [*unknown], cut=cut, unfinished=unfinished):
         console.warn(line)

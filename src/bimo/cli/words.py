@@ -12,12 +12,16 @@ from typing import Annotated
 import typer
 
 from bimo.cli.app import app, show, verb
-from bimo.cli.options import Json, Out, Quiet, Seed, Sources, Words
+from bimo.cli.options import Json, Out, Quiet, Seed, Words
 from bimo.console import Console
 from bimo.runtime import require_least, t
 
 StopWords = Annotated[
     Path | None, typer.Option("--stop-words", readable=False, help=t("A file of more stop words, one a line."))
+]
+TextSources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SOURCE...", readable=False, help=t("Prepared data, or files and folders of text.")),
 ]
 Keep = Annotated[list[str] | None, typer.Option("--keep", help=t("A word that is no stop word."))]
 Vectors = Annotated[
@@ -55,10 +59,7 @@ def segment(
 
 @verb(t("Count words: the commonest but for stop words, and which words here seem to be stop words too."), of=words)
 def count(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCE...", readable=False, help=t("Prepared data, or files and folders of text.")),
-    ],
+    sources: TextSources,
     most: Annotated[int, typer.Option("--most", help=t("How many words to show."))] = 50,
     word_list: Words = None,
     without: StopWords = None,
@@ -85,7 +86,7 @@ def count(
 
 @verb(t("Learn vectors of words: words that are used alike come to lie near each other."), of=words)
 def train(
-    sources: Sources,
+    sources: TextSources,
     out: Out,
     method: Annotated[str, typer.Option("--method", help=t("skip-gram or cbow."))] = "skip-gram",
     width: Annotated[int, typer.Option("--width", help=t("Numbers of a vector."))] = 100,

@@ -25,7 +25,7 @@ ABILITIES = {
     "decoder": (*LANGUAGE, *VECTORS, UNTRAINED, "tune"),
     "lstm": (*LANGUAGE, *VECTORS, UNTRAINED),
     "mlp": (*LANGUAGE, *VECTORS, UNTRAINED),
-    "seq2seq": ("translate", "evaluate"),
+    "seq2seq": ("translate", "evaluate", "tune"),
     "classifier": ("classify", "evaluate"),
 }
 """By family."""

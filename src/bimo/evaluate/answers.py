@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
+from bimo.runtime import USAGE, UserError
 from bimo.tasks.answer.measuring import TRIED_WITH, score, score_lines, try_questions
 from bimo.tasks.answer.reading import load_reader
 from bimo.tasks.answer.retrieval import PassageIndex
@@ -22,9 +23,12 @@ SHOWN = 5
 def evaluate_answers(model: Path, source: Path, *, console: Console = SILENT) -> dict[str, Any]:
     """Ask every question of a file in the shape of SQuAD; returns facts as JSON.
 
-    Exact match and F1 by the rules of SQuAD, or of CMRC 2018 where a question is Chinese; `refused` is the share of
+    Exact match and F1 by the rules of SQuAD, or of CMRC 2018 where the text is Chinese; `refused` is the share of
     questions to which nothing is answered from the texts that are most like their own but hold no answer.
     """
+    if source.is_dir():
+        sentence = "A model that answers is evaluated on a file of questions, but {source} is a folder."
+        raise UserError(sentence, code=USAGE, source=source)
     reader, found = load_reader(model), read_questions(source)
     console.say("Read", found.describe())
     tell_refused(found.refused, console, kept=False)

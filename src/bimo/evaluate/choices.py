@@ -36,6 +36,9 @@ __all__ = [
     "read_questions",
 ]
 
+FIRST_ROWS = 100
+"""Of a file that tell its form."""
+
 TOGETHER = 256
 """Questions that are scored together."""
 
@@ -105,12 +108,13 @@ def form_in(path: Path) -> Form | None:
     """The form of the rows of a table; None where they are of no known one."""
     if not path.is_file():
         return None
-    first = next(_rows(path, lambda rejected: None), (0, {}))[1]
-    return next((form for form in FORMS if set(form.columns) <= first.keys()), None)
+    first = [row for _, row in itertools.islice(_rows(path, lambda rejected: None), FIRST_ROWS)]
+    return next((form for form in FORMS if any(set(form.columns) <= row.keys() for row in first)), None)
 
 
 def _rows(path: Path, refuse: Callable[[Rejected], None]) -> Iterator[tuple[int, dict[str, Any]]]:
-    return read_rows(SourceFile(path, path.name, path.stat().st_size, chosen=True), Reading(refuse))
+    named = {column for form in FORMS for column in form.columns}
+    return read_rows(SourceFile(path, path.name, path.stat().st_size, chosen=True), Reading(refuse, named=named))
 
 
 def read_questions(path: Path, form: Form, *, console: Console = SILENT) -> list[Question]:
@@ -147,11 +151,16 @@ def evaluate_choices(
     """
     questions = read_questions(path, form, console=console)
     right = _right(model, questions, console)
+    cut = sum(_is_cut(model, question) for question in questions)
+    if cut:
+        sentence = "{count:,} of {questions:,} questions are longer than the model reads: their beginning is left out"
+        console.warn(t(sentence, count=cut, questions=len(questions)))
     facts: dict[str, Any] = {
         "task": "choices",
         "form": form.name,
         "version": form.version,
         "questions": len(questions),
+        "cut": cut,
         "accuracy": float(right[0].mean()),
         "accuracy_interval": share_interval(right[0]),
         "accuracy_by_length": float(right[1].mean()),
@@ -181,6 +190,12 @@ def _right(model: LanguageModel, questions: list[Question], console: Console) ->
                 right[:, number] = [_credit(each, question.right) for each in (scores, scores / lengths)]
             update(start + len(group), "")
     return right
+
+
+def _is_cut(model: LanguageModel, question: Question) -> bool:
+    """Whether some answer does not fit behind the whole question."""
+    longest = max(question.answers, key=len)
+    return len(model.tokenizer.encode(question.context + longest)) > model.config.context
 
 
 def _credit(scores: np.ndarray, right: int) -> float:

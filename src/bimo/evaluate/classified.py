@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
+from bimo.evaluate.keeping import kept
 from bimo.files import write_json
 from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
@@ -38,7 +39,7 @@ def evaluate_classifier(
     Labels that the classifier never saw count as mistakes. Raises UserError when it knows none of them.
     """
     classifier = open_classifier(model)
-    found = read_labelled(source, columns=columns, once=False)
+    found = read_labelled(source, columns=columns, once=False, several=classifier.several)
     console.say("Read", found.describe())
     for line in found.refused_lines():
         console.warn(line)
@@ -71,9 +72,12 @@ def evaluate_classifier(
     }
     if against is not None:
         facts["against"] = _difference(chances, truth, labels, against, found.examples, classifier, console)
+    return {**facts, "kept": kept(model, console, lambda: _keep(model, facts))}
+
+
+def _keep(model: Path, facts: dict[str, Any]) -> None:
     write_json(model / "bimo" / "classification.json", facts)
     write_report(model / "bimo" / "classification.html", facts, name=model.resolve().name)
-    return facts
 
 
 def _chances(classifier: Classifier, examples: list[Labelled], labels: int, console: Console) -> np.ndarray:
@@ -169,5 +173,6 @@ def classified_lines(facts: Mapping[str, Any]) -> list[str]:
         )
         for one in facts["mistakes"][:MISTAKES_SHOWN]
     ]
-    lines.append(t("More in {path}", path=Path(facts["model"]) / "bimo" / "classification.html"))
+    if facts["kept"]:
+        lines.append(t("More in {path}", path=Path(facts["model"]) / "bimo" / "classification.html"))
     return lines

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from bimo.console import Console
-from bimo.files import read_json, write_json
+from bimo.files import digest_file, read_json, write_json
 from bimo.report.facts import is_run
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import t
 from bimo.tokens.shards import TokenShards
+from bimo.weights.safetensors_files import weight_digests
 
-__all__ = ["measure_once"]
+__all__ = ["kept", "learned_from_data", "measure_once", "model_digests"]
+
+DESCRIBED = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def measure_once(
@@ -24,21 +27,44 @@ def measure_once(
     Of a run of ours report and card are then written anew, in today's language; on other data than it learned from
     nothing is kept, for what those pages say of text that it saw and never saw would not hold.
     """
-    if is_run(model) and not _learned_from(model, data):
-        console.warn(t("The model learned from other data than these, so its report and card stay as they are."))
+    if is_run(model) and not learned_from_data(model, data):
+        sentence = "{model} learned from other data, which may hold these held-out texts: its report stays as it is."
+        console.warn(t(sentence, model=model))
         return {"key": key, **measure()}
     stored = model / "bimo" / "evaluation.json"
     facts = read_json(stored) if stored.is_file() else {}
     if facts.get("key") != key:
         facts = {"key": key, **measure()}
         if model.is_dir():
-            write_json(stored, facts)
+            kept(model, console, lambda: write_json(stored, facts))
     if is_run(model):
-        write_card(model)
-        write_report(model)
+        kept(model, console, lambda: _write_pages(model))
     return facts
 
 
-def _learned_from(run: Path, data: Path) -> bool:
+def _write_pages(run: Path) -> None:
+    write_card(run)
+    write_report(run)
+
+
+def kept(model: Path, console: Console, write: Callable[[], None]) -> bool:
+    """Write figures beside a model; where that cannot be, they are shown all the same, with a warning."""
+    try:
+        write()
+    except OSError as error:
+        sentence = "The figures are not kept beside the model, for {path} cannot be written: {reason}."
+        console.warn(t(sentence, path=error.filename or model, reason=error.strerror or type(error).__name__))
+        return False
+    return True
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of all that says what a model in a folder computes of a text."""
+    described = (folder / name for name in DESCRIBED if (folder / name).is_file())
+    return {**weight_digests(folder), **{path.name: digest_file(path) for path in described}}
+
+
+def learned_from_data(run: Path, data: Path) -> bool:
+    """Whether a run of ours learned from the other part of these data."""
     learned = read_json(run / "bimo" / "manifest.json").get("inputs", {}).get("tokens")
     return learned == TokenShards(data / "tokens", "train").fingerprint

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
-from bimo.evaluate.keeping import measure_once
+from bimo.evaluate.keeping import measure_once, model_digests
 from bimo.files import digest_json
 from bimo.generate.blanks import Blank, blanks_in
 from bimo.generate.sample import require_numbers
@@ -23,7 +23,6 @@ from bimo.tokens.shards import TokenShards
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.train.masked_words import WINDOWS_AT_ONCE, held_out_windows, masked_measures
 from bimo.weights.huggingface import load_encoder
-from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["blank_line", "evaluate_masked", "held_out_blanks", "masked_line", "unigram_measures"]
 
@@ -47,7 +46,7 @@ def evaluate_masked(model: Path, data: Path, *, console: Console = SILENT) -> di
             code=USAGE,
             source=data,
         )
-    key = digest_json({"version": VERSION, "weights": weight_digests(model), "tokens": Stages(data).key("tokens")})
+    key = digest_json({"version": VERSION, "model": model_digests(model), "tokens": Stages(data).key("tokens")})
     return measure_once(model, data, key=key, measure=lambda: _measure(model, data, console), console=console)
 
 

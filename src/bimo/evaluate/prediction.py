@@ -17,7 +17,9 @@ from bimo.models.scoring import Score
 from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import is_prepared
 from bimo.text.collect import read_texts
+from bimo.text.passages import LONGEST_TARGET
 from bimo.text.store import read_stored
+from bimo.train.objectives import MOST_NATS
 
 __all__ = ["bits_statistic", "certainty", "compare_models", "comparison_line", "predict_texts", "texts_to_predict"]
 
@@ -31,7 +33,9 @@ def texts_to_predict(source: Path, console: Console) -> list[str]:
         held_out = (document.text for document in read_stored(source / "documents", "validation"))
         texts = sample_evenly(held_out, MOST_VALIDATION_CHARACTERS)
     else:
-        texts = list(read_texts([source], unread=lambda rejected: console.warn(str(rejected))))
+        # A text has the same figure whatever lies beside it.
+        found = read_texts([source], unread=lambda rejected: console.warn(str(rejected)), passage=LONGEST_TARGET)
+        texts = list(found)
     if not texts:
         raise UserError("{source} holds no text to evaluate on.", code=DATA_REFUSED, source=source)
     return texts
@@ -53,7 +57,7 @@ def predict_texts(model: LanguageModel, texts: list[str], *, console: Console = 
         "bits_per_byte": float(losses.sum() / bytes_.sum() / math.log(2)),
         "bits_per_byte_interval": interval_if_enough(bits_statistic(losses, bytes_), len(texts)),
         "bits_per_character": float(losses.sum() / sum(map(len, texts)) / math.log(2)),
-        "perplexity": float(math.exp(losses.sum() / tokens)),
+        "perplexity": math.exp(min(float(losses.sum()) / tokens, MOST_NATS)),
         "accuracy": sum(score.hits for score in scores) / tokens,
         "context": context,
         "stride": context // 2,
@@ -86,6 +90,9 @@ def _scores(model: LanguageModel, texts: list[str], console: Console) -> list[Sc
             scores += model.rolling_scores(texts[start : start + 64])
             update(len(scores), "")
     require_numbers(np.array([score.nats for score in scores]))
+    if changed := sum(model.tokenizer.decode(model.tokenizer.encode(text)).strip() != text.strip() for text in texts):
+        sentence = "{count:,} of {texts:,} texts do not come back from this tokenizer: its bits per byte are too few"
+        console.warn(t(sentence, count=changed, texts=len(texts)))
     return scores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,14 @@ def measures_similarity(model: Path, source: Path) -> bool:
     return source.is_file() and head_in(model) in ("none", "words")
 
 
-def evaluate_similarity(model: Path, file: Path, *, console: Console = SILENT) -> dict[str, Any]:
-    """Measure a model on a file of pairs with scores. Returns facts as JSON. Raises UserError when it holds none."""
-    examples = read_examples(file, repeats=True)
+def evaluate_similarity(
+    model: Path, file: Path, *, columns: Mapping[str, str] | None = None, console: Console = SILENT
+) -> dict[str, Any]:
+    """Measure a model on a file of pairs with scores, of which `columns` says where they stand. Returns facts as JSON.
+
+    Raises UserError when the file holds none.
+    """
+    examples = read_examples(file, columns, repeats=True)
     if examples.kind != "scored":
         raise UserError(
             "{path} holds {found}. An encoder is evaluated on prepared data (bimo prepare), or, as one that makes "

@@ -13,7 +13,7 @@ from bimo.evaluate.choices import choice_lines, evaluate_choices, form_in
 from bimo.evaluate.classified import classified_lines, evaluate_classifier
 from bimo.evaluate.copying import copying_facts
 from bimo.evaluate.dialogue import conversation_lines, preference_lines, talk_in
-from bimo.evaluate.keeping import measure_once
+from bimo.evaluate.keeping import learned_from_data, measure_once, model_digests
 from bimo.evaluate.masked import blank_line, evaluate_masked, masked_line
 from bimo.evaluate.prediction import certainty, compare_models, comparison_line, predict_texts, texts_to_predict
 from bimo.evaluate.similarity import evaluate_similarity, measures_similarity, similarity_lines
@@ -23,6 +23,7 @@ from bimo.files import digest_json
 from bimo.generate.engine import LanguageModel, load
 from bimo.generate.sample import Sampling
 from bimo.models.families import PAIRED
+from bimo.report.facts import is_run
 from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
 from bimo.stages import Stages, is_prepared
@@ -31,7 +32,6 @@ from bimo.tasks.folder import learned_from
 from bimo.text.controls import Controls, read_controls
 from bimo.text.store import read_stored
 from bimo.weights.huggingface import family_in, head_in
-from bimo.weights.safetensors_files import weight_digests
 
 __all__ = ["evaluate", "evaluation_lines", "predict_texts"]
 
@@ -58,17 +58,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a model at what it is for; returns facts as JSON, of which `task` says what was measured.
 
-    A classifier on texts with labels or a translator on pairs, whose `columns` can be named; an encoder on masked words
-    of prepared data, on pairs with scores of likeness, or on questions if it answers any; a language model on prepared
-    data (its held-out part), on any files of text, on questions with choices, on conversations or on preferences; an
-    `adapter` may be added to it. `against` is another model of the kind to compare with on the same examples. On
-    prepared data baselines and copying are measured too, where no adapter is, and kept: see `measure_once`.
-    Raises UserError when a model cannot be measured on the file.
+    A classifier on texts with labels, a translator on pairs or an encoder on pairs with scores of likeness, whose
+    `columns` can be named; an encoder on masked words of prepared data, or on questions if it answers any; a language
+    model on prepared data (its held-out part), on any files of text, on questions with choices, on conversations or on
+    preferences; an `adapter` may be added to it. `against` is another model of the kind to compare with on the same
+    examples. On prepared data baselines and copying are measured too, where no adapter is, and kept: see
+    `measure_once`. Raises UserError when a model cannot be measured on the file.
     """
     model, source = Path(model), Path(source)
     other = None if against is None else Path(against)
-    if learned_from(Path(adapter or model), source):
-        console.warn(t("The model learned from this very file, so it knows the answers."))
+    for one in dict.fromkeys(Path(one) for one in (model, adapter, against) if one is not None):
+        if learned_from(one, source):
+            console.warn(t("{model} learned from this very file, so it knows the answers.", model=one))
     if holds_classifier(model):
         _require_none(adapter=adapter)
         return evaluate_classifier(model, source, against=other, columns=columns, console=console)
@@ -76,13 +77,14 @@ def evaluate(
     if family == PAIRED:
         _require_none(adapter=adapter)
         return evaluate_translations(model, source, against=other, columns=columns, console=console)
+    if family == "encoder" and measures_similarity(model, source):
+        _require_none(against=other, adapter=adapter)
+        return evaluate_similarity(model, source, columns=columns, console=console)
     _require_none(column=columns)
     if family == "encoder":
         _require_none(against=other, adapter=adapter)
         if head_in(model) == "span":
             return evaluate_answers(model, source, console=console)
-        if measures_similarity(model, source):
-            return evaluate_similarity(model, source, console=console)
         return evaluate_masked(model, source, console=console)
     if is_prepared(source) and other is None and adapter is None:
         return _evaluate_on_data(model, source, console)
@@ -96,6 +98,9 @@ def _evaluate_decoder(
     form, measure_talk = form_in(source), talk_in(source)
     model = load(path, adapter=adapter)
     against = None if other is None else load(other)
+    for one in dict.fromkeys(filter(None, (path, other))) if is_prepared(source) else ():
+        if is_run(one) and not learned_from_data(one, source):
+            console.warn(t("{model} learned from other data, which may hold these held-out texts.", model=one))
     if form is not None:
         facts = evaluate_choices(model, source, form, against=against, console=console)
     elif measure_talk is not None:
@@ -112,8 +117,8 @@ def _evaluate_decoder(
 
 def _evaluate_on_data(model: Path, source: Path, console: Console) -> dict[str, Any]:
     """Measure a language model on prepared data, once for the same model and data; keep the facts and their pages."""
-    weights = weight_digests(model) if model.is_dir() else {}  # beside a file nothing is kept
-    key = digest_json({"version": VERSION, "weights": weights, "documents": Stages(source).key("documents")})
+    made_of = model_digests(model) if model.is_dir() else {}  # beside a file nothing is kept
+    key = digest_json({"version": VERSION, "model": made_of, "documents": Stages(source).key("documents")})
     return measure_once(model, source, key=key, measure=lambda: _measure(model, source, console), console=console)
 
 

@@ -16,10 +16,11 @@ from bimo.intervals import FEWEST, chance_of_agreement
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
-from bimo.text.pairs import COLUMN_OPTIONS, Pair, PairFile, describe_pairs, read_pairs
+from bimo.text.pairs import Pair, PairFile, describe_pairs
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
+COLUMNS = ("source", "target", "to")
 BOOTSTRAPS = 1000
 SHOWN = 5
 
@@ -35,20 +36,18 @@ def evaluate_translations(
     """Translate every pair of a file, in each direction that the model knows; returns facts as JSON.
 
     `against` is another model, compared on the same pairs by a paired bootstrap (Koehn 2004). `columns` says what
-    `source` and `target` are called in the file.
+    `source`, `target` and `to`, the language of the target, are called in the file.
     """
     _require_sacrebleu()
     given = dict(columns or {})
-    wrong = next((name for name in given if name not in ("source", "target")), None)
+    wrong = next((name for name in given if name not in COLUMNS), None)
     if wrong is not None:
-        raise UserError("--column knows {known}, but not {name}.", code=USAGE, known="source, target", name=wrong)
+        raise UserError("--column knows {known}, but not {name}.", code=USAGE, known=", ".join(COLUMNS), name=wrong)
     translators = [load(path) for path in (model, *([against] if against else []))]
-    if any(other.tags.keys() != translators[0].tags.keys() for other in translators):
-        raise UserError("The two models do not translate in the same directions.", code=USAGE)
     first = translators[0]
-    found = read_pairs(
-        source, **given, to=first.column, known=first.column_languages, repeats=True, options=COLUMN_OPTIONS
-    )
+    found = first.read_pairs(source, **given, repeats=True)
+    if not all(_go_the_same_way(first, other, found) for other in translators[1:]):
+        raise UserError("The two models do not translate in the same directions.", code=USAGE)
     console.say("Read", describe_pairs(found.name, found.rows, found.columns))
     tell_refused(found.refused, console, kept=False)
     ways = _directions(found, first)
@@ -61,6 +60,12 @@ def evaluate_translations(
         "directions": [_direction(translators, to, pairs, console) for to, pairs in ways],
         "against": str(against) if against else "",
     }
+
+
+def _go_the_same_way(one: Translator, other: Translator, found: PairFile) -> bool:
+    """Two translators on these pairs, as far as is known which way they go."""
+    known = bool(one.tags) or bool(one.scripts and other.scripts)
+    return one.tags.keys() == other.tags.keys() and (not known or one.ways(found) == other.ways(found))
 
 
 def _directions(found: PairFile, translator: Translator) -> list[tuple[str, list[Pair]]]:
@@ -106,6 +111,8 @@ def _direction(translators: Sequence[Translator], to: str, pairs: list[Pair], co
         "signatures": signatures,
         "untranslated": left,
         "unknown": [word for word, _ in unknown.most_common()],
+        "cut": sum(found.cut for found in translated[0]),
+        "unfinished": sum(found.unfinished for found in translated[0]),
         "samples": [
             {"source": sources[i], "translation": outputs[0][i], "reference": references[i]}
             for i in range(0, every * SHOWN, every)[: len(pairs)]
@@ -156,7 +163,7 @@ def translation_lines(facts: dict[str, Any]) -> list[str]:
                     chrf_p=way["other"]["chrf"]["p"],
                 )
             )
-        lines += careful_lines(way["untranslated"], way["unknown"])
+        lines += careful_lines(way["untranslated"], way["unknown"], cut=way["cut"], unfinished=way["unfinished"])
         lines += [f"  {way['signatures']['bleu']}", f"  {way['signatures']['chrf']}"]
         for sample in way["samples"]:
             lines.append(f"  {sample['source']} → {sample['translation']} ({sample['reference']})")

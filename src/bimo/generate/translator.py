@@ -13,8 +13,9 @@ from bimo.files import read_settings, replacing, write_json
 from bimo.generate.beam import Beams, search
 from bimo.models.seq2seq import EncoderDecoder
 from bimo.report.facts import part
-from bimo.runtime import UserError, pick_device, t
-from bimo.text.pairs import PairFile, one_line
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, pick_device, t
+from bimo.text.chinese import SCRIPTS
+from bimo.text.pairs import COLUMN_OPTIONS, PairFile, names_no_languages, one_line, read_pairs
 from bimo.text.untranslated import untranslated, words_in
 from bimo.tokens.directions import Way, choose_tag, tags_of, ways_of
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -53,14 +54,16 @@ AHEAD = 16 * TOGETHER
 class Translation:
     """The best target of a text with its score, the others after it, and what to be careful about.
 
-    `cut`: the text was longer than what the model reads. `unknown`: words that were in no pair it learned from, where
-    that is known. `untranslated`: stretches that were left as they were.
+    `cut`: the text was longer than what the model reads. `unfinished`: so is what the model would have written, which
+    ends where no more was allowed. `unknown`: words that were in no pair it learned from, where that is known.
+    `untranslated`: stretches that were left as they were.
     """
 
     text: str
     score: float
     others: list[str]
     cut: bool = False
+    unfinished: bool = False
     unknown: tuple[str, ...] = ()
     untranslated: tuple[str, ...] = ()
 
@@ -96,10 +99,28 @@ class Translator:
         """The languages that a column of a file may name; none where there was no such column when it learned."""
         return self.tags if self.by_column or not self.learned else ()
 
+    def read_pairs(self, path: Path, *, to: str = "", **choices: Any) -> PairFile:
+        """The pairs of a file; the column that names their languages is `to`, or called as when the model learned.
+
+        The other `choices` are those of text.pairs.read_pairs. Raises UserError when the model does not know a language
+        that is named.
+        """
+        known = self.tags if to else self.column_languages
+        found = read_pairs(path, **choices, to=to or self.column, known=known, options=COLUMN_OPTIONS)
+        if to not in ("", found.columns.to):
+            raise UserError("{path} has no column {wanted} of languages.", code=DATA_REFUSED, path=path.name, wanted=to)
+        if {pair.to for pair in found.pairs} - {"", *self.tags}:
+            raise names_no_languages(found.columns.to, path, self.tags)
+        return found
+
+    @property
+    def scripts(self) -> Sequence[str]:
+        """The scripts of the sources and of the targets that it learned from; () where nobody knows."""
+        return tuple(part(self.learned, "columns").get("languages", ()))
+
     def ways(self, found: PairFile) -> list[Way]:
         """The directions of a file's pairs that the model knows. Raises UserError when nothing tells."""
-        scripts = part(self.learned, "columns").get("languages", ())
-        return ways_of(found.columns, [*self.tags], scripts=scripts, by_column=self.by_column, file=found.name)
+        return ways_of(found.columns, [*self.tags], scripts=self.scripts, by_column=self.by_column, file=found.name)
 
     def translate(
         self, texts: Iterable[str], beams: Beams = USUAL, *, to: str = "", ahead: int = AHEAD
@@ -110,6 +131,8 @@ class Translator:
         is not in. A text without letters then stays as it is, and so does an empty one. What is longer than the model
         reads is cut at its end. Raises UserError when the model does not know `to`, or when a text does not tell.
         """
+        if to and not self.tags:
+            raise UserError("This model goes one way, so --to has no place.", code=USAGE)
         texts = iter(texts)
         choose_tag(self.tags, "", to or next(iter(self.tags), ""))
         while window := list(itertools.islice(texts, ahead)):
@@ -134,6 +157,7 @@ class Translator:
                     found[0].score,
                     others,
                     cut=len(encoded[i]) > limit,
+                    unfinished=found[0].ids[-1] != self.tokenizer.end,
                     unknown=tuple(sorted(unknown)),
                     untranslated=tuple(untranslated(texts[i], best)),
                 )
@@ -160,7 +184,8 @@ def read_learned(folder: Path) -> dict[str, Any]:
     learned = read_settings(path) if path.is_file() else {}
     columns = part(learned, "columns")
     languages = columns.get("languages", [])
-    if not isinstance(languages, list) or not all(type(one) is str for one in [*languages, learned.get("chinese", "")]):
+    fit = isinstance(languages, list) and all(type(one) is str for one in languages)
+    if not fit or learned.get("chinese", "") not in ("", *SCRIPTS):
         raise UserError("{path} is damaged: {fault}.", path=path, fault="columns, chinese")
     return learned
 
@@ -185,9 +210,15 @@ def translate(path: str | Path, texts: Iterable[str], beams: Beams = USUAL, *, t
     return [found.text for found in load(path).translate(texts, beams, to=to)]
 
 
-def careful_lines(untranslated: Sequence[str], unknown: Sequence[str]) -> list[str]:
+def careful_lines(
+    untranslated: Sequence[str], unknown: Sequence[str], *, cut: int = 0, unfinished: int = 0
+) -> list[str]:
     """What to be careful about in translations, where there is anything, with the first of each kind."""
     lines = []
+    if cut:
+        lines.append(t("longer than what this model reads, and cut there: {count:,} texts", count=cut))
+    if unfinished:
+        lines.append(t("without an end, for no more tokens were allowed: {count:,} translations", count=unfinished))
     if untranslated:
         first = t(", ").join(f"“{stretch}”" for stretch in untranslated[:SHOWN])
         lines.append(t("left as they were: {count:,} stretches, first {first}", count=len(untranslated), first=first))

@@ -13,6 +13,9 @@ __all__ = ["compare", "copied_share", "copying_reading", "doubt", "learning_read
 LEAST_GAIN = 1.5
 """Times the most frequent word alone: below it an encoder has learned hardly anything."""
 
+LEAST_SURE = 0.005
+"""The share by which bits per byte must differ."""
+
 WINDOW = 50
 """Characters of a window where an evaluation does not say."""
 
@@ -52,7 +55,7 @@ def verdict(facts: Facts) -> list[str]:
         sentences.append(
             t("It has learned hardly anything: knowing only how often each character occurs does as well.")
         )
-    elif (interval[0] if interval else bits) > baselines.get("kneser_ney", math.inf):
+    elif _gain(bits, baselines.get("kneser_ney", math.inf), interval) < 0:
         sentences.append(
             t("Plain counting still predicts this text better: give it more time or more text before you rely on it.")
         )
@@ -89,14 +92,20 @@ def _masked_verdict(evaluation: Facts) -> list[str]:
 
 def compare(bits: float, other: float, name: str = "", interval: list[float] | None = None) -> str:
     """`18 % better than Kneser-Ney`, or `18 % better`; no difference is claimed inside the interval of uncertainty."""
-    difference = (other - bits) / other if other else 0.0
-    uncertain = interval is not None and interval[0] <= other <= interval[1]
-    if uncertain or abs(difference) < 0.005:
+    gain = _gain(bits, other, interval)
+    if not gain:
         return t("about as good as {name}", name=name) if name else t("about equal")
-    share = percent(abs(difference))
-    if difference > 0:
+    share = percent(abs(gain))
+    if gain > 0:
         return t("{share} better than {name}", share=share, name=name) if name else t("{share} better", share=share)
     return t("{share} worse than {name}", share=share, name=name) if name else t("{share} worse", share=share)
+
+
+def _gain(bits: float, other: float, interval: list[float] | None) -> float:
+    """By which share bits per byte are fewer than others; 0 where that is within LEAST_SURE or the interval."""
+    gain = 1 - bits / other if other else 0.0
+    uncertain = interval is not None and interval[0] <= other <= interval[1]
+    return 0.0 if uncertain or abs(gain) < LEAST_SURE else gain
 
 
 def learning_reading(curves: dict[str, list[Facts]], training: Facts) -> list[str]:

@@ -22,16 +22,26 @@ from bimo.stages import is_prepared
 from bimo.text.documents import Rejected
 from bimo.text.inventory import file_digests
 from bimo.text.sources import find_sources
+from bimo.tokens.framing import Framed
 from bimo.train.pretrain import check_output
 
-__all__ = ["claimed", "keep_refused", "learned_from", "number_format", "own_data", "tell_refused", "write_refused"]
+__all__ = [
+    "claimed",
+    "keep_refused",
+    "learned_from",
+    "number_format",
+    "own_data",
+    "tell_cut",
+    "tell_refused",
+    "write_refused",
+]
 
 REFUSALS_SHOWN = 3
 
 MOST_TUNINGS = 8
 """One upon the other, before it is given up to look for what the first model was made from."""
 
-UNMADE = (".lock", "manifest.json", "refused.jsonl", "metrics.jsonl", "machine.json", LEARNED, WORDS)
+UNMADE = (".lock", "manifest.json", "request.json", "refused.jsonl", "metrics.jsonl", "machine.json", LEARNED, WORDS)
 """What stands in a folder although nothing was learned yet, such as after a setting that was refused; so may whatever
 was prepared to learn from in `bimo/data`, which knows by itself what it was prepared for."""
 
@@ -47,13 +57,14 @@ def claimed(out: Path, inputs: Mapping[str, Any]) -> Iterator[dict[str, Any] | N
     check_output(out)
     with locked(out / "bimo"):
         home, key = out / "bimo", digest_json(dict(inputs))
-        if (home / "manifest.json").exists() and read_json(home / "manifest.json").get("key") != key:
+        manifest = home / "manifest.json"
+        if not manifest.exists() or read_json(manifest).get("key") != key:
             _require_unmade(out)
             finished = None
         else:
             finished = read_json(home / "tune.json") if (home / "tune.json").exists() else None
         if finished is None:
-            write_json(home / "manifest.json", {"bimo": bimo.__version__, "key": key, "inputs": dict(inputs)})
+            write_json(manifest, {"bimo": bimo.__version__, "key": key, "inputs": dict(inputs)})
         yield finished
         if (home / "tune.json").exists():
             shutil.rmtree(home / "checkpoints", ignore_errors=True)
@@ -144,6 +155,13 @@ def tell_refused(refused: Sequence[Rejected], console: Console, *, kept: bool = 
         )
 
 
+def tell_cut(framed: Sequence[Framed], context: int, console: Console) -> None:
+    """Warn where texts are longer than what is read of them."""
+    if count := sum(one.cut for one in framed):
+        sentence = "{count:,} of {texts:,} texts are longer than {context} tokens: only their beginning is read"
+        console.warn(t(sentence, count=count, texts=len(framed), context=context))
+
+
 def write_refused(out: Path, refused: Sequence[Rejected]) -> None:
     """All of them into `bimo/refused.jsonl`."""
     keep_refused(out / "bimo" / "refused.jsonl", refused)
@@ -152,5 +170,5 @@ def write_refused(out: Path, refused: Sequence[Rejected]) -> None:
 def keep_refused(path: Path, refused: Sequence[Rejected]) -> None:
     """All of them into a file, a row a line."""
     with replacing(path) as part:
-        lines = (json.dumps({"row": r.line, "reason": r.detail, "text": r.text}, ensure_ascii=False) for r in refused)
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        rows = ({"file": r.source, "row": r.line, "reason": r.detail, "text": r.text} for r in refused)
+        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

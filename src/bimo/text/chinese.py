@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from bimo.runtime import USAGE, UserError
 
-__all__ = ["check_script", "convert"]
+__all__ = ["SCRIPTS", "check_script", "convert"]
 
-_TABLES = {"simplified": "t2s", "traditional": "s2t"}
+SCRIPTS = {"simplified": "t2s", "traditional": "s2t"}
 
 
 def check_script(script: str) -> None:
     """Raises UserError unless `script` is `simplified`, `traditional` or empty."""
-    if script and script not in _TABLES:
+    if script and script not in SCRIPTS:
         raise UserError("--chinese must be simplified or traditional, but is {script!r}.", code=USAGE, script=script)
 
 
@@ -27,5 +27,5 @@ def convert(text: str, script: str) -> str:
 def _converter(script: str) -> Callable[[str], str]:
     import opencc
 
-    convert: Callable[[str], str] = opencc.OpenCC(_TABLES[script]).convert
+    convert: Callable[[str], str] = opencc.OpenCC(SCRIPTS[script]).convert
     return convert

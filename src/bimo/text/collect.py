@@ -55,10 +55,15 @@ def _no_progress(done: float, text: str) -> None:
     pass
 
 
-def read_texts(sources: Sequence[Path], *, unread: Callable[[Rejected], None]) -> Iterator[str]:
-    """Whatever text stands in files and folders, as it is, in passages; `unread` gets what cannot be read."""
+def read_texts(
+    sources: Sequence[Path], *, unread: Callable[[Rejected], None], passage: int | None = None
+) -> Iterator[str]:
+    """Whatever text stands in files and folders, as it is, in passages; `unread` gets what cannot be read.
+
+    A `passage` has about so many characters, by default as many as suit how much text there is.
+    """
     files = find_sources(sources, cannot_open=lambda name, error: unread(Rejected.unopened(name, error)))
-    reading = Reading(unread, passage_characters(estimate_bytes(files)), None)
+    reading = Reading(unread, passage or passage_characters(estimate_bytes(files)), None)
     return (document.text for file in files for document in read_file(file, reading) if document.text.strip())
 
 

@@ -5,6 +5,7 @@ A row that is no conversation is refused with its number and the reason; nothing
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,22 @@ from bimo.text.documents import Rejected
 from bimo.text.json_values import json_values
 
 __all__ = [
+    "LISTS",
+    "ROLES",
+    "ROLE_KEYS",
     "Conversation",
     "Conversations",
     "NoConversation",
     "conversation_in",
     "is_conversation",
+    "listed",
     "message",
+    "opening",
     "question",
     "read_conversations",
     "read_talk",
     "turns",
+    "unlisted_turns",
     "whole",
 ]
 
@@ -65,6 +72,15 @@ class Conversation:
         """The messages before the first answer, and that answer."""
         place = next(number for number, message in enumerate(self.messages) if message["role"] == "assistant")
         return [*self.messages[:place]], self.messages[place]["content"]
+
+
+def opening(messages: Sequence[dict[str, str]]) -> str:
+    """What a conversation begins with, whatever the system says: other answers to it, and its own beginnings, belong on
+    the same side of a split."""
+    before = list(itertools.takewhile(lambda one: one["role"] != "assistant", messages))
+    asked = [one["content"] for one in before if one["role"] != "system"]
+    answered = [one["content"] for one in messages[len(before) :][:1]]
+    return json.dumps(asked or answered, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -123,8 +139,13 @@ def conversation_in(value: Any) -> tuple[str, tuple[dict[str, str], ...]]:
             return form, whole(read(value))
     unlisted = next((key for key in LISTS if isinstance(value.get(key), str)), None)
     if unlisted is not None:
-        raise NoConversation(t("its {key} are a text and no list", key=unlisted))
+        raise unlisted_turns(unlisted)
     raise NoConversation(t("it has none of the keys that hold conversations"))
+
+
+def unlisted_turns(key: str) -> NoConversation:
+    """What to raise where a text stands under a key that holds turns."""
+    return NoConversation(t("its {key} are a text and no list", key=key))
 
 
 def is_conversation(value: Any) -> bool:
@@ -134,11 +155,11 @@ def is_conversation(value: Any) -> bool:
 
 def _has(value: dict[str, Any], keys: Sequence[str]) -> bool:
     return all(
-        _listed(value.get(key)) is not None if key in LISTS else isinstance(value.get(key), str | list) for key in keys
+        listed(value.get(key)) is not None if key in LISTS else isinstance(value.get(key), str | list) for key in keys
     )
 
 
-def _listed(value: Any) -> list[Any] | None:
+def listed(value: Any) -> list[Any] | None:
     """A list, also one that is spelled in JSON, as rows have it that came out of a table; else None."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -163,7 +184,7 @@ def whole(messages: list[dict[str, str]]) -> tuple[dict[str, str], ...]:
 def turns(value: dict[str, Any], key: str) -> list[dict[str, str]]:
     """A list of objects, or of texts, that say who speaks, or else speak by turns."""
     messages = [message("system", value["system"])] if value.get("system") else []
-    for number, turn in enumerate(_listed(value[key]) or [], 1):
+    for number, turn in enumerate(listed(value[key]) or [], 1):
         if isinstance(turn, str):
             turn = {"content": turn}
         if not isinstance(turn, dict):
@@ -199,7 +220,7 @@ def message(role: str, content: Any) -> dict[str, str]:
 
 
 def _pair(asked: str, answer: str) -> Callable[[dict[str, Any]], list[dict[str, str]]]:
-    return lambda value: [message("user", value[asked]), message("assistant", value[answer])]
+    return lambda value: [*question(value, asked), message("assistant", value[answer])]
 
 
 FORMS: tuple[tuple[str, tuple[str, ...], Callable[[dict[str, Any]], list[dict[str, str]]]], ...] = (

@@ -24,6 +24,7 @@ __all__ = [
     "open_text",
     "read_word_list",
     "resumed",
+    "utf8_as_it_comes",
 ]
 
 Refuse = Callable[[int, str, str, str], None]
@@ -188,6 +189,26 @@ def decode_late(blocks: Iterator[bytes], decided: Callable[[str], None]) -> Iter
         part = decoder.decode(block, final=not block).encode("utf-8", "surrogateescape")
         if part:  # an empty one would be the end
             yield part
+
+
+def utf8_as_it_comes(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a stream in UTF-8, each as soon as it is there; the first beyond ASCII decides the encoding.
+
+    Bytes that are not valid in it are none in UTF-8 either. Raises UserError where they are no text.
+    """
+    decoder: codecs.IncrementalDecoder | None = None
+    for block in blocks:
+        if decoder is None and block.isascii() and b"\0" not in block:
+            yield block
+            continue
+        if decoder is None:
+            encoding = find_encoding(block)
+            if encoding is None:
+                raise UserError("{path} is not a text file.", code=DATA_REFUSED, path="stdin")
+            decoder = codecs.getincrementaldecoder(_CODECS.get(encoding, encoding))("bimo.mark")
+        yield decoder.decode(block).encode("utf-8", "surrogateescape")
+    if decoder is not None:
+        yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
 
 
 def resumed(first: bytes, broken: ValueError | None, blocks: Iterator[bytes]) -> Iterator[bytes]:

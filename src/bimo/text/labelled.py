@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,24 +116,27 @@ class LabelledFile:
         ]
 
 
-def read_labelled(path: Path, *, columns: Mapping[str, str] | None = None, once: bool = True) -> LabelledFile:
+def read_labelled(
+    path: Path, *, columns: Mapping[str, str] | None = None, once: bool = True, several: bool = False
+) -> LabelledFile:
     """The texts of a file or folder with their labels; `columns` says what `text`, `label` and `second` are called.
 
-    Rows without a text or label are set aside; with `once` so are texts that were there before, and all rows of texts
-    that have contradicting labels. Raises UserError when nothing is left or a column is not there.
+    With `several` `|` stands between labels whatever their column is called. Rows without a text or label are set
+    aside; with `once` so are texts that were there before, and all rows of texts that have contradicting labels. Raises
+    UserError when nothing is left or a column is not there.
     """
     _require_known(columns or {})
     refused: list[Rejected] = []
     chosen: LabelledColumns | None = None
-    several = False
     if path.is_dir() and any(inner.is_dir() for inner in _visible(path)):
         found = list(_folder_examples(path, refused))
     else:
         rows, chosen = _open_rows(path, columns or {}, refused)
-        first = list(itertools.islice(rows, FIRST_ROWS))
-        several = any(_holds_several(row.get(chosen.label), chosen.label) for _, row in first)
-        found = list(_examples(itertools.chain(first, rows), chosen, path.name, several=several, refused=refused))
-    kept = _each_once(found, path.name, refused) if once else [example for _, example in found]
+        divided = several or chosen.label.strip().lower() in SEVERAL
+        read = list(_examples(rows, chosen, path.name, divided=divided, refused=refused))
+        several = several or any(listed for _, listed in read)
+        found = [one for one, _ in read]
+    kept = _each_once(found, refused) if once else [example for *_, example in found]
     if not kept:
         first_refused = f" {place_in(refused[0].source, refused[0].line)}: {refused[0].detail}." if refused else ""
         sentence = "{path} holds no text with a label.{first}"
@@ -159,16 +163,19 @@ def choose_labelled_columns(
     pair = next((pair for pair in PAIR_KEYS if set(pair) <= plain.keys()), None)
     text, second = wanted.get("text"), wanted.get("second", "")
     if text is None and pair is not None:
-        text, second = plain[pair[0]], second or plain[pair[1]]
-    labels = wanted.get("label") or next((plain[key] for key in LABEL_KEYS if key in plain), None)
-    text = text or next((plain[key] for key in TEXT_KEYS if key in plain and plain[key] != labels), None)
+        sides = [plain[key] for key in pair]
+        text, second = next(name for name in sides if name != second), second or sides[1]
+    called = {key: name for key, name in plain.items() if name not in (text, second)}
+    labels = wanted.get("label") or next((called[key] for key in LABEL_KEYS if key in called), None)
+    text = text or next((called[key] for key in TEXT_KEYS if key in called and called[key] != labels), None)
     if labels is None and label:
         free = [name for name in names if name not in (text, second)]
         counts = {name: len({json.dumps(value, default=str) for value in values[name]}) for name in free}
         likely = [name for name in free if 2 <= counts[name] <= max(2, MOST_LABELS * len(values[name]))]
         labels = min(likely, key=counts.__getitem__, default=None)
     if text is None:
-        free = [name for name in names if name != labels and any(isinstance(value, str) for value in values[name])]
+        free = [name for name in names if name not in (labels, second)]
+        free = [name for name in free if any(isinstance(value, str) for value in values[name])]
         text = max(free, key=lambda name: sum(len(str(value)) for value in values[name]), default=None)
     if text is None or (labels is None and label):
         sentence = (
@@ -177,6 +184,9 @@ def choose_labelled_columns(
         )
         names_found = ", ".join(map(str, names[:30])) or t("nothing")
         raise UserError(sentence, code=DATA_REFUSED, path=path, names=names_found)
+    twice = next((name for name, count in Counter((text, labels, second)).items() if name and count > 1), None)
+    if twice is not None:
+        raise UserError("Column {name} of {path} cannot be two things at once.", code=USAGE, name=twice, path=path)
     return LabelledColumns(text, labels or "", second)
 
 
@@ -272,8 +282,8 @@ def _open_rows(
     return itertools.chain(first, rows), columns
 
 
-def _holds_several(value: Any, column: str) -> bool:
-    return isinstance(value, list) or (isinstance(value, str) and "|" in value and column.strip().lower() in SEVERAL)
+_Found = tuple[str, int, Labelled]
+"""(file, row, what stands there)"""
 
 
 def _examples(
@@ -281,12 +291,15 @@ def _examples(
     columns: LabelledColumns,
     source: str,
     *,
-    several: bool,
+    divided: bool,
     refused: list[Rejected],
-) -> Iterator[tuple[int, Labelled]]:
+) -> Iterator[tuple[_Found, bool]]:
+    """Each with whether its labels are a list, or are `divided` by `|`."""
     for number, row in rows:
         texts = [_text(row.get(name)) for name in (columns.text, columns.second) if name]
-        labels = _labels(row.get(columns.label), several=several)
+        value = row.get(columns.label)
+        listed = isinstance(value, list) or (divided and isinstance(value, str) and "|" in value)
+        labels = _labels(value, several=listed)
         reason = ""
         if not all(texts):
             reason = t("there is no text in it")
@@ -296,7 +309,7 @@ def _examples(
             shown = json.dumps(row, ensure_ascii=False, default=str)[:EXAMPLE_CHARACTERS]
             refused.append(Rejected(source, number, "bad_row", reason, shown))
         else:
-            yield number, Labelled(texts[0], labels, *texts[1:])
+            yield (source, number, Labelled(texts[0], labels, *texts[1:])), listed
 
 
 def _text(value: Any) -> str:
@@ -316,8 +329,8 @@ def _labels(value: Any, *, several: bool) -> tuple[str, ...] | None:
 def _label(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float) and (value.is_integer() or not math.isfinite(value)):
+        return str(int(value)) if math.isfinite(value) else ""
     return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
 
 
@@ -325,32 +338,33 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(inner for inner in folder.iterdir() if not inner.name.startswith("."))
 
 
-def _folder_examples(path: Path, refused: list[Rejected]) -> Iterator[tuple[int, Labelled]]:
+def _folder_examples(path: Path, refused: list[Rejected]) -> Iterator[_Found]:
     for inner in _visible(path):
         if not inner.is_dir():
             refused.append(Rejected(inner.name, 0, "no_text", t("it stands in no folder of a label"), ""))
             continue
         for file in find_sources([inner]):
-            before = len(refused)
+            before, named = len(refused), f"{inner.name}/{file.name}"
             text = _text("\n".join(line for _, line in open_lines(file, Reading(refused.append))))
+            refused[before:] = [replace(rejected, source=named) for rejected in refused[before:]]
             if text:
-                yield 0, Labelled(text, (inner.name,))
+                yield named, 0, Labelled(text, (inner.name,))
             elif len(refused) == before:
-                refused.append(Rejected(f"{inner.name}/{file.name}", 0, "empty", t("there is no text in it"), ""))
+                refused.append(Rejected(named, 0, "empty", t("there is no text in it"), ""))
 
 
-def _each_once(found: Iterable[tuple[int, Labelled]], source: str, refused: list[Rejected]) -> list[Labelled]:
-    groups: dict[tuple[bytes, bytes], list[tuple[int, Labelled]]] = {}
-    for number, example in found:
-        key = text_digest(example.text), text_digest(example.second)
-        groups.setdefault(key, []).append((number, example))
+def _each_once(found: Iterable[_Found], refused: list[Rejected]) -> list[Labelled]:
+    groups: dict[tuple[bytes, bytes], list[_Found]] = {}
+    for one in found:
+        key = text_digest(one[2].text), text_digest(one[2].second)
+        groups.setdefault(key, []).append(one)
     kept = []
     for group in groups.values():
-        if len({example.labels for _, example in group}) > 1:
+        if len({example.labels for *_, example in group}) > 1:
             reason, aside = t("the same text has another label elsewhere"), group
         else:
-            kept.append(group[0][1])
+            kept.append(group[0][2])
             reason, aside = t("the same text was there before"), group[1:]
-        for number, example in aside:
+        for source, number, example in aside:
             refused.append(Rejected(source, number, "duplicate", reason, example.text[:EXAMPLE_CHARACTERS]))
     return kept

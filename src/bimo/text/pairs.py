@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bimo.runtime import DATA_REFUSED, UserError, t
+from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
 from bimo.text.chinese import convert
 from bimo.text.clean import normalize
 from bimo.text.dedup import text_digest
@@ -21,7 +20,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position, tied_places
-from bimo.text.tables import LANGUAGES, unknown_column
+from bimo.text.tables import LANGUAGES, are_codes, unknown_column
 
 __all__ = [
     "COLUMN_OPTIONS",
@@ -31,8 +30,10 @@ __all__ = [
     "PairFile",
     "describe_aside",
     "describe_pairs",
+    "names_no_languages",
     "one_line",
     "read_pairs",
+    "require_file_of_pairs",
     "split_pairs",
 ]
 
@@ -43,9 +44,6 @@ _FIRST_ROWS = 2000
 _DISTINCT, _DISTINCT_AGAIN = 0.5, 0.1
 """A column of texts has different ones in more than this share of its rows; a source may stand there several times in
 pairs to measure by, once with each reference."""
-
-_CODE = re.compile(r"[!-~]*[\d_/:#][!-~]*")
-"""What numbers a row or says where it is from, such as doc_12: it has letters, too, but is no text to translate."""
 
 _WRAPPERS = ("translation", "translations")
 ASIDE = {
@@ -135,11 +133,12 @@ def read_pairs(
     """The pairs of a table of any format; `source` and `target` name columns, or languages (en, zh) by their script.
 
     Without names the first two columns count whose cells mostly differ from row to row. `to` names a column that says
-    into which language each row is translated. Where languages are `known`, it is such a column if all its cells are
-    among them, as is, without that name, the only one of which this holds.
+    into which language each row is translated. Where languages are `known`, all its cells have to be among them; a file
+    without a column of that name may have another one, the only one of which this holds.
     `chinese` brings Chinese into one script. Rows with an empty side are set aside, and so are those with twice the
     same text or that were there before, unless pairs that are there to measure by count with their `repeats`. All
-    pairs are held in memory. Raises UserError when there are no two columns of text, or none of that name.
+    pairs are held in memory. Raises UserError when there are no two columns of text, or none of that name, or other
+    languages than those that are known.
     """
     unread: list[Rejected] = []
     numbered = read_rows(_only_file(path), Reading(unread.append, named=(source, target, to)))
@@ -188,6 +187,14 @@ def read_pairs(
     return PairFile(path.name, columns, pairs, count + len(unread), aside, refused, where)
 
 
+def require_file_of_pairs(path: Path) -> None:
+    """Raises UserError when there is none; a folder may hold anything."""
+    if path.is_dir():
+        raise UserError("{path} is a folder. Name the file with the pairs.", code=USAGE, path=path)
+    if not path.is_file():
+        raise UserError("There is no file {path}. Check how it is written.", code=USAGE, path=path)
+
+
 def describe_aside(reason: str) -> str:
     """Why rows are set aside, in words."""
     return t(ASIDE[reason])
@@ -206,6 +213,17 @@ def describe_pairs(name: str, rows: int, columns: PairColumns) -> str:
     from_, into = (t(SPOKEN.get(code, code)) for code in columns.languages)
     sentence = "{rows:,} rows of {file}: column {source} ({from_}) is translated into column {target} ({into})"
     return t(sentence, from_=from_, into=into, **read)
+
+
+def names_no_languages(column: str, path: Path, known: Collection[str]) -> UserError:
+    """What to raise where a column names other languages than those that a model is `known` to translate into."""
+    return UserError(
+        "Column {column} of {path} does not name languages that the model translates into. It knows: {known}.",
+        code=DATA_REFUSED,
+        column=column,
+        path=path.name,
+        known=", ".join(known) or t("nothing"),
+    )
 
 
 def _as_tag(cell: Any) -> str:
@@ -249,6 +267,8 @@ def _choose_columns(
     }
     if known:
         possible = [name for name in names if cells[name] and {*map(_as_tag, cells[name])} <= {*known}]
+        if to and to in names and to not in possible:
+            raise names_no_languages(to, path, known)
         to = to if to in possible else possible[0] if len(possible) == 1 else ""
     elif to and to not in names:
         raise unknown_column(to, names, path)
@@ -280,7 +300,7 @@ def _texts(cells: dict[str, list[str]], least: float) -> list[str]:
     """The columns of more than `least` different texts, likeliest first: called as languages, or no codes of rows."""
     found = [name for name in cells if len(set(cells[name])) > least and _language(cells[name]) != "und"]
     called = [name for name in found if name.strip().lower() in LANGUAGES]
-    written = [name for name in found if not all(map(_CODE.fullmatch, cells[name]))]
+    written = [name for name in found if not are_codes(cells[name])]
     likely = next((names for names in (called, written) if len(names) > 1), found)
     return [*likely, *(name for name in found if name not in likely)]
 
@@ -289,8 +309,8 @@ def _named(path: Path, wanted: str, names: Sequence[str], texts: Sequence[str], 
     """The column called `wanted`, else the first whose text is in the language of that name."""
     if wanted in names:
         return wanted
-    code = LANGUAGES.get(wanted.lower())
-    found = next((name for name in texts if code and languages[name] == code), None)
+    code = LANGUAGES.get(wanted.lower(), wanted.lower())
+    found = next((name for name in texts if languages[name] == code), None)
     if found is None:
         raise UserError(
             "{path} has no column {wanted}, and none with text in that language. It has: {names}.",

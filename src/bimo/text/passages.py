@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bimo.text.segment import split_sentences
 
-__all__ = ["LONGEST_TARGET", "passage_characters", "split_passages"]
+__all__ = ["LONGEST_TARGET", "end_of_part", "passage_characters", "split_passages"]
 
 SHORTEST_TARGET = 300
 LONGEST_TARGET = 4000
@@ -122,13 +122,13 @@ def _sentences(number: int, line: str, target: int) -> Iterator[_Piece]:
     for sentence in split_sentences(line):
         start = 0
         while start < len(sentence):
-            end = _end_of_part(sentence, start, target)
+            end = end_of_part(sentence, start, target)
             yield _piece(number, sentence[start:end])
             start = end
     yield _Piece(number, "\n", float("inf"))
 
 
-def _end_of_part(sentence: str, start: int, target: int) -> int:
+def end_of_part(sentence: str, start: int, target: int) -> int:
     """Where to cut a sentence that is too long: not within a word or number, half of which nobody recognises."""
     last = start + target
     if last >= len(sentence):

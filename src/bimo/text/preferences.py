@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from bimo.runtime import DATA_REFUSED, UserError, t
-from bimo.text.conversations import NoConversation, message, question, read_talk, turns, whole
+from bimo.text.conversations import (
+    LISTS,
+    ROLE_KEYS,
+    ROLES,
+    NoConversation,
+    listed,
+    message,
+    question,
+    read_talk,
+    turns,
+    unlisted_turns,
+    whole,
+)
 from bimo.text.documents import Rejected
 
 __all__ = ["Preference", "Preferences", "is_preference", "preference_in", "read_preferences"]
@@ -89,8 +101,10 @@ def _asked(key: str) -> Callable[[dict[str, Any]], tuple[Messages, str, str]]:
     """Rows whose question stands under `key`, as a text, or as messages."""
 
     def read(value: dict[str, Any]) -> tuple[Messages, str, str]:
-        if isinstance(value[key], list):
+        if isinstance(value[key], list) or _spells_turns(value[key]) or (key in LISTS and listed(value[key])):
             return _joined(turns(value, key), value["chosen"], value["rejected"])
+        if key in LISTS and isinstance(value[key], str):
+            raise unlisted_turns(key)
         return _joined(question(value, key), value["chosen"], value["rejected"])
 
     return read
@@ -110,12 +124,23 @@ def _joined(messages: Messages, chosen: Any, rejected: Any) -> tuple[Messages, s
 
 
 def _said(answer: Any) -> Messages:
-    if isinstance(answer, str):
+    if isinstance(answer, str) and not _spells_turns(answer):
         return [message("assistant", answer)]
-    listed = [answer] if isinstance(answer, dict) else answer
-    if not isinstance(listed, list):
+    said = [answer] if isinstance(answer, dict) else listed(answer)
+    if said is None:
         raise NoConversation(t("the text of {role} is no text", role="assistant"))
-    return turns({"said": listed}, "said")
+    return turns({"said": said}, "said")
+
+
+def _spells_turns(value: Any) -> bool:
+    """Whether a text is a list of messages, spelled in JSON, that say whose they are; other JSON is a text like any."""
+    said = listed(value) if isinstance(value, str) else None
+    return bool(said) and all(map(_says_whose, said or ()))
+
+
+def _says_whose(turn: Any) -> bool:
+    speaker = next((turn[key] for key in ROLE_KEYS if key in turn), None) if isinstance(turn, dict) else None
+    return isinstance(speaker, str) and speaker.strip().lower() in ROLES
 
 
 def _only(said: Messages) -> str:
@@ -137,8 +162,8 @@ def _two_conversations(value: dict[str, Any]) -> tuple[Messages, str, str]:
 
 def _two_last(value: dict[str, Any]) -> tuple[Messages, str, str]:
     """Rows of ms-swift: a conversation, and what could have been answered last."""
-    if not isinstance(value["messages"], list):
-        raise NoConversation(t("nothing is asked before the answers"))
+    if listed(value["messages"]) is None:
+        raise unlisted_turns("messages")
     messages = turns(value, "messages")
     return _joined(messages[:-1], messages[-1:], value["rejected_response"])
 

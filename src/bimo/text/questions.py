@@ -166,7 +166,15 @@ def _answers(value: Any) -> Iterator[tuple[str, int | None]]:
     for one in value if isinstance(value, list) else [value]:
         text, start = (one.get("text"), one.get("answer_start")) if isinstance(one, dict) else (one, None)
         if isinstance(text, str) and text.strip():
-            yield text, start if isinstance(start, int) else None
+            yield text, _whole_number(start)
+
+
+def _whole_number(value: Any) -> int | None:
+    """A number as tables spell it, too: 515.0, or "515"."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    return int(value) if whole else None
 
 
 def _placed(context: str, text: str, start: int | None) -> Span | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from bimo.runtime import t, whole_text
@@ -29,9 +29,9 @@ def read_rows(file: SourceFile, reading: Reading) -> Iterator[tuple[int, dict[st
         yield from read(source)
 
 
-def layout_of(file: SourceFile) -> Layout | None:
+def layout_of(file: SourceFile, *, named: Collection[str] = ()) -> Layout | None:
     """How the rows that `read_rows` gives are written, where they are delimited text; what it refuses is not told."""
-    source = OpenFile(file, Reading(lambda rejected: None))
+    source = OpenFile(file, Reading(lambda rejected: None, named=named))
     table = None
     with source.refusing():
         table = None if source.ending in _ROWS else open_table(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from bimo.text.documents import Document
 from bimo.text.measure import Sizes
 from bimo.text.store import DocumentWriter
 
-__all__ = ["SplitWriter", "is_validation", "split_position", "tied_places", "validation_share"]
+__all__ = ["SplitWriter", "held_out_groups", "is_validation", "split_position", "tied_places", "validation_share"]
 
 _MOST = 0.1
 _LEAST_FOR_SMALL = 0.05
@@ -59,6 +59,19 @@ def tied_places(keys: Iterable[Iterable[Hashable]]) -> list[list[int]]:
     for place in range(len(parent)):
         groups.setdefault(root(place), []).append(place)
     return [*groups.values()]
+
+
+def held_out_groups(sizes: Sequence[int], *, share: float, most: int) -> list[bool]:
+    """Whether each group of examples is held out, of which none may be parted: those that come first and do not exceed
+    the share that is wanted, `most` at most, else the smallest one; never the only one, nor more than half of them."""
+    room = min(most, max(1, round(share * sum(sizes))))
+    held_out: list[bool] = []
+    for size in sizes:
+        held_out.append(size <= room and sum(held_out) < len(sizes) // 2)
+        room -= size if held_out[-1] else 0
+    if not any(held_out) and len(sizes) > 1:
+        held_out[sizes.index(min(sizes))] = True
+    return held_out if len(sizes) > 1 else [False] * len(sizes)
 
 
 class SplitWriter:

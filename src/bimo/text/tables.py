@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "SCORE_KEYS",
     "TEXT_KEYS",
     "Layout",
+    "are_codes",
     "choose_columns",
     "find_layout",
     "mend_row",
@@ -92,6 +94,7 @@ _COLUMN_NAMES = frozenset(
 """Two of them in a first row are names of columns, however short what stands below, and so is one among plain words."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+_CODE = re.compile(r"[!-~]*[\d_/:#][!-~]*")
 _NAMES = re.compile(r"[A-Za-z_][\w .-]{0,39}|[\u4e00-\u9fff]{1,8}")
 
 Columns = tuple[tuple[str, ...], ...]
@@ -141,6 +144,11 @@ def unknown_column(wanted: str, names: Sequence[str], source: str | Path) -> Use
         wanted=wanted,
         names=", ".join(names[:30]),
     )
+
+
+def are_codes(cells: Sequence[str]) -> bool:
+    """Whether cells number rows or say where they are from, such as doc_12: they have letters, too, but are no text."""
+    return all(map(_CODE.fullmatch, cells))
 
 
 def value_text(value: Any) -> str:
@@ -237,7 +245,7 @@ def find_layout(lines: Sequence[str], *, tabs: bool, named: Collection[str] = ()
             share = count / len(rows) if width > 1 else 0.0
             if best is None or share > best[0]:
                 header = _has_header(rows, named)
-                names = tuple(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
+                names = _told_apart(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
                 best = share, Layout(delimiter, quoted, header, names)
     if best is None or best[0] <= 0:
         rows = _parse(lines, Layout(ONE_COLUMN, True, False, ()))
@@ -246,10 +254,32 @@ def find_layout(lines: Sequence[str], *, tabs: bool, named: Collection[str] = ()
     return best[1]
 
 
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, of which a later one called as an earlier gets a number behind it: note, note_2."""
+    found: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        found[name if name not in found else next(other for other in numbered if other not in {*found, *names})] = None
+    return tuple(found)
+
+
 def _is_quoted(lines: Sequence[str]) -> bool:
-    """Whether quotes enclose cells between tabs, rather than being part of what people wrote."""
-    cells = [cell for line in lines for cell in line.split("\t") if cell.startswith('"')]
-    return bool(cells) and all(len(cell) > 1 and cell.endswith('"') for cell in cells)
+    """Whether quotes enclose cells between tabs, rather than being part of what people wrote.
+
+    They do where quotes inside are doubled, where all cells of a column have them, or those alone that spreadsheets put
+    into them: with commas.
+    """
+    rows = [line.split("\t") for line in lines]
+    cells = [cell for row in rows for cell in row]
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    if not quoted or not all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
+        return False
+    columns = [column[1:] or column for column in zip(*rows, strict=False)]  # a header may have none
+    return (
+        any('""' in cell[1:-1] for cell in quoted)
+        or all(("," in cell) == cell.startswith('"') for cell in cells)
+        or any(all(cell.startswith('"') for cell in column) for column in columns)
+    )
 
 
 def mend_row(line: str, layout: Layout) -> list[str]:

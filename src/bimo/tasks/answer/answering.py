@@ -32,7 +32,7 @@ Write = Callable[[str, Sequence[Passage]], dict[str, Any]]
 class Answer:
     """`text` stands at characters [start, end) of the passage; it is `given` when the confidence is high enough.
 
-    Without a passage nothing in the documents has to do with the question.
+    Without a passage nothing in the documents has to do with the question, whose last `unread` tokens were too many.
     """
 
     question: str
@@ -42,6 +42,7 @@ class Answer:
     passage: Passage | None = None
     start: int = 0
     end: int = 0
+    unread: int = 0
 
     def facts(self) -> dict[str, Any]:
         """For JSON: `answer` is null where none is given, `nearest` is what was thought of."""
@@ -50,6 +51,7 @@ class Answer:
             "question": self.question,
             "answer": self.text if self.given else None,
             "confidence": self.confidence,
+            "unread": self.unread,
             "nearest": {"text": self.text, "start": self.start, "end": self.end, "passage": where},
         }
 
@@ -82,6 +84,7 @@ class Library:
             passage=passage,
             start=reading.start,
             end=reading.end,
+            unread=self.reader.unread(question),
         )
 
 
@@ -152,6 +155,8 @@ def answer_lines(facts: dict[str, Any]) -> list[str]:
             ),
         ]
     lines = [facts["answer"], f"{where}, {confidence}: {_shown(nearest)}"]
+    if facts["unread"]:
+        lines.append(t("This question is too long: its last {count:,} tokens are not read.", count=facts["unread"]))
     if "written" in facts:
         written = facts["written"]
         lines += ["", *(f"{one['text']} [{one['passage'] or '?'}]" for one in written["sentences"])]

@@ -11,6 +11,7 @@ import numpy as np
 
 from bimo.tasks.answer.retrieval import PassageIndex
 from bimo.text.questions import Question
+from bimo.text.split import held_out_groups
 from bimo.tokens.spans import SpanFraming
 from bimo.train.spans import MarkedWindow
 
@@ -27,14 +28,8 @@ def split_questions(questions: Sequence[Question], *, seed: int) -> tuple[list[Q
     """(To learn from, held out). No text is in both; which are held out depends on the texts and the seed alone."""
     asked = Counter(question.context for question in questions)
     texts = sorted(asked, key=lambda text: _number(text, seed))
-    wanted = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(questions))))
-    held: set[str] = set()
-    count = 0
-    for text in texts[: len(texts) // 2]:
-        if count >= wanted:
-            break
-        held.add(text)
-        count += asked[text]
+    chosen = held_out_groups([asked[text] for text in texts], share=HELD_OUT_SHARE, most=MOST_HELD_OUT)
+    held = {*itertools.compress(texts, chosen)}
     parts: tuple[list[Question], list[Question]] = ([], [])
     for question in questions:
         parts[question.context in held].append(question)

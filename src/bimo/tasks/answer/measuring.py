@@ -211,6 +211,8 @@ def score_lines(scores: dict[str, Any]) -> list[str]:
                 f1=scores["f1_of_answers"],
             )
         )
+    elif "refused" in scores:
+        lines.append(t("Where the texts hold no answer, {refused:.1%} is refused", refused=scores["refused"]))
     return lines
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bimo.runtime import DATA_REFUSED, UserError
 from bimo.text.documents import Rejected
 from bimo.text.opening import Reading
+from bimo.text.passages import end_of_part
 from bimo.text.readers import is_running, read_file
 from bimo.text.segment import split_sentences
 from bimo.text.sources import find_sources
@@ -63,7 +64,7 @@ def cut_passages(text: str) -> Iterator[tuple[int, str]]:
     line = before = size = 0
     parts: list[str] = []
     for sentence in _sentences(text):
-        for piece in (sentence[start : start + LONGEST] for start in range(0, len(sentence), LONGEST)):
+        for piece in _parts(sentence):
             if parts and (size >= TARGET or size + len(piece) > LONGEST):
                 yield from _joined(before, parts)
                 parts, size, before = [], 0, line
@@ -71,6 +72,14 @@ def cut_passages(text: str) -> Iterator[tuple[int, str]]:
             size += len(piece)
             line += piece.count("\n")
     yield from _joined(before, parts)
+
+
+def _parts(sentence: str) -> Iterator[str]:
+    start = 0
+    while start < len(sentence):
+        end = end_of_part(sentence, start, LONGEST)
+        yield sentence[start:end]
+        start = end
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -92,6 +92,10 @@ class Reader:
         framing = Framing(tokenizer, context=min(config.context, model.config.context))
         self.framing = SpanFraming(framing, matching=config.matching)
 
+    def unread(self, question: str) -> int:
+        """How many tokens of a question are left out at its end."""
+        return self.framing.unread(question)
+
     def read(self, questions: Sequence[str], texts: Sequence[str]) -> list[Reading]:
         """Of each question with its text the answer, of all windows of the text that with the largest margin."""
         windows = self.framing.windows(questions, texts)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bimo.tasks.embed.similar import units
-from bimo.text.segment import iter_words
+from bimo.text.segment import HAN, iter_words
 from bimo.text.stop_words import stop_words
 
 __all__ = ["Embed", "PassageIndex", "fuse", "telling_words", "terms"]
@@ -19,7 +19,7 @@ __all__ = ["Embed", "PassageIndex", "fuse", "telling_words", "terms"]
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Texts -> their vectors [P, D], each of length 1."""
 
-HAN_RUN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]+")
+HAN_RUN = re.compile(f"[{HAN}]+")
 PART = re.compile(r"[^\W_]+")
 GRAM = 4
 

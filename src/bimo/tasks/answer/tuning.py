@@ -113,7 +113,7 @@ def _tune(
     marked = [one.last - one.first + 1 for one in learned if one.first]
     if not marked:
         raise UserError(
-            "No answer in {path} could be found among the tokens of its text.", code=DATA_REFUSED, path=path
+            "No answer in {path} could be found among the tokens of its text.", code=DATA_REFUSED, path=found.path
         )
     watched = validation_windows(held_out, framing, seed=settings.seed, count=VALIDATED, most=MOST_WINDOWS)
     tuning = Tuning(

@@ -21,7 +21,8 @@ __all__ = ["load_writer", "source_of", "written_answer"]
 
 MOST_TOKENS = 120
 GREEDY = Sampling(temperature=0.0)
-CITED = re.compile(r"\s*[\[【](\d{1,2})[\]】]")
+_MARK = r"\s*[\[【](\d{1,2}(?:\s*[,，、]\s*\d{1,2})*)[\]】]"
+CITED, CITED_BEHIND = re.compile(_MARK), re.compile(rf"([.!?。！？])((?:{_MARK})+)")
 
 NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:[.:：]\d+)*")
 """With commas between thousands, or with points or colons, as shares, times and versions have them."""
@@ -58,7 +59,7 @@ def written_answer(model: LanguageModel, question: str, passages: Sequence[Passa
         shown.pop()
     text = "".join(model.reply(messages, max_tokens=MOST_TOKENS, sampling=GREEDY)).strip()
     # A mark behind the full stop belongs to the sentence before it.
-    joined = re.sub(r"([.!?。！？])(\s*[\[【]\d{1,2}[\]】])+", lambda match: match[0][1:] + match[1], text)
+    joined = CITED_BEHIND.sub(lambda match: match[2] + match[1], text)
     sentences = [sentence.strip() for sentence in split_sentences(joined) if sentence.strip()]
     sources = [source_of(sentence, shown) for sentence in sentences]
     return {
@@ -87,7 +88,7 @@ def source_of(sentence: str, passages: Sequence[Passage]) -> int | None:
         len(said & set(telling_words(passage.text))) / max(1, len(said)) if numbers <= numbers_in(passage.text) else 0.0
         for passage in passages
     ]
-    named = [int(match[1]) for match in CITED.finditer(sentence)]
+    named = [int(number) for marks in CITED.findall(sentence) for number in re.findall(r"\d+", marks)]
     candidates = [number for number in named if 1 <= number <= len(passages)] or range(1, len(passages) + 1)
     best = max(candidates, key=lambda number: shares[number - 1], default=None)
     return best if best is not None and shares[best - 1] >= LEAST_SHARED else None

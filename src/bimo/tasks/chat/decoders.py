@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from bimo.config import to_mapping
-from bimo.files import digest_file, write_json
+from bimo.files import digest_file, digest_json, write_json
 from bimo.report.tuning_report import write_tuning_report
 from bimo.runtime import t
 from bimo.tasks.chat.before_after import General, find_general
 from bimo.tasks.folder import claimed, tell_refused, write_refused
 from bimo.tasks.tune import Wish
 from bimo.text.documents import Rejected
+from bimo.text.inventory import file_digests
+from bimo.text.sources import find_sources
 from bimo.tokens.chat import ChatFormat
 from bimo.train.tune import TuneConfig
 from bimo.weights.opening import OpenedModel
@@ -70,7 +72,8 @@ def tune_decoder(
     inputs = {"task": task, "model": digests, "file": digest_file(wish.file), "settings": to_mapping(settings)}
     inputs["template"] = split.format.template.source
     if wish.general is not None:
-        inputs["general"] = digest_file(wish.general)
+        files = find_sources([wish.general], cannot_open=lambda name, error: None)
+        inputs["general"] = digest_json(file_digests(files))
     with claimed(out, inputs) as finished:
         if finished is not None:
             facts = finished

@@ -29,8 +29,10 @@ from bimo.tasks.chat.before_after import (
 from bimo.tasks.chat.decoders import Split, tune_decoder
 from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
+from bimo.text.conversations import opening
 from bimo.text.documents import Rejected, describe_reason
 from bimo.text.preferences import Preference, Preferences, read_preferences
+from bimo.text.split import held_out_groups
 from bimo.tokens.chat import ChatFormat, Lesson
 from bimo.train.preferences import (
     Duel,
@@ -89,7 +91,7 @@ def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> Spl
     duels: Split[Duel, Preference] = Split(opened.chat())
     duels.format.require_usable()
     length = min(settings.context, opened.source.config.context) + 1
-    usable: dict[str, list[tuple[Preference, Duel]]] = {}
+    usable: dict[str, list[tuple[str, Preference, Duel]]] = {}
     seen = set()
     for preference in found.kept:
         said = (json.dumps(preference.messages, ensure_ascii=False), preference.chosen, preference.rejected)
@@ -101,8 +103,13 @@ def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> Spl
         if duel is None:
             found.refused.append(Rejected(found.path.name, preference.row, "bad_row", reason, said[0][:200]))
             continue
-        question = hashlib.sha256(f"{settings.seed}{said[0]}".encode()).hexdigest()
-        usable.setdefault(question, []).append((preference, duel))
+        place = hashlib.sha256(f"{settings.seed}{said[0]}".encode()).hexdigest()
+        usable.setdefault(opening(preference.messages), []).append((place, preference, duel))
+    if len(usable) == 1:  # all begin alike; then at least no question is on both sides
+        alike = [one for group in usable.values() for one in group]
+        usable = {}
+        for one in alike:
+            usable.setdefault(one[0], []).append(one)
     if len(usable) < 2:
         raise UserError(
             "Pairs of answers to two questions are needed, one of them to test with, but {path} has usable ones of "
@@ -112,15 +119,13 @@ def _split(found: Preferences, opened: OpenedModel, settings: TuneConfig) -> Spl
             count=len(usable),
             first=f" ({found.refused[0]})" if found.refused else "",
         )
-    pairs = sum(map(len, usable.values()))
-    wanted = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * pairs)))
-    order = sorted(usable)
-    for number, question in enumerate(order):
-        held_out = len(duels.held_out) < wanted and number < len(order) - 1
-        (duels.held_out if held_out else duels.train).extend(duel for _, duel in usable[question])
-        duels.counts["held_out" if held_out else "train"] += len(usable[question])
-        if held_out and number < SAMPLES:
-            duels.examples.append(usable[question][0][0])
+    groups = sorted(usable.values(), key=lambda group: min(place for place, *_ in group))
+    held = held_out_groups(list(map(len, groups)), share=HELD_OUT_SHARE, most=MOST_HELD_OUT)
+    for group, held_out in zip(groups, held, strict=True):
+        (duels.held_out if held_out else duels.train).extend(duel for *_, duel in group)
+        duels.counts["held_out" if held_out else "train"] += len(group)
+        if held_out and len(duels.examples) < SAMPLES:
+            duels.examples.append(group[0][1])
     return duels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from bimo.tasks.chat.before_after import (
 from bimo.tasks.chat.decoders import Split, tune_decoder
 from bimo.tasks.folder import number_format
 from bimo.tasks.tune import Wish
-from bimo.text.conversations import Conversation, Conversations, read_conversations
+from bimo.text.conversations import Conversation, Conversations, opening, read_conversations
 from bimo.text.documents import Rejected, describe_reason
+from bimo.text.split import held_out_groups
 from bimo.tokens.chat import Lesson
 from bimo.train.lessons import Answers, LessonBatches, likelihoods_per_token
 from bimo.train.pretrain import check_output
@@ -103,37 +105,18 @@ def _split(found: Conversations, opened: OpenedModel, settings: TuneConfig) -> S
         )
     questions: dict[str, list[str]] = {}
     for key in sorted(usable):
-        questions.setdefault(_question(usable[key][0]), []).append(key)
-    for keys, held_out in _sides(list(questions.values())):
+        questions.setdefault(opening(usable[key][0].messages), []).append(key)
+    # Where all begin alike, at least no conversation is on both sides.
+    groups = list(questions.values()) if len(questions) > 1 else [[key] for key in sorted(usable)]
+    held = held_out_groups(list(map(len, groups)), share=HELD_OUT_SHARE, most=MOST_HELD_OUT)
+    for keys, held_out in zip(groups, held, strict=True):
         for key in keys:
             (lessons.held_out if held_out else lessons.train).extend(usable[key][1])
         lessons.counts["held_out" if held_out else "train"] += len(keys)
+        asked = (usable[key][0] for key in keys if usable[key][0].first_exchange[0])
         if held_out and len(lessons.examples) < SAMPLES:
-            lessons.examples.append(usable[keys[0]][0])
+            lessons.examples.extend(itertools.islice(asked, 1))
     return lessons
-
-
-def _question(conversation: Conversation) -> str:
-    """What a conversation begins with: other answers to it, and its own beginnings, belong on the same side."""
-    before, answer = conversation.first_exchange
-    asked = [message["content"] for message in before if message["role"] != "system"]
-    return json.dumps(asked or [answer], ensure_ascii=False)
-
-
-def _sides(groups: list[list[str]]) -> list[tuple[list[str], bool]]:
-    """Each group with whether it is held out: those that come first, and do not exceed what is wanted."""
-    if len(groups) < 2:  # all begin alike; then at least no conversation is on both sides
-        groups = [[key] for group in groups for key in group]
-    room = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * sum(map(len, groups)))))
-    sides = []
-    for group in groups:
-        held_out = len(group) <= room
-        room -= len(group) if held_out else 0
-        sides.append((group, held_out))
-    if not any(held_out for _, held_out in sides):
-        smallest = min(groups, key=len)
-        sides = [(group, group is smallest) for group in groups]
-    return sides
 
 
 def _tune(

@@ -47,7 +47,8 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """The labels of a text, likeliest first; none where the classifier is not sure enough, or none fits.
+    """The labels of a text, likeliest first; none where the classifier is not sure enough, or none fits. `confidence`
+    is 0 for a blank text alone.
 
     `known` are all labels, `found` [K] how likely each is.
     """
@@ -109,7 +110,16 @@ def open_classifier(
             code=USAGE,
             path=path,
         )
-    return DecoderClassifier(load(path, device=device), names, few_examples(shown.examples) if shown else ())
+    fitting = [one for one in shown.examples if {*one.labels} <= {*names}] if shown is not None else []
+    if shown is not None and not fitting:
+        raise UserError(
+            "None of the texts of {path} has one of the labels {labels}. They have: {known}.",
+            code=USAGE,
+            path=examples,
+            labels=", ".join(names),
+            known=", ".join(shown.labels[:10]),
+        )
+    return DecoderClassifier(load(path, device=device), names, few_examples(fitting) if fitting else ())
 
 
 def _refuse_labels(path: Path, labels: Sequence[str], examples: Path | None) -> None:
@@ -127,18 +137,26 @@ def as_learned(text: str) -> str:
 def verdicts(
     classifier: Classifier, texts: Iterable[tuple[str, str]], *, abstain: float = 0.0, at_once: int = AT_ONCE
 ) -> Iterator[Verdict]:
-    """Of each (text, second text or ""), in order, so many computed at a time; none where confidence is below
-    `abstain`."""
+    """Of each (text, second text or ""), in order, so many computed at a time; without labels where confidence is below
+    `abstain`, which it is for a blank text, of which nothing is known."""
     texts = iter(texts)
+    unknown = Verdict((), 0.0, classifier.labels, np.zeros(len(classifier.labels)))
     while block := list(islice(texts, at_once)):
         block = [(as_learned(text), as_learned(second)) for text, second in block]
-        found = classifier.chances([text for text, _ in block], [second for _, second in block])
-        chosen = chosen_labels(found, several=classifier.several)
-        sure = confidence_of(found, several=classifier.several)
-        for row, confidence in enumerate(sure.tolist()):
-            places = np.flatnonzero(chosen[row]) if confidence >= abstain else ()
-            names = tuple(classifier.labels[k] for k in sorted(places, key=lambda k: -found[row, k]))
-            yield Verdict(names, confidence, classifier.labels, found[row])
+        found = _of_texts(classifier, [pair for pair in block if pair[0]], abstain)
+        yield from (next(found) if text else unknown for text, _ in block)
+
+
+def _of_texts(classifier: Classifier, texts: Sequence[tuple[str, str]], abstain: float) -> Iterator[Verdict]:
+    if not texts:
+        return
+    found = classifier.chances([text for text, _ in texts], [second for _, second in texts])
+    chosen = chosen_labels(found, several=classifier.several)
+    sure = confidence_of(found, several=classifier.several)
+    for row, confidence in enumerate(sure.tolist()):
+        places = np.flatnonzero(chosen[row]) if confidence >= abstain else ()
+        names = tuple(classifier.labels[k] for k in sorted(places, key=lambda k: -found[row, k]))
+        yield Verdict(names, confidence, classifier.labels, found[row])
 
 
 def explain(classifier: Classifier, text: str) -> list[WordWeight]:

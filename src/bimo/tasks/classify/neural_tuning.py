@@ -22,7 +22,7 @@ from bimo.models.recurrent_classifier import RecurrentClassifier, RecurrentClass
 from bimo.runtime import t
 from bimo.tasks.classify.measures import accuracies, chances, chosen_labels, fitted_temperature, log_loss, macro_f1s
 from bimo.tasks.classify.neural import NeuralClassifier, Reader, frame, logits_of, on_device
-from bimo.tasks.folder import number_format
+from bimo.tasks.folder import number_format, tell_cut
 from bimo.text.labelled import Labelled, fold_numbers
 from bimo.tokens.framing import FramedBatch, Framing
 from bimo.tokens.lengths import LengthBatches
@@ -70,15 +70,15 @@ class _Batches:
     """Batches of at most `rows` texts, those of like length together, every text once an epoch."""
 
     def __init__(self, examples: Sequence[Labelled], truth: np.ndarray, framing: Framing, *, rows: int, seed: int):
-        self._framed, self._truth, self._framing = _frame(framing, examples), truth, framing
-        lengths = [len(one.ids) for one in self._framed]
+        self.framed, self._truth, self._framing = _frame(framing, examples), truth, framing
+        lengths = [len(one.ids) for one in self.framed]
         self._order = LengthBatches(lengths, rows=rows, tokens=MOST_TOKENS, seed=seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def at(self, step: int) -> _Batch:
         """The batch of a step."""
         numbers = self._order.at(step)
-        return _Batch(self._framing.batch([self._framed[number] for number in numbers]), self._truth[numbers])
+        return _Batch(self._framing.batch([self.framed[number] for number in numbers]), self._truth[numbers])
 
 
 class Labels:
@@ -195,6 +195,7 @@ def tune_neural(
     model = start.model
     model.compute_dtype = number_format(home.parent, model.embedding.weight.device)
     batches = _Batches(train, truths[0], start.framing, rows=settings.batch, seed=settings.seed)
+    tell_cut(batches.framed, start.framing.context, console)
     facts = Tuning(model, objective, batches, settings, home=home, console=console).run()
     model.compute_dtype = torch.float32
     scores = objective.scores(model)

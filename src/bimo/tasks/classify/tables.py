@@ -6,12 +6,12 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from bimo.runtime import DATA_REFUSED, UserError, t
-from bimo.tasks.classify.classifier import Classifier, Verdict, as_learned, verdicts
+from bimo.tasks.classify.classifier import Classifier, Verdict, verdicts
 from bimo.text.documents import Rejected
 from bimo.text.labelled import choose_labelled_columns
 from bimo.text.opening import Reading
@@ -19,7 +19,7 @@ from bimo.text.rows import layout_of, read_rows
 from bimo.text.sources import find_sources
 from bimo.text.tables import ONE_COLUMN, Layout
 
-__all__ = ["SEPARATOR", "classify_table"]
+__all__ = ["SEPARATOR", "classify_table", "verdict_cells"]
 
 FIRST_ROWS = 1000
 SEPARATOR = "|"
@@ -51,31 +51,28 @@ def classify_table(
         raise UserError("{path} holds no row that can be read.", code=DATA_REFUSED, path=path)
     chosen = choose_labelled_columns(first, columns, path=path, label=False)
     said(t("texts in {text}", text="+".join(filter(None, (chosen.text, chosen.second)))))
-    layout = layout_of(files[0])
+    layout = layout_of(files[0], named=columns.values())
     names = list(dict.fromkeys((name for row in first for name in row) if layout is None else layout.names))
-    label, confidence = (_free(name, names) for name in ("label", "confidence"))
+    label, confidence = (_free(name, names) for name in ("labels" if classifier.several else "label", "confidence"))
     write = _writer(out, files[0].ending, layout, [*names, label, confidence])
     kept, read = itertools.tee(itertools.chain(first, rows))
     texts = ((_text(row.get(chosen.text)), _text(row.get(chosen.second))) for row in read)
     count = 0
-    for row, verdict in zip(kept, _of_all(classifier, texts, abstain), strict=True):
-        named = SEPARATOR.join(verdict.labels) if verdict is not None else ""
-        sure = f"{verdict.confidence:.4f}" if verdict is not None else ""
+    for row, verdict in zip(kept, verdicts(classifier, texts, abstain=abstain), strict=True):
+        named, sure = verdict_cells(verdict)
         # Below the first rows an object may have keys that none of them had.
         write({**row, _free(label, row): named, _free(confidence, row): sure})
         count += 1
     return count
 
 
-def _of_all(classifier: Classifier, texts: Iterator[tuple[str, str]], abstain: float) -> Iterator[Verdict | None]:
-    """A verdict for each text that is one."""
-    while block := list(itertools.islice(texts, FIRST_ROWS)):
-        found = verdicts(classifier, [pair for pair in block if pair[0]], abstain=abstain)
-        yield from (next(found) if text else None for text, _ in block)
+def verdict_cells(verdict: Verdict) -> tuple[str, str]:
+    """(labels, confidence) as they are written; both empty for what is no text."""
+    return SEPARATOR.join(verdict.labels), f"{verdict.confidence:.4f}" if verdict.confidence else ""
 
 
 def _text(value: Any) -> str:
-    return as_learned(value) if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _free(name: str, taken: Collection[str]) -> str:

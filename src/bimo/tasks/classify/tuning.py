@@ -224,6 +224,7 @@ def _neural(wish: Wish, found: LabelledFile, begin: Callable[..., Any]) -> dict[
             code=DATA_REFUSED,
             path=found.path,
         )
+    linear = _train(wish, found, train).classifier.chances([one.text for one in held_out], _seconds(held_out))
     start = begin(train, found.labels, several=found.several, context=settings.context, seed=settings.seed)
     start.model.to(pick_device(wish.device))
     truths = [truth_matrix([one.labels for one in side], found.labels) for side in (train, held_out)]
@@ -235,7 +236,6 @@ def _neural(wish: Wish, found: LabelledFile, begin: Callable[..., Any]) -> dict[
     pad = tokenizer.special_id("pad_token")
     save_encoder(wish.out, start.model, pad=pad, adapter=adapter, base=wish.model)
     tokenizer.save(wish.out, context=start.framing.context)
-    linear = _train(wish, found, train).classifier.chances([one.text for one in held_out], _seconds(held_out))
     baselines = {
         "linear": _short(measure(linear, truths[1], found.labels, several=found.several)),
         "majority": _majority(truths[0], truths[1], found),

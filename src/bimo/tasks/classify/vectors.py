@@ -23,6 +23,7 @@ from bimo.tasks.classify.attribution import leave_one_out
 from bimo.tasks.classify.linear import VECTORS_TYPE, LinearClassifier, joined, load_linear
 from bimo.tasks.classify.measures import chances
 from bimo.tasks.classify.neural import frame, length_batches, on_device
+from bimo.tasks.folder import tell_cut
 from bimo.tokens.framing import Framing
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.weights.huggingface import load_encoder, save_encoder
@@ -97,6 +98,7 @@ def text_vectors(
 ) -> np.ndarray:
     """Vectors [N, D] of texts, float32: the mean over the tokens of each, brought to length 1."""
     framed = frame(framing, texts, seconds)
+    tell_cut(framed, framing.context, console)
     found = np.empty((len(framed), model.config.width), dtype=np.float32)
     with console.progress("Reading", len(framed)) as update:
         done = 0

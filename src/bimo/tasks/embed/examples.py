@@ -21,7 +21,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import SourceFile
 from bimo.text.split import split_position
-from bimo.text.tables import SCORE_KEYS, unknown_column
+from bimo.text.tables import PAIR_KEYS, SCORE_KEYS, are_codes, unknown_column
 
 __all__ = ["LEAST", "Columns", "Examples", "read_examples", "read_lines"]
 
@@ -38,6 +38,18 @@ characters in the mean, such as answers that are given to many questions."""
 
 NUMBERS, NUMBERS_NAMED = 0.9, 0.5
 """Shares of the cells of a column of numbers that are some: the others were left out, or spelled N/A."""
+
+QUESTION_KEYS = (("question", "answer"), ("问题", "答案"))
+"""Names of two texts that belong together."""
+
+JUDGEMENTS = ("label", "labels", "gold_label", "标签")
+"""Names of what may be said of a pair in words, or in numbers that are no likeness."""
+
+MOST_JUDGEMENTS = 5
+"""Other words tell what a pair is about."""
+
+INFERENCES = (["premise", "hypothesis"], ["前提", "假设"])
+"""Names of pairs of which it is said whether the second follows from the first."""
 
 PLAIN_ENDINGS = (".txt", ".text", ".md")
 
@@ -210,7 +222,7 @@ def choose_columns(
         and all(isinstance(cell, str) for cell in cells[name])
         and (len(set(cells[name])) > DISTINCT * len(rows) or sum(map(len, cells[name])) >= LONG * len(cells[name]))
     ]
-    free = [name for name in texts if name not in given.values()]
+    free = [name for name in _likeliest(texts, cells) if name not in given.values()]
     sides = [given.get(side) or (free.pop(0) if free else "") for side in ("first", "second")]
     if not sides[0]:
         raise UserError(
@@ -221,7 +233,53 @@ def choose_columns(
             first=f" ({refused[0]})" if refused else "",
             names=", ".join(names[:30]) or t("nothing"),
         )
-    return Columns(sides[0], sides[1], given.get("score") or (_score_column(numbers, cells) if sides[1] else ""))
+    score = given.get("score") or (_score_column(numbers, cells) if sides[1] else "")
+    if sides[1] and "score" not in given:
+        judged = [name for name in names if name.strip().lower() in JUDGEMENTS and name not in sides and cells[name]]
+        _refuse_judgements(path, sides, judged, score, cells, chosen={"first", "second"} <= given.keys())
+    return Columns(sides[0], sides[1], score)
+
+
+def _likeliest(texts: Sequence[str], cells: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Columns of texts, first those called as two that belong together; codes of rows are none, where there are
+    others."""
+    plain = {name.strip().lower(): name for name in reversed(texts)}
+    pairs = ([plain[key] for key in keys] for keys in (*PAIR_KEYS, *QUESTION_KEYS) if {*keys} <= plain.keys())
+    written = [name for name in texts if not are_codes(cells[name])]
+    return list(dict.fromkeys([*next(pairs, []), *(written or texts)]))
+
+
+def _refuse_judgements(
+    path: Path,
+    sides: Sequence[str],
+    judged: Sequence[str],
+    score: str,
+    cells: Mapping[str, Sequence[Any]],
+    *,
+    chosen: bool,
+) -> None:
+    """Raises UserError where a column says of pairs, but not by how much, whether they belong together; unless both
+    sides were `chosen`, for then all of them do."""
+    if score in judged and [name.strip().lower() for name in sides] in INFERENCES:
+        raise UserError(
+            "Column {column} of {path} may say what follows from what, and not how alike texts are. Where larger "
+            "numbers mean more alike, say --column score={column}.",
+            code=DATA_REFUSED,
+            column=score,
+            path=path,
+        )
+    if score or chosen or [name.strip().lower() for name in sides] in map(list, QUESTION_KEYS):
+        return
+    worded = next((name for name in judged if 1 < len(set(map(str, cells[name]))) <= MOST_JUDGEMENTS), None)
+    if worded is not None:
+        raise UserError(
+            "Column {column} of {path} says in words which pairs belong together ({values}). Keep the rows that do, or "
+            "take all of them with --column first=NAME --column second=NAME.",
+            code=DATA_REFUSED,
+            column=worded,
+            path=path,
+            values=", ".join(sorted(set(map(str, cells[worded])))),
+        )
 
 
 def _holds_numbers(name: str, cells: Sequence[Any]) -> bool:

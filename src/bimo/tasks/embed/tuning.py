@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from bimo.config import to_mapping
-from bimo.console import Console
+from bimo.console import SILENT, Console
 from bimo.files import digest_file, write_json
 from bimo.models.encoder import Encoder, with_head
 from bimo.models.heads import Head
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.embed.embedder import Embedder, open_embedder
 from bimo.tasks.embed.examples import Examples, read_examples
-from bimo.tasks.folder import claimed, tell_refused, write_refused
+from bimo.tasks.folder import claimed, tell_cut, tell_refused, write_refused
 from bimo.tasks.tune import Wish, require_base
 from bimo.tokens.framing import Framing
 from bimo.train.contrastive import Contrast, Couple, CoupleBatches, Pooling, Ranking
@@ -99,7 +99,7 @@ def _tune(
     )
     batches, held = (
         CoupleBatches(
-            _couples(part, framing, start),
+            _couples(part, framing, start, console if part is train else SILENT),
             framing,
             batch=settings.batch,
             seed=settings.seed,
@@ -119,12 +119,13 @@ def _tune(
     return {**facts, "batch": batches.rows, "among": min(held.together, len(held_out.rows))}
 
 
-def _couples(examples: Examples, framing: Framing, start: Embedder) -> Sequence[Couple]:
+def _couples(examples: Examples, framing: Framing, start: Embedder, console: Console) -> Sequence[Couple]:
     known: dict[str, int] = {}
     for pair in examples.rows:
         for text in (pair.source, pair.target):
             known.setdefault(text, len(known))
     framed = framing.texts([text.lower() if start.layout.lower else text for text in known])
+    tell_cut(framed, framing.context, console)
     scores = examples.scores or [0.0] * len(examples.rows)
     return [
         Couple(framed[left], framed[right], (left, right), score)

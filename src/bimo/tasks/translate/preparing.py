@@ -16,7 +16,6 @@ from bimo.runtime import DATA_REFUSED, UserError, t
 from bimo.stages import Stages
 from bimo.tasks.folder import keep_refused
 from bimo.text.pairs import (
-    COLUMN_OPTIONS,
     SPLITS,
     Pair,
     PairColumns,
@@ -98,18 +97,7 @@ def _read(
         found = read_pairs(path, **columns, chinese=chinese)
         source, target = found.columns.names
         return found, [Way(target), Way(source, turned=True)] if both else [Way()]
-    column = columns.get("to", "")
-    named = known.tags if column else known.column_languages
-    choices = {**columns, "to": column or known.column}
-    found = read_pairs(path, **choices, known=named, chinese=chinese, options=COLUMN_OPTIONS)
-    if {pair.to for pair in found.pairs} - {"", *known.tags} or column not in ("", found.columns.to):
-        raise UserError(
-            "Column {column} of {path} does not name languages that the model translates into. It knows: {known}.",
-            code=DATA_REFUSED,
-            column=column or found.columns.to,
-            path=found.name,
-            known=", ".join(known.tags) or t("nothing"),
-        )
+    found = known.read_pairs(path, **columns, chinese=chinese)
     ways = known.ways(found)
     if len(ways) == 1 and ways[0].turned:
         return found.turned(), [Way(ways[0].to)]

@@ -15,7 +15,7 @@ from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import claimed, number_format
 from bimo.tasks.translate.preparing import TOKENS_PER_STEP, prepare_pairs, read_split
 from bimo.tasks.tune import Wish, require_base
-from bimo.text.pairs import SPLITS, Pair
+from bimo.text.pairs import SPLITS, Pair, require_file_of_pairs
 from bimo.tokens.pairs import PairBatches, PairTokens
 from bimo.train.objectives import SMOOTHING, Translate
 from bimo.train.pretrain import check_output
@@ -44,6 +44,7 @@ def tune(wish: Wish) -> dict[str, Any]:
     if unknown is not None:
         raise UserError("--column knows {known}, but not {name}.", code=USAGE, known="source, target, to", name=unknown)
     require_base(path, settings)
+    require_file_of_pairs(wish.file)
     check_output(out)
     start = load(path, device=wish.device)
     inputs = {"task": "translate", "model": weight_digests(path), "file": digest_file(wish.file)}
