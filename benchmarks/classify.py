@@ -3,7 +3,7 @@
 Of Bimo's engines `linear` begins with nothing; `vectors` and `encoder` begin with MiniLM, which knows English alone, so
 that on the Chinese sets `encoder` begins with nothing and `vectors` and MiniLM are left out; `decoder` is SmolLM2, an
 English model too, which is shown sixteen texts of the training part and learns nothing. It is slow, and therefore asked
-about 500 texts of each test part, which a digest of their content draws.
+about 200 texts of each test part, which a digest of their content draws.
 
     python benchmarks/classify.py ../shared/data/classify [--sets sms_spam] [--contestants "bimo linear"] [--dry]
 
@@ -47,8 +47,8 @@ PEERS = ("fastText", "TF-IDF + LinearSVC")
 CONTESTANTS = ("bimo linear", *PEERS, "bimo vectors", "MiniLM + logistic regression", "bimo encoder", "bimo decoder")
 ENGLISH_ONLY, WITH_ALL_THREADS = CONTESTANTS[3:5], CONTESTANTS[5:]
 ENCODER, DECODER = WITH_ALL_THREADS
-ASKED_OF_DECODER = 500
-RATED_TEXTS, RATED_BY = 20_000, {DECODER: 100} | dict.fromkeys((*ENGLISH_ONLY, ENCODER), 1_000)
+ASKED_OF_DECODER = 200
+RATED_TEXTS, RATED_BY = 20_000, {DECODER: 20} | dict.fromkeys((*ENGLISH_ONLY, ENCODER), 1_000)
 """So many are classified to take the time of it."""
 
 

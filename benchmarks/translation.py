@@ -13,6 +13,7 @@ best on the validation pairs. The test pairs are looked at once, at the end.
 from __future__ import annotations
 
 import argparse
+import importlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if (chosen.pairs is None) == (chosen.three is None):
         parser.error("give either a file of pairs or --three")
+    importlib.import_module("sacrebleu")  # what would be missed at the end is missed before anything was trained
     machine = measure_machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as temporary:
         work = chosen.work or Path(temporary)

@@ -132,6 +132,9 @@ def test_a_template_whose_answers_do_not_begin_as_asked_is_refused(chatml_tokeni
     wrong = (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A>{% endif %}"
     )
+    talked_with = ChatFormat(chatml_tokenizer, wrong)
+    talked_with.require_answering()
+    assert talked_with.closing is None
     with pytest.raises(UserError, match="does not begin an answer as it asks for one"):
         ChatFormat(chatml_tokenizer, wrong).lessons(TALK)
 

@@ -24,7 +24,7 @@ from writing import WAYS, write
 
 from bimo.cli import app
 from bimo.generate.batching import Batch, Request, Written
-from bimo.generate.constraints import regex
+from bimo.generate.constraints import Automaton, regex
 from bimo.generate.engine import LanguageModel, _until, generate, load, write_reference
 from bimo.generate.sample import Sampling, choose
 from bimo.models.scoring import rolling_windows
@@ -202,6 +202,20 @@ def test_threads_write_what_they_write_alone(language_model: LanguageModel) -> N
     assert language_model._unread == {}
 
 
+def test_threads_share_a_form(language_model: LanguageModel) -> None:
+    """Its table grows while others follow it."""
+    pattern = "([a-z]{2,5} |[0-9]{1,4}-){3}(中|文|é)+"
+
+    def text(seed: int, form: Automaton) -> str:
+        return "".join(language_model.generate("会议", max_tokens=60, sampling=WIDE, seed=seed, constraint=form))
+
+    alone = [text(seed, regex(pattern)) for seed in range(8)]
+    assert all(re.fullmatch(pattern, one) for one in alone)
+    form = regex(pattern)
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda seed: text(seed, form), range(8))] == alone
+
+
 def test_room_is_taken_for_what_is_asked(language_model: LanguageModel) -> None:
     language_model.samples("会", count=70, max_tokens=2)
     assert language_model._batch.slots == 64  # the others wait
@@ -225,7 +239,7 @@ def test_what_ends_a_message_is_not_penalised(make_model: MakeModel, monkeypatch
     (found,) = write(model, [request.prompt], max_tokens=12, sampling=request.sampling, ends=ends)
     assert found == write_reference(model, request)
     assert len(shown) == 2 * len(found)
-    assert all(seen[:2] == [5, 30] and 7 not in seen for seen in shown)
+    assert all(seen[:3] == [1, 5, 30] and 7 not in seen for seen in shown)
 
 
 def test_writing_stops_at_the_end_token(tiny_tokenizer: Tokenizer, make_model: MakeModel) -> None:

@@ -95,7 +95,9 @@ RepetitionPenalty = Annotated[
     float, typer.Option("--repetition-penalty", help=t("Above 1: avoid what was written already."))
 ]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help=t("End before this text."))]
-Regex = Annotated[str, typer.Option("--regex", help=t("Write only what this regular expression matches as a whole."))]
+Regex = Annotated[
+    str | None, typer.Option("--regex", help=t("Write only what this regular expression matches as a whole."))
+]
 JsonSchema = Annotated[
     Path | None,
     typer.Option("--json-schema", readable=False, help=t("Write JSON that the schema in this file accepts.")),

@@ -95,7 +95,7 @@ def generate(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
     stop: Stop = None,
-    regex: Regex = "",
+    regex: Regex = None,
     json_schema: JsonSchema = None,
     choice: Choices = None,
     set_: Controls = None,
@@ -152,20 +152,24 @@ def _header(model: Path, pairs: list[str]) -> str:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UserError("--set {pair} has no value: write it as NAME=VALUE.", code=USAGE, pair=pair)
+        if name in chosen:
+            raise UserError("--set names {name} twice.", code=USAGE, name=name)
         chosen[name] = value
     return controls.header(chosen)
 
 
-def _constraint(regex: str, schema: Path | None, choices: list[str] | None, stop: list[str] | None) -> Automaton | None:
+def _constraint(
+    regex: str | None, schema: Path | None, choices: list[str] | None, stop: list[str] | None
+) -> Automaton | None:
     """The form that the options ask for, if any."""
     from bimo.files import read_json
     from bimo.generate import constraints
 
-    asked = {"--regex": bool(regex), "--json-schema": schema is not None, "--choice": bool(choices)}
+    asked = {"--regex": regex is not None, "--json-schema": schema is not None, "--choice": bool(choices)}
     named = [option for option, there in {**asked, "--stop": bool(stop)}.items() if there]
     if any(asked.values()) and len(named) > 1:
         raise UserError("{first} and {second} cannot be kept to together.", code=USAGE, first=named[0], second=named[1])
-    if regex:
+    if regex is not None:
         return constraints.regex(regex)
     if schema is not None:
         return constraints.json_schema(read_json(schema))

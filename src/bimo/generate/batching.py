@@ -82,7 +82,7 @@ class _Sequence:
     @property
     def seen(self) -> list[int]:
         """What counts as repeated: not what ends documents and messages, or a penalty would keep them from ending."""
-        return [id_ for id_ in self.ids[1:] if id_ not in self.request.ends]
+        return [id_ for id_ in self.ids if id_ not in self.request.ends]
 
 
 class Batch:

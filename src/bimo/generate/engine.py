@@ -312,7 +312,7 @@ def write_reference(model: LanguageModule, request: Request) -> list[int]:
             left = request.max_tokens - written
             first = begins and not written
             logits[0] = constraint.hide(logits[0], state, first=first, left=left, ends=request.ends)
-        seen = [id_ for id_ in ids[1:] if id_ not in request.ends]
+        seen = [id_ for id_ in ids if id_ not in request.ends]
         ids += choose(logits, [seen], request.sampling, [chances.random()])
         if ids[-1] in request.ends:
             break

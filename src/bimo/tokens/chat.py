@@ -97,12 +97,19 @@ class ChatFormat:
         if not any(self.lessons(QUESTION_AND_ANSWER)[0].counted):
             raise UserError("The chat template leaves out what the assistant says, so that nothing can be learned.")
 
+    def require_answering(self) -> None:
+        """Raises UserError when the template cannot ask for an answer; whether one could be learned does not matter."""
+        self.prompt(QUESTION_AND_ANSWER[:1])
+
     @functools.cached_property
     def closing(self) -> int | None:
-        """The control token that ends an answer, which a model is taught to write and stopped at."""
-        lesson = self.lessons(QUESTION_AND_ANSWER)[0]
-        last = lesson.answer[-1]
-        return last if last in self._control_ids else None
+        """The control token that ends an answer, which a model is taught to write and stopped at; None where there is
+        none, or where it cannot be told, such as of templates that begin an answer with what they leave out later."""
+        try:
+            answer = self.lessons(QUESTION_AND_ANSWER)[0].answer
+        except UserError:
+            return None
+        return answer[-1] if answer and answer[-1] in self._control_ids else None
 
     @functools.cached_property
     def _control_ids(self) -> frozenset[int]:

@@ -210,7 +210,11 @@ class StreamDecoder:
         # From the last token whose text was given whole: what the next one looks like may depend on it.
         before = [*after[-TOKENS_BEFORE:]]
         text = tokenizer.decode(before)
-        self._ids, self._given = (before, len(text)) if "\ufffd" not in text else ([], 0)
+        # A character may have its first bytes further back.
+        while len(before) > 1 and text.startswith("\ufffd"):
+            before = before[1:]
+            text = tokenizer.decode(before)
+        self._ids, self._given = before, len(text)
 
     def push(self, token: int) -> str:
         """The text that is certain now; empty while a character is not complete."""

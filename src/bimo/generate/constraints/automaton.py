@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from collections import Counter, deque
 
 import numpy as np
@@ -40,7 +41,7 @@ class Automaton:
     """States are sets of places, numbered as they are met; every state but DEAD leads to an end.
 
     table [S, 256] is the state after a byte, for those that were expanded; distance [S] how many bytes are missing at
-    least to an end, where it is 0.
+    least to an end, where it is 0. Several threads may expand one; who follows the table elsewhere holds the `lock`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Automaton:
         self.distance = np.full(64, FAR, dtype=np.int32)
         self.expanded = np.zeros(64, dtype=bool)
         self.expanded[DEAD] = True
+        self.lock = threading.RLock()
         if self._number(self._closure(frozenset([start]))) == DEAD:
             self._states.append(frozenset())  # START is there, and leads nowhere
         self.expand(np.array([START]))
@@ -75,8 +77,7 @@ class Automaton:
 
     def after(self, state: int, byte: int) -> int:
         """The state after one byte."""
-        if not self.expanded[state]:
-            self._expand(state)
+        self.expand(np.array([state]))
         return int(self.table[state, byte])
 
     def accepting(self, state: int) -> bool:
@@ -86,9 +87,10 @@ class Automaton:
     def nearest(self, state: int) -> tuple[int, int]:
         """(The byte, the state) that come next on a shortest way to an end, which is not here."""
         if state not in self._nearest:
-            self.expand(np.array([state]))
-            byte = int((self.distance[self.table[state]] < self.distance[state]).argmax())
-            self._nearest[state] = byte, int(self.table[state, byte])
+            with self.lock:
+                self.expand(np.array([state]))
+                byte = int((self.distance[self.table[state]] < self.distance[state]).argmax())
+                self._nearest[state] = byte, int(self.table[state, byte])
         return self._nearest[state]
 
     def without(self, missing: list[int]) -> Automaton:
@@ -105,17 +107,20 @@ class Automaton:
     def expand(self, states: np.ndarray) -> None:
         """Let the table have the rows of these states."""
         unknown = states[~self.expanded[states]]
-        for state in np.unique(unknown).tolist() if len(unknown) else ():
-            self._expand(state)
+        if len(unknown):
+            with self.lock:
+                for state in np.unique(unknown).tolist():
+                    self._expand(state)
 
     def complete(self) -> int:
         """Expand all states; returns how many there are. Raises UserError where they are too many."""
         state = START
-        while state < len(self._states):
-            self._expand(state)
-            if len(self._states) > MOST_STATES:
-                raise too_large()
-            state += 1
+        with self.lock:
+            while state < len(self._states):
+                self._expand(state)
+                if len(self._states) > MOST_STATES:
+                    raise too_large()
+                state += 1
         return len(self._states)
 
     def _expand(self, state: int) -> None:

@@ -194,7 +194,11 @@ def _string(schema: Schema, where: str) -> Expression:
         return strings(least, most)
     if not isinstance(schema["pattern"], str):
         raise wrong(where, t("{keyword} is no text", keyword="pattern"))
-    return strings(least, most, holding=parse_within(schema["pattern"]))
+    try:
+        holding = parse_within(schema["pattern"])
+    except UserError as error:
+        raise wrong(where, str(error).rstrip(".")) from None
+    return strings(least, most, holding=holding)
 
 
 def _number(schema: Schema, where: str, *, whole: bool) -> Expression:

@@ -176,8 +176,8 @@ class _Parser:
     def _escape(self) -> Expression:
         letter = self._next()
         if letter in "wWdDsS":
-            return Characters(self._named(letter))
-        if letter in "bBAZ":
+            return Characters(self._named(letter, within=False))
+        if letter in "bBAZz":  # the last is Python's since 3.14
             raise self._refusal("\\" + letter)
         octal = re.compile(r"0|[1-3][0-7]{2}").match(self.pattern, self.place - 1)
         if letter.isdigit() and not octal:
@@ -210,14 +210,14 @@ class _Parser:
         first = True
         while first or self.pattern[self.place] != "]":
             first = False
-            low = self._member()
+            low = self._member(negated)
             if isinstance(low, tuple):
                 ranges.append(low)
                 continue
             high = low
             if self.pattern[self.place] == "-" and self.pattern[self.place + 1] != "]":
                 self.place += 1
-                member = self._member()
+                member = self._member(negated)
                 assert isinstance(member, int), "Python refuses a range that ends in a class"
                 high = member
             ranges.append(((low, high),))
@@ -226,18 +226,23 @@ class _Parser:
         # Twice, so that surrogates, which are no characters, are in neither.
         return complement(found) if negated else complement(complement(found))
 
-    def _member(self) -> int | Ranges:
+    def _member(self, negated: bool) -> int | Ranges:
         character = self._next()
         if character != "\\":
             return ord(character)
         letter = self._next()
         if letter in "wWdDsS":
-            return self._named(letter)
+            return self._named(letter, within=negated)
         return 8 if letter == "b" else self._code_point(letter)
 
-    def _named(self, letter: str) -> Ranges:
+    def _named(self, letter: str, *, within: bool) -> Ranges:
+        r"""A class such as \w; `within` a negated one, where the wider of two readings is what both leave out."""
         found = _category(letter)
-        return complement(union(complement(found), BEYOND_ASCII)) if self.portable and letter in "wd" else found
+        if not self.portable or letter in "sS":
+            return found
+        if within:
+            return union(found, BEYOND_ASCII) if letter.isupper() else found
+        return found if letter.isupper() else complement(union(complement(found), BEYOND_ASCII))
 
 
 @functools.cache

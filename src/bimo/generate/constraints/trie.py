@@ -64,9 +64,10 @@ class TokenTrie:
         arrays = (self.bytes_, self.depths, self.behind, self.tokens, self.ids, states, ids, after)
         walk = TokenWalk(*(array.ctypes.data for array in arrays), len(self.bytes_), 1, 0)
         wanted = state
-        while wanted >= 0:
-            automaton.expand(np.array([wanted]))
-            wanted = library.bimo_walk_tokens(walk, automaton.table.ctypes.data, automaton.expanded.ctypes.data)
+        with automaton.lock:  # the core reads the table where it lies, which moves when it grows
+            while wanted >= 0:
+                automaton.expand(np.array([wanted]))
+                wanted = library.bimo_walk_tokens(walk, automaton.table.ctypes.data, automaton.expanded.ctypes.data)
         return _mask(ids[: walk.found].copy(), after[: walk.found].copy())
 
     def mask_reference(self, automaton: Automaton, state: int) -> Mask:

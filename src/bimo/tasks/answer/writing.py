@@ -39,7 +39,7 @@ TASKS = {
 def load_writer(path: Path, *, device: str = "auto") -> Callable[[str, Sequence[Passage]], dict[str, Any]]:
     """What writes an answer to a question from passages. Raises UserError when the model cannot be talked with."""
     model = load(path, device=device)
-    model.chat.require_usable()
+    model.chat.require_answering()
     return lambda question, passages: written_answer(model, question, passages)
 
 
