@@ -33,7 +33,10 @@ def windows() -> list[Window]:
         return torch.randint(97, (count,), generator=draw).tolist()
 
     examples, question = ids(60), ids(40)
+    asked = [[*examples, *ids(count)] for count in (3, 30, 7)]
     return [
+        *(Window([*below, *ids(count)], count) for below in asked for count in (1, 8, 3)),
+        Window([*asked[1], *ids(2)], 2),
         *(Window([*examples, *ids(9 + n)], n) for n in range(5)),
         Window([*examples[:50], *ids(6)], 3),
         *(Window([*question, *ids(n)], n) for n in (1, 4, 2)),
@@ -72,7 +75,7 @@ QUESTIONS = [
         (BELOW, [10 * 2, 60]),
         ([*BELOW, Window([*range(40), 96, *range(10)], 2)], [10 * 2, 40 + 1 + 9, 60]),
         ([*BELOW, Window([*range(60), *range(66)], 1)], [10 * 2, 60, 60 + 65]),
-        (QUESTIONS, [5, 5, 5, 74, 74, 74]),
+        (QUESTIONS, [3, 3, 3, 3, 3, 35, 3 * (74 - 35)]),
     ],
     ids=["examples", "one with fewer", "one that is long", "questions"],
 )

@@ -69,14 +69,17 @@ def _cheapest_runs(windows: list[Window], order: list[int]) -> list[list[int]]:
     """
     befores = [_before(windows[number]) for number in order]
     shared = [_count_shared(one, other) for one, other in itertools.pairwise(befores)]
+    same = [False, *(one == other for one, other in itertools.pairwise(befores))]
+    behind = [len(windows[number].ids) - len(before) for number, before in zip(order, befores, strict=True)]
 
     def cheapest(begin: int, end: int, partings: int) -> tuple[int, list[list[int]]]:
-        lengths = [len(windows[number].ids) for number in order[begin:end]]
         if end - begin == 1:
-            return lengths[0], [order[begin:end]]
+            return len(windows[order[begin]].ids), [order[begin:end]]
         least = min(shared[begin : end - 1])
         worth_sharing = least >= LEAST_SHARED
-        together = least + sum(lengths) - least * len(lengths)
+        # What several windows begin with as a whole, such as a question above its answers, is read once as well.
+        read = sum(len(befores[place]) - least for place in range(begin, end) if place == begin or not same[place])
+        together = least + read + sum(behind[begin:end])
         if worth_sharing and not partings:
             return together, [order[begin:end]]
         ends = [place + 1 for place in range(begin, end - 1) if shared[place] == least]
@@ -92,23 +95,66 @@ def _cheapest_runs(windows: list[Window], order: list[int]) -> list[list[int]]:
 
 
 def _scores_behind(model: LanguageModule, windows: list[Window], numbers: list[int]) -> Iterator[tuple[int, Score]]:
-    """The numbers of windows that begin alike and their scores, in batches of like length."""
+    """The numbers of windows that begin alike and their scores, in batches of like length.
+
+    Where some have all in common that is read before what is scored, such as a question above its answers, a row reads
+    that once, and then what is scored, one after the other.
+    """
     order = sorted(numbers, key=lambda number: len(windows[number].ids))
     befores = [_before(windows[number]) for number in numbers]
     shared = min(befores)[: _count_shared(min(befores), max(befores))]
+    groups = _alike(windows, order)
+    nested = 1 < len(groups) < len(order)
+    if not nested:
+        groups = [[number] for number in order]
     positions = len(windows[order[-1]].ids)
-    rows = max(1, min(len(order), POSITIONS_AT_ONCE // positions))
+    rows = max(1, min(len(groups), POSITIONS_AT_ONCE // positions))
     device = next(model.parameters()).device
     cache = open_cache(model, slots=rows, positions=positions, device=device)
     for read in range(0, len(shared), READ_AT_ONCE):
         model.hidden_states(torch.tensor([shared[read : read + READ_AT_ONCE]], device=device), cache.rows([0], [read]))
     for slot in range(1, rows):
         cache.copy(0, slot, len(shared))
-    for place in range(0, len(order), rows):
-        group = order[place : place + rows]
-        seen = cache.rows([*range(len(group))], [len(shared)] * len(group))
-        scores = score_windows(model, [windows[number] for number in group], seen, read=len(shared))
-        yield from zip(group, scores, strict=True)
+    for place in range(0, len(groups), rows):
+        some = groups[place : place + rows]
+        starts = [len(shared)] * len(some)
+        if nested:
+            texts = [_before(windows[group[0]])[len(shared) :] for group in some]
+            filled = torch.zeros(len(some), max(1, *map(len, texts)), dtype=torch.long, device=device)
+            for row, text in enumerate(texts):
+                filled[row, : len(text)] = torch.tensor(text)
+            model.hidden_states(filled, cache.rows([*range(len(some))], starts))
+            starts = [len(shared) + len(text) for text in texts]
+        for turn in itertools.zip_longest(*some):
+            left = {slot: number for slot, number in enumerate(turn) if number is not None}
+            rest = {slot: len(windows[number].ids) - 1 - starts[slot] for slot, number in left.items()}
+            for slots in _fitting(rest, starts, positions):
+                chosen, known = [left[slot] for slot in slots], [starts[slot] for slot in slots]
+                seen = cache.rows(slots, known)
+                scores = score_windows(model, [windows[number] for number in chosen], seen, read=known)
+                yield from zip(chosen, scores, strict=True)
+
+
+def _alike(windows: list[Window], order: list[int]) -> list[list[int]]:
+    """The numbers of windows in groups that have all in common that is read before what is scored."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number in order:
+        groups.setdefault(tuple(_before(windows[number])), []).append(number)
+    return [*groups.values()]
+
+
+def _fitting(rest: dict[int, int], starts: list[int], positions: int) -> list[list[int]]:
+    """Slots, behind whose start so many ids are left to read, in batches that stay within so many positions when they
+    are filled up to their longest."""
+    batches: list[list[int]] = []
+    for slot in sorted(rest, key=lambda slot: -rest[slot]):
+        fitting = (batch for batch in batches if starts[slot] + rest[batch[0]] < positions)
+        batch = next(fitting, None)
+        if batch is None:
+            batches.append([slot])
+        else:
+            batch.append(slot)
+    return batches
 
 
 def _before(window: Window) -> list[int]:

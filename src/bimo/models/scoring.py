@@ -5,7 +5,7 @@ B batch, T time (positions), V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,15 +54,18 @@ def rolling_windows(ids: list[int], *, context: int, stride: int, owner: int = 0
 
 
 @torch.no_grad()
-def score_windows(model: LanguageModule, windows: list[Window], cache: Any = None, *, read: int = 0) -> list[Score]:
-    """How well the scored ids of each window were predicted, `read` ids of which the cache remembers already."""
-    T = max(1, *(len(window.ids) - 1 - read for window in windows))
+def score_windows(
+    model: LanguageModule, windows: list[Window], cache: Any = None, *, read: Sequence[int] = ()
+) -> list[Score]:
+    """How well the scored ids of each window were predicted, of which the cache remembers so many `read` already."""
+    read = read or [0] * len(windows)
+    T = max(1, *(len(window.ids) - 1 - known for window, known in zip(windows, read, strict=True)))
     inputs = torch.zeros(len(windows), T, dtype=torch.long)
     targets = torch.full((len(windows), T), IGNORED, dtype=torch.long)
-    for row, window in enumerate(windows):
+    for row, (window, known) in enumerate(zip(windows, read, strict=True)):
         # Padding stands on the right, where no earlier position can see it.
-        length = len(window.ids) - 1 - read
-        inputs[row, :length] = torch.tensor(window.ids[read:-1])
+        length = len(window.ids) - 1 - known
+        inputs[row, :length] = torch.tensor(window.ids[known:-1])
         targets[row, length - window.scored : length] = torch.tensor(window.ids[len(window.ids) - window.scored :])
     device = next(model.parameters()).device
     counted = targets != IGNORED
