@@ -344,7 +344,7 @@ def test_masks_are_those_of_the_slow_twin(automaton: Automaton, drops_blank: boo
             assert found == slow or left < 40
 
 
-@pytest.mark.skipif(load_library() is None, reason="without the compiled core there is but the slow twin")
+@pytest.mark.skipif(load_library() is None, reason="the compiled core is not built, nothing to compare")
 @pytest.mark.parametrize("first", [False, True])
 def test_the_core_finds_the_tokens_that_the_slow_twin_finds(tiny_tokenizer: Tokenizer, first: bool) -> None:
     spelling = Spelling(spelling_of(tiny_tokenizer).pieces, drops_blank=True)

@@ -337,6 +337,6 @@ def test_lessons_point_at_answers_and_strangers_hold_none(bytes_framing):
 
 def test_how_much_of_a_question_is_not_read(bytes_framing):
     spans = SpanFraming(bytes_framing)
-    read = spans.most_asked
+    read = spans.longest_question
     assert read <= bytes_framing.context // 2
     assert [spans.unread("a" * count) for count in (read - 1, read, read + 7)] == [0, 0, 7]

@@ -69,9 +69,7 @@ def chat(
     language_model = load(model, device=device, adapter=adapter)
     conversation = Conversation(language_model, messages, max_tokens, sampling, seed, tuple(stop or ()), save)
     # Before anybody has typed anything it is known that an answer can be given, and kept.
-    language_model.chat.require_answering()
-    if system:
-        language_model.chat.prompt([*messages[:1], {"role": "user", "content": system}])
+    language_model.chat.require_answering([message for message in messages[:1] if message["role"] == "system"])
     conversation.save()
     for line in asked_lines("> ", quiet=quiet):
         forgotten, interrupted = conversation.forgotten, False

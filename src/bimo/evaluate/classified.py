@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bimo.console import SILENT, Console
-from bimo.evaluate.keeping import kept
+from bimo.evaluate.keeping import keep_if_writable
 from bimo.files import write_json
 from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t
@@ -72,7 +72,7 @@ def evaluate_classifier(
     }
     if against is not None:
         facts["against"] = _difference(chances, truth, labels, against, found.examples, classifier, console)
-    return {**facts, "kept": kept(model, console, lambda: _keep(model, facts))}
+    return {**facts, "kept": keep_if_writable(model, console, lambda: _keep(model, facts))}
 
 
 def _keep(model: Path, facts: dict[str, Any]) -> None:

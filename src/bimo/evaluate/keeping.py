@@ -14,7 +14,7 @@ from bimo.runtime import t
 from bimo.tokens.shards import TokenShards
 from bimo.weights.safetensors_files import weight_digests
 
-__all__ = ["kept", "learned_from_data", "measure_once", "model_digests"]
+__all__ = ["keep_if_writable", "learned_from_data", "measure_once", "model_digests"]
 
 DESCRIBED = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
@@ -36,9 +36,9 @@ def measure_once(
     if facts.get("key") != key:
         facts = {"key": key, **measure()}
         if model.is_dir():
-            kept(model, console, lambda: write_json(stored, facts))
+            keep_if_writable(model, console, lambda: write_json(stored, facts))
     if is_run(model):
-        kept(model, console, lambda: _write_pages(model))
+        keep_if_writable(model, console, lambda: _write_pages(model))
     return facts
 
 
@@ -47,7 +47,7 @@ def _write_pages(run: Path) -> None:
     write_report(run)
 
 
-def kept(model: Path, console: Console, write: Callable[[], None]) -> bool:
+def keep_if_writable(model: Path, console: Console, write: Callable[[], None]) -> bool:
     """Write figures beside a model; where that cannot be, they are shown all the same, with a warning."""
     try:
         write()

@@ -16,11 +16,11 @@ from bimo.intervals import FEWEST, chance_of_agreement
 from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.folder import tell_refused
 from bimo.text.language import script_of
-from bimo.text.pairs import Pair, PairFile, describe_pairs
+from bimo.text.pairs import COLUMNS, Pair, PairFile, describe_pairs
+from bimo.text.tables import require_known
 
 __all__ = ["evaluate_translations", "translation_lines"]
 
-COLUMNS = ("source", "target", "to")
 BOOTSTRAPS = 1000
 SHOWN = 5
 
@@ -40,9 +40,7 @@ def evaluate_translations(
     """
     _require_sacrebleu()
     given = dict(columns or {})
-    wrong = next((name for name in given if name not in COLUMNS), None)
-    if wrong is not None:
-        raise UserError("--column knows {known}, but not {name}.", code=USAGE, known=", ".join(COLUMNS), name=wrong)
+    require_known(given, COLUMNS)
     translators = [load(path) for path in (model, *([against] if against else []))]
     first = translators[0]
     found = first.read_pairs(source, **given, repeats=True)

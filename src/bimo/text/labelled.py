@@ -26,7 +26,7 @@ from bimo.text.rejections import place_in
 from bimo.text.rows import read_rows
 from bimo.text.sources import find_sources
 from bimo.text.split import split_position, tied_places
-from bimo.text.tables import LABEL_KEYS, PAIR_KEYS, TEXT_KEYS, unknown_column
+from bimo.text.tables import LABEL_KEYS, PAIR_KEYS, TEXT_KEYS, require_known, unknown_column
 
 __all__ = [
     "Labelled",
@@ -125,7 +125,7 @@ def read_labelled(
     aside; with `once` so are texts that were there before, and all rows of texts that have contradicting labels. Raises
     UserError when nothing is left or a column is not there.
     """
-    _require_known(columns or {})
+    require_known(columns or {}, COLUMNS)
     refused: list[Rejected] = []
     chosen: LabelledColumns | None = None
     if path.is_dir() and any(inner.is_dir() for inner in _visible(path)):
@@ -151,7 +151,7 @@ def choose_labelled_columns(
 
     Without `label` none is looked for. Raises UserError when there is none.
     """
-    _require_known(wanted)
+    require_known(wanted, COLUMNS)
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in wanted.values():
         if name not in names:
@@ -188,13 +188,6 @@ def choose_labelled_columns(
     if twice is not None:
         raise UserError("Column {name} of {path} cannot be two things at once.", code=USAGE, name=twice, path=path)
     return LabelledColumns(text, labels or "", second)
-
-
-def _require_known(columns: Mapping[str, str]) -> None:
-    wrong = next((name for name in columns if name not in COLUMNS), None)
-    if wrong is not None:
-        sentence = "--column knows {known}, but not {name}."
-        raise UserError(sentence, code=USAGE, known=", ".join(COLUMNS), name=wrong)
 
 
 def fold_numbers(examples: Sequence[Labelled], folds: int, *, seed: int) -> np.ndarray:

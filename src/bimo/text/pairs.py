@@ -23,6 +23,7 @@ from bimo.text.split import split_position, tied_places
 from bimo.text.tables import LANGUAGES, are_codes, unknown_column
 
 __all__ = [
+    "COLUMNS",
     "COLUMN_OPTIONS",
     "SPLITS",
     "Pair",
@@ -62,6 +63,9 @@ SPOKEN = {"zh": "Chinese", "en": "English"}
 """What languages are called in sentences."""
 
 _EXAMPLE_CHARACTERS = 200
+
+COLUMNS = ("source", "target", "to")
+"""What can be named."""
 
 COLUMN_OPTIONS = "--column source=NAME --column target=NAME"
 """How columns are named where what is read is not trained on from nothing."""

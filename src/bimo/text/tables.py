@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bimo.runtime import DATA_REFUSED, UserError
+from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.text.language import script_of
 
 __all__ = [
@@ -26,8 +26,10 @@ __all__ = [
     "are_codes",
     "choose_columns",
     "find_layout",
+    "free_name",
     "mend_row",
     "objects_in",
+    "require_known",
     "row_text",
     "texts_in",
     "unknown_column",
@@ -256,11 +258,23 @@ def find_layout(lines: Sequence[str], *, tabs: bool, named: Collection[str] = ()
 
 def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
     """Names of columns, of which a later one called as an earlier gets a number behind it: note, note_2."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     for name in names:
-        numbered = (f"{name}_{number}" for number in itertools.count(2))
-        found[name if name not in found else next(other for other in numbered if other not in {*found, *names})] = None
+        found.append(free_name(name, {*found, *names}) if name in found else name)
     return tuple(found)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """`label`, or `label_2` where there is such a column already."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
+
+
+def require_known(given: Collection[str], known: Sequence[str]) -> None:
+    """Raises UserError when `--column` says what something is called that is none of what is `known`."""
+    wrong = next((name for name in given if name not in known), None)
+    if wrong is not None:
+        raise UserError("--column knows {known}, but not {name}.", code=USAGE, known=", ".join(known), name=wrong)
 
 
 def _is_quoted(lines: Sequence[str]) -> bool:

@@ -97,9 +97,10 @@ class ChatFormat:
         if not any(self.lessons(QUESTION_AND_ANSWER)[0].counted):
             raise UserError("The chat template leaves out what the assistant says, so that nothing can be learned.")
 
-    def require_answering(self) -> None:
-        """Raises UserError when the template cannot ask for an answer; whether one could be learned does not matter."""
-        self.prompt(QUESTION_AND_ANSWER[:1])
+    def require_answering(self, before: Sequence[Message] = ()) -> None:
+        """Raises UserError when the template cannot ask for an answer, to a question behind the messages `before` it;
+        whether one could be learned does not matter."""
+        self.prompt([*before, QUESTION_AND_ANSWER[0]])
 
     @functools.cached_property
     def closing(self) -> int | None:

@@ -125,20 +125,20 @@ class SpanFraming:
         return framed, (first <= places) & (places < end)
 
     @property
-    def most_asked(self) -> int:
+    def longest_question(self) -> int:
         """Tokens of a question that are read."""
         return min(LONGEST_QUESTION, self.framing.context // 2)
 
     def unread(self, question: str) -> int:
         """How many tokens of a question are left out at its end."""
-        return max(0, len(self.framing.tokenizer.encode(question)) - self.most_asked)
+        return max(0, len(self.framing.tokenizer.encode(question)) - self.longest_question)
 
     def _matches(self, question: str, text: str, located: LocatedText) -> np.ndarray | None:
         return located.largest_in(mark_matches(question, text)) if self.matching else None
 
     def _cut(self, asked: list[int], text: LocatedText, pair: int, marks: np.ndarray | None) -> Iterator[SpanWindow]:
         framing = self.framing
-        asked = asked[: self.most_asked]
+        asked = asked[: self.longest_question]
         room = framing.room(len(asked) + 3)
         shared = min(OVERLAP, room // 2)
         for offset in range(0, max(1, len(text.ids) - shared), room - shared):

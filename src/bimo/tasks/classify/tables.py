@@ -6,7 +6,7 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +17,7 @@ from bimo.text.labelled import choose_labelled_columns
 from bimo.text.opening import Reading
 from bimo.text.rows import layout_of, read_rows
 from bimo.text.sources import find_sources
-from bimo.text.tables import ONE_COLUMN, Layout
+from bimo.text.tables import ONE_COLUMN, Layout, free_name
 
 __all__ = ["SEPARATOR", "classify_table", "verdict_cells"]
 
@@ -53,7 +53,7 @@ def classify_table(
     said(t("texts in {text}", text="+".join(filter(None, (chosen.text, chosen.second)))))
     layout = layout_of(files[0], named=columns.values())
     names = list(dict.fromkeys((name for row in first for name in row) if layout is None else layout.names))
-    label, confidence = (_free(name, names) for name in ("labels" if classifier.several else "label", "confidence"))
+    label, confidence = (free_name(name, names) for name in ("labels" if classifier.several else "label", "confidence"))
     write = _writer(out, files[0].ending, layout, [*names, label, confidence])
     kept, read = itertools.tee(itertools.chain(first, rows))
     texts = ((_text(row.get(chosen.text)), _text(row.get(chosen.second))) for row in read)
@@ -61,7 +61,7 @@ def classify_table(
     for row, verdict in zip(kept, verdicts(classifier, texts, abstain=abstain), strict=True):
         named, sure = verdict_cells(verdict)
         # Below the first rows an object may have keys that none of them had.
-        write({**row, _free(label, row): named, _free(confidence, row): sure})
+        write({**row, free_name(label, row): named, free_name(confidence, row): sure})
         count += 1
     return count
 
@@ -73,12 +73,6 @@ def verdict_cells(verdict: Verdict) -> tuple[str, str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _free(name: str, taken: Collection[str]) -> str:
-    """`label`, or `label_2` where there is such a column already."""
-    numbered = (f"{name}_{number}" for number in itertools.count(2))
-    return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
 def _writer(out: TextIO, ending: str, layout: Layout | None, names: list[str]) -> Callable[[dict[str, Any]], None]:

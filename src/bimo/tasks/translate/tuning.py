@@ -11,11 +11,12 @@ from bimo.console import Console
 from bimo.files import digest_file, write_json
 from bimo.generate.translator import Translator, keep_learned, load
 from bimo.models.seq2seq import EncoderDecoder
-from bimo.runtime import USAGE, UserError, t
+from bimo.runtime import t
 from bimo.tasks.folder import claimed, number_format
 from bimo.tasks.translate.preparing import TOKENS_PER_STEP, prepare_pairs, read_split
 from bimo.tasks.tune import Wish, require_base
-from bimo.text.pairs import SPLITS, Pair, require_file_of_pairs
+from bimo.text.pairs import COLUMNS, SPLITS, Pair, require_file_of_pairs
+from bimo.text.tables import require_known
 from bimo.tokens.pairs import PairBatches, PairTokens
 from bimo.train.objectives import SMOOTHING, Translate
 from bimo.train.pretrain import check_output
@@ -40,9 +41,7 @@ def tune(wish: Wish) -> dict[str, Any]:
     """Let a model that translates learn from more pairs; returns the facts of `bimo/tune.json`."""
     path, out, settings = wish.require_model(), wish.out, wish.settings
     wish.refuse(engine=wish.engine, beta=settings.beta, context=settings.context, general=wish.general)
-    unknown = next((name for name in wish.columns if name not in ("source", "target", "to")), None)
-    if unknown is not None:
-        raise UserError("--column knows {known}, but not {name}.", code=USAGE, known="source, target, to", name=unknown)
+    require_known(wish.columns, COLUMNS)
     require_base(path, settings)
     require_file_of_pairs(wish.file)
     check_output(out)
