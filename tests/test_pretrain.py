@@ -277,6 +277,13 @@ def test_the_machine_is_measured_once_for_a_training(tmp_path, monkeypatch):
     assert kept_machine(tmp_path / "machine.json", torch.device("cpu")) == first
 
 
+def test_no_training_has_more_than_all_of_a_machine_that_was_busy_when_it_was_measured(data, tmp_path, monkeypatch):
+    idle = machine_file.measure_machine(torch.device("cpu"), seconds=0)
+    busy = replace(idle, matrix_flops={"float32": 1.0, "bfloat16": 1.0})
+    monkeypatch.setattr(machine_file, "measure_machine", lambda device, seconds: busy)
+    assert run(data, tmp_path / "model")["share_of_peak"] == 1
+
+
 def test_a_file_with_its_tokenizer_inside_is_no_start_for_a_text(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(UserError, match=r"export .* --to hf"):

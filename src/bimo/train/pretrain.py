@@ -315,7 +315,9 @@ class _Run:
         return progress.targets
 
     def _share_of_peak(self, tokens_per_second: float) -> float:
-        return tokens_per_second * self.shape.flops_per_token / self.peak_flops
+        """Of the most that this machine was seen to do: its peak may have been measured while it was busy."""
+        reached = tokens_per_second * self.shape.flops_per_token
+        return reached / max(reached, self.peak_flops)
 
     def _finish(self, trainer: Trainer, kept: int) -> dict[str, Any]:
         progress, health = trainer.progress, trainer.health
