@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from bimo.files import read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
+from bimo.models.families import build, choose_family
 from bimo.models.lora import (
     Adapter,
     LoRAConfig,
@@ -143,6 +144,12 @@ def test_numbers_out_of_range_are_refused(wrong):
 def test_an_unknown_target_is_refused_with_those_there_are(make_model):
     with pytest.raises(UserError, match=r"no matrix qeury to adapt. This model has: query, key, value, out, gate"):
         new_adapter(make_model(), LoRAConfig(targets=("query", "qeury")), seed=0)
+
+
+def test_a_family_without_matrices_to_adapt_is_named():
+    lstm = choose_family("lstm").shape(vocabulary=16, context=8, layers=1, width=8)
+    with pytest.raises(UserError, match="has no matrices for an adapter: tune it without --lora"):
+        new_adapter(build(lstm), LoRAConfig(), seed=0)
 
 
 def test_files_keep_all_of_it(make_model, tmp_path):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from stories import stories, write_stories
 
+from bimo import baselines
 from bimo import machine as machine_file
+from bimo.console import Console
 from bimo.files import read_json
 from bimo.machine import Machine, measure_machine
 from bimo.models.config import ModelConfig, load_presets
@@ -407,6 +411,41 @@ def test_a_stored_plan_is_used_again_while_nothing_changed(data, machine, tmp_pa
         stored_plan(data, path, minutes=3)
     assert path.read_bytes() == kept
     stored_plan(data, path, minutes=1, preset="drop")
+
+
+def test_a_plan_does_not_change_under_a_training_that_began_while_it_was_made(data, machine, tmp_path, monkeypatch):
+    path = tmp_path / "bimo" / "plan.json"
+    planned = module.plan
+
+    def meanwhile(*given, **choices):
+        stored = planned(*given, **choices)
+        path.parent.mkdir()
+        for name in ("plan.json", "manifest.json"):
+            path.with_name(name).write_text("{}", encoding="utf-8")
+        return stored
+
+    monkeypatch.setattr(module, "plan", meanwhile)
+    with pytest.raises(UserError, match="was planned for other text or with other choices"):
+        stored_plan(data, path, minutes=1)
+    assert path.read_text(encoding="utf-8") == "{}"
+
+
+def test_a_stored_plan_holds_wherever_the_model_to_go_on_with_was_moved(data, small, machine, tmp_path):
+    path = tmp_path / "bimo" / "plan.json"
+    first = stored_plan(data, path, minutes=1, start=str(small))
+    count = len(machine)
+    moved = shutil.copytree(small, tmp_path / "elsewhere")
+    again = stored_plan(data, path, minutes=1, start=str(moved))
+    assert len(machine) == count
+    assert again.train == replace(first.train, start=str(moved))
+
+
+def test_text_that_cannot_be_written_beside_is_planned_all_the_same(data, machine, tmp_path, monkeypatch, capsys):
+    moved = shutil.copytree(data, tmp_path / "data")
+    (moved / "baselines.json").unlink()
+    monkeypatch.setattr(baselines, "write_json", lambda *_: os.stat(tmp_path / "closed"))
+    assert plan(moved, minutes=1, console=Console()).train.steps
+    assert "The figures are not kept, for" in capsys.readouterr().err
 
 
 def test_expectation_follows_size_text_and_repetition():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,6 +342,19 @@ def test_a_reference_may_lie_in_a_folder_whose_name_is_no_text(prepared, tmp_pat
     reference = write_stories(tmp_path / os.fsdecode(b"\xc4\xe3") / "a.txt", 20).parent
     settings = PrepareConfig(text=TextOptions(reference=(str(reference),)))
     assert prepare([source], out=tmp_path / "out", settings=settings)["tokens"]["train"]["tokens"] > 1000
+
+
+def test_what_settings_name_counts_by_its_content(prepared, tmp_path):
+    out = prepared[1]
+    reference = write_stories(tmp_path / "a" / "old.txt", 20).parent
+    same, other = shutil.copytree(reference, tmp_path / "b"), write_stories(tmp_path / "c" / "old.txt", 21).parent
+    tokenizer = shutil.copy(out / "tokenizer.json", tmp_path / "tokenizer.json")
+
+    def content(reference: Path, tokenizer: Path) -> dict[str, Any]:
+        return PrepareConfig(text=TextOptions(reference=(str(reference),)), tokenizer=str(tokenizer)).by_content()
+
+    assert content(reference, out / "tokenizer.json") == content(same, Path(tokenizer))
+    assert content(reference, out / "tokenizer.json") != content(other, out / "tokenizer.json")
 
 
 def test_a_folder_in_use_is_refused(source, out):

@@ -18,6 +18,7 @@ from stories import stories, write_stories
 
 from bimo import machine as machine_file
 from bimo.config import read_toml
+from bimo.console import Console
 from bimo.files import digest_file, read_json
 from bimo.machine import Machine, kept_machine
 from bimo.models.config import ModelConfig, load_presets
@@ -25,6 +26,8 @@ from bimo.models.encoder import EncoderConfig
 from bimo.models.families import FAMILIES, choose_family
 from bimo.models.scoring import Score
 from bimo.prepare import PrepareConfig, prepare
+from bimo.report.facts import read_facts
+from bimo.report.judgement import verdict
 from bimo.run import run as run_all
 from bimo.run import run_from_mapping, train_settings
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, set_language
@@ -179,7 +182,25 @@ def test_training_goes_on_with_a_model_that_exists(whole, data, tmp_path):
     assert on["tokens"] == 12 * 2 * 8
     assert on["validation_bits_per_byte"] < read_json(whole / "bimo" / "training.json")["validation_bits_per_byte"]
     manifest = strictly(tmp_path / "on" / "bimo" / "manifest.json")
+    assert manifest["inputs"]["start_tokens"] == manifest["inputs"]["tokens"]
     assert manifest["key"] != strictly(whole / "bimo" / "manifest.json")["key"]
+
+
+def test_a_model_that_may_have_learned_what_is_held_out_is_named(whole, tmp_path, capsys):
+    settings = PrepareConfig(tokenizer=str(whole / "tokenizer.json"))
+    prepare([write_stories(tmp_path / "b.txt", 70)], out=tmp_path / "other", settings=settings)
+    train(
+        tmp_path / "other",
+        out=tmp_path / "on",
+        model=load_model(whole).config,
+        settings=replace(SETTINGS, steps=1, start=str(whole)),
+        console=Console(),
+    )
+    assert f"{whole} learned from other data, which may hold these held-out texts." in capsys.readouterr().err
+    evaluated = {**read_facts(tmp_path / "on"), "evaluation": {"bits_per_byte": 2.0}}
+    sentence = "The model that it went on from learned from other data, which may hold these held-out texts."
+    assert sentence in verdict(evaluated)
+    assert sentence not in verdict({**read_facts(whole), "evaluation": {"bits_per_byte": 2.0}})
 
 
 def test_any_language_model_is_gone_on_with(data, tmp_path):
@@ -601,7 +622,7 @@ def count_time(patch: pytest.MonkeyPatch, seconds: Callable[[float], float]) -> 
     return now
 
 
-@pytest.mark.parametrize("planned", [20, 60, 500])
+@pytest.mark.parametrize("planned", [1, 20, 60, 500])
 def test_the_end_moves_to_where_the_time_is_up(data, tmp_path, monkeypatch, planned):
     """On a clock on which every step takes a tenth of a second, six seconds are sixty steps."""
     count_time(monkeypatch, lambda now: 0.1)

@@ -410,6 +410,12 @@ def test_steps_that_were_given_up_for_an_earlier_checkpoint_are_not_drawn():
     assert len(curves["rolled back"]) == 1
 
 
+def test_a_tuning_that_went_back_is_drawn_once_as_well():
+    steps = [{"event": "step", "step": number, "loss": 5.0 - number} for number in (1, 2, 3)]
+    curves = learning_curves({"metrics": [*steps, {"event": "rolled back", "step": 4, "to": 1}, *steps[1:]]}, "loss")
+    assert curves["step"] == steps
+
+
 def test_what_befell_a_training_is_told_even_without_curves(tmp_path):
     stopped = {"event": "stopped", "step": 600, "reason": "Stopped early: it grew worse."}
     sample = {"event": "sample", "step": 500, "prompt": "", "text": "a line\u2028and another"}

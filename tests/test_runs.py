@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bimo.config import write_toml
 from bimo.console import cells
 from bimo.runs import list_runs, run_facts, run_lines
 from bimo.runtime import UserError, set_language
@@ -61,6 +62,14 @@ def test_the_facts_of_a_finished_model(tmp_path):
         "xz": 2.5,
         "copied": 0.004,
     }
+
+
+def test_a_translator_has_no_figure_beside_those_of_texts_by_themselves(tmp_path):
+    translator = make_run(tmp_path / "t", training=training(0.9))
+    write_toml(translator / "bimo" / "run.toml", {"model": {"family": "seq2seq"}})
+    text = make_run(tmp_path / "m", training=training(1.9))
+    assert [run["bits_per_byte"] for run in list_runs([tmp_path])] == [1.9, None]
+    assert list_runs([tmp_path])[0]["model"] == str(text)
 
 
 def test_what_was_not_done_yet_is_none(tmp_path):

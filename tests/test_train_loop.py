@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -392,6 +393,15 @@ def test_one_easy_batch_at_the_beginning_is_no_measure():
         health.accepts(0.03 if step == 0 else 0.06, 1.0)
     assert health.first_loss == pytest.approx(0.057)
     health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5, remedy="")
+
+
+def test_small_losses_may_be_a_multiple_of_each_other():
+    for last, stops in ((0.3, False), (0.6, True)):
+        health = Health()
+        for step in range(FIRST_LOOK_STEPS):
+            health.accepts(0.02 if step < FIRST_STEPS else last, 1.0)
+        with pytest.raises(UserError) if stops else contextlib.nullcontext():
+            health.check_progress(FIRST_LOOK_STEPS, 1, least=-0.5, remedy="")
 
 
 def test_validation_that_gets_worse_three_times_running_ends_the_run():

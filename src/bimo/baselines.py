@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bimo.console import SILENT, Console
+from bimo.console import SILENT, Console, keep_if_writable
 from bimo.files import read_json, write_json
 from bimo.models.ngram import KneserNey
 from bimo.runtime import DATA_REFUSED, UserError, t
@@ -69,7 +69,8 @@ def measure_baselines(data: Path, *, key: str, console: Console = SILENT) -> dic
         "train_bytes_used": train_bytes,
         "validation_bytes_used": valid_bytes,
     }
-    write_json(stored, {"key": key, "method": METHOD, "facts": facts})
+    kept = {"key": key, "method": METHOD, "facts": facts}
+    keep_if_writable(data, console, lambda: write_json(stored, kept))
     return facts
 
 

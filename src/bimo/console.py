@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bimo.runtime import t
 
-__all__ = ["SILENT", "Console", "Update", "cells", "clock", "pad"]
+__all__ = ["SILENT", "Console", "Update", "cells", "clock", "keep_if_writable", "pad"]
 
 Update = Callable[[float, str], None]
 """`update(done, text)`: how much of the total is done, and what to show beside the bar."""
@@ -109,3 +110,14 @@ def pad(text: str, width: int = 9) -> str:
 
 
 SILENT = Console(silent=True)
+
+
+def keep_if_writable(folder: Path, console: Console, write: Callable[[], None]) -> bool:
+    """Write figures beside what they are of; where that cannot be, they are shown all the same, with a warning."""
+    try:
+        write()
+    except OSError as error:
+        sentence = "The figures are not kept, for {path} cannot be written: {reason}."
+        console.warn(t(sentence, path=error.filename or folder, reason=error.strerror or type(error).__name__))
+        return False
+    return True

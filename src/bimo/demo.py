@@ -16,7 +16,7 @@ from bimo.console import SILENT, Console
 from bimo.evaluate.suite import evaluate
 from bimo.files import locked, replacing
 from bimo.run import run
-from bimo.runtime import t
+from bimo.runtime import USAGE, UserError, t
 from bimo.tasks.classify.classifier import classify
 from bimo.tasks.classify.report import figures_line
 from bimo.tasks.tune import tune
@@ -41,6 +41,12 @@ def demo(*, out: str | Path, minutes: float = DEMO_MINUTES, console: Console = S
     out = Path(out)
     check_output(out)
     with locked(out / "bimo"):
+        if (out / "bimo" / "manifest.json").exists() and not (out / "bimo" / "source").exists():
+            raise UserError(
+                "{out} holds a model of other text or settings. Choose another folder with --out, or delete that one.",
+                code=USAGE,
+                out=out,
+            )
         source = write_demo_source(out / "bimo" / "source")
     return run([source], out=out, minutes=minutes, console=console)
 

@@ -15,7 +15,7 @@ import torch
 from bimo.baselines import measure_baselines
 from bimo.config import from_mapping, to_mapping
 from bimo.console import SILENT, Console
-from bimo.files import digest_json, read_json, write_json
+from bimo.files import digest_json, locked, read_json, write_json
 from bimo.machine import Machine, measure_machine, peak_memory_bytes
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import PAIRED, LanguageShape, build, choose_family, family_of
@@ -29,6 +29,7 @@ from bimo.train.objectives import trial_loss
 from bimo.train.optim import build_optimizers
 from bimo.train.recipe import masked_recipe, recipe, restart_recipe
 from bimo.train.settings import TrainConfig
+from bimo.weights.opening import open_model
 
 __all__ = ["Plan", "check_choices", "plan", "refuse_another_plan", "stored_plan"]
 
@@ -152,10 +153,11 @@ def stored_plan(
     Measuring again would choose other steps, and an interrupted training could not go on: raises UserError where one
     was begun by another plan.
     """
-    choices = [minutes, family, preset, start, seed, device, *([dict(fixed)] if fixed else [])]
+    weights = open_model(Path(start)).digests() if start else ""
+    choices = [minutes, family, preset, weights, seed, device, *([dict(fixed)] if fixed else [])]
     key = digest_json([Stages(data).key("tokens"), *choices])
     if path.exists() and (facts := read_json(path)).get("key") == key:
-        settings = {name: value for name, value in facts["train"].items() if name != "context"}
+        settings = {name: value for name, value in facts["train"].items() if name != "context"} | {"start": start}
         return Plan(from_mapping(choose_family(facts["family"]).shape, facts["model"]), TrainConfig(**settings), facts)
     refuse_another_plan(path)
     chosen = plan(
@@ -169,9 +171,11 @@ def stored_plan(
         device=device,
         console=console,
     )
-    write_json(path, {"key": key, **chosen.facts})
-    # Measured again, the machine might choose another number format than the one that was timed.
-    write_json(path.with_name("machine.json"), chosen.facts["machine"])
+    with locked(path.parent):
+        refuse_another_plan(path)  # another process may have begun while this one measured
+        write_json(path, {"key": key, **chosen.facts})
+        # Measured again, the machine might choose another number format than the one that was timed.
+        write_json(path.with_name("machine.json"), chosen.facts["machine"])
     return chosen
 
 
@@ -191,7 +195,6 @@ class _Corpus:
     """What of the prepared data matters for the plan."""
 
     tokens: int
-    bytes_per_token: float
     kneser_ney: float
     after_a_megabyte: float
     order_gain: float
@@ -202,7 +205,6 @@ class _Corpus:
         by_order = list(baselines["kneser_ney"]["after_a_megabyte"].values())
         return cls(
             tokens=packed["tokens"],
-            bytes_per_token=packed["bytes"] / packed["tokens"],
             kneser_ney=baselines["kneser_ney"]["bits_per_byte"],
             after_a_megabyte=min(by_order),
             order_gain=order_gain(by_order),

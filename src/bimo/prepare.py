@@ -66,6 +66,11 @@ class PrepareConfig:
     vocabulary: int = 0
     tokenizer: str = ""
 
+    def by_content(self) -> dict[str, Any]:
+        """The settings with what stands in the files that they name, wherever those lie."""
+        tokenizer = load_tokenizer(Path(self.tokenizer)).inner.to_str() if self.tokenizer else ""
+        return {**asdict(self), "text": _text_by_content(self.text), "tokenizer": tokenizer}
+
 
 def prepare(
     sources: list[str | Path],
@@ -108,6 +113,15 @@ def prepare(
     return {"documents": documents, "tokenizer": tokenizer, "tokens": tokens}
 
 
+def _text_by_content(options: TextOptions) -> dict[str, Any]:
+    """See PrepareConfig.by_content."""
+    found = asdict(options)
+    if options.reference:
+        reference = find_sources(list(map(Path, options.reference)), cannot_open=lambda name, error: None)
+        found["reference"] = source_digest(reference, file_digests(reference))
+    return found
+
+
 def _is_ours_or_empty(out: Path) -> bool:
     return out.is_dir() and ((out / "manifest.json").exists() or {path.name for path in out.iterdir()} <= {".lock"})
 
@@ -123,10 +137,7 @@ def _documents(
     console: Console,
 ) -> dict[str, Any]:
     """Read, clean and split, unless that was done for the same content and options."""
-    inputs = {"version": VERSION, "sources": source_digest(files, digests), "text": asdict(settings.text)}
-    if settings.text.reference:
-        reference = find_sources(list(map(Path, settings.text.reference)), cannot_open=lambda name, error: None)
-        inputs["reference"] = source_digest(reference, file_digests(reference))
+    inputs = {"version": VERSION, "sources": source_digest(files, digests), "text": _text_by_content(settings.text)}
     secret = redaction_key(settings.text.redact)
     key = digest_json({**inputs, "pseudonyms": hashlib.sha256(secret).hexdigest()} if secret else inputs)
     facts = stages.facts("documents", key)

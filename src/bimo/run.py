@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def run(
         settings = replace(settings, tokenizer=str(tokenizer_file(Path(start))))
     check_output(out)
     files = find_sources([Path(source) for source in sources], out=out, cannot_open=lambda name, error: None)
-    choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": asdict(settings)}
+    choices = {"minutes": minutes, "preset": preset, "seed": seed, "device": device, "prepare": settings.by_content()}
     if family != "decoder":
         choices["family"] = family
     if start:

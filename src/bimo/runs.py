@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bimo.config import read_toml
 from bimo.console import cells, pad
 from bimo.files import read_json
+from bimo.models.families import PAIRED
 from bimo.report.facts import is_run
 from bimo.report.judgement import copied_share
 from bimo.runtime import USAGE, UserError, t
@@ -43,6 +45,10 @@ def run_facts(model: str | Path) -> dict[str, Any]:
         for path in (home / f"{name}.json" for name in ("manifest", "plan", "training", "evaluation"))
     )
     baselines = evaluation.get("baselines", {})
+    # Of a target whose source is given: no figure to stand beside those of texts by themselves.
+    given = read_toml(home / "run.toml") if (home / "run.toml").is_file() else {}
+    translates = given.get("model", {}).get("family") == PAIRED
+    bits = evaluation.get("bits_per_byte") or training.get("validation_bits_per_byte")
     return {
         "model": str(folder),
         "created": manifest["created"],
@@ -50,7 +56,7 @@ def run_facts(model: str | Path) -> dict[str, Any]:
         "parameters": training.get("parameters") or plan.get("parameters"),
         "tokens": training.get("tokens"),
         "minutes": training["seconds"] / 60 if training else None,
-        "bits_per_byte": evaluation.get("bits_per_byte") or training.get("validation_bits_per_byte"),
+        "bits_per_byte": None if translates else bits,
         "kneser_ney": baselines.get("kneser_ney", {}).get("bits_per_byte"),
         "xz": baselines.get("xz"),
         "copied": copied_share(evaluation.get("copying", {})),

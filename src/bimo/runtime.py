@@ -174,7 +174,10 @@ def pick_device(wanted: str = "auto") -> torch.device:
     if wanted != "auto" and wanted not in there:
         sentence = "The device {wanted} is not on this machine. It has: {there}."
         raise UserError(sentence, code=USAGE, wanted=wanted, there=", ".join(there))
-    return torch.device(there[0] if wanted == "auto" else wanted)
+    device = torch.device(there[0] if wanted == "auto" else wanted)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # whose random state is kept in checkpoints, and on which "cuda" lies
+    return device
 
 
 def seed_everything(seed: int) -> None:

@@ -87,7 +87,7 @@ class Stages:
     def _done(self, stage: str) -> dict[str, Any]:
         if stage not in self._stages:
             raise UserError(
-                "{folder} is not prepared data, or not completely. Make it with: bimo prepare SOURCE --out {folder}",
+                "{folder} is not prepared data, or not completely. Make it with: bimo prepare SOURCE --out DATA",
                 code=USAGE,
                 folder=self.folder,
             )

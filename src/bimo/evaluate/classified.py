@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bimo.console import SILENT, Console
-from bimo.evaluate.keeping import keep_if_writable
+from bimo.console import SILENT, Console, keep_if_writable
 from bimo.files import write_json
 from bimo.intervals import paired_bootstrap
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, t

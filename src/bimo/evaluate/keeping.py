@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bimo.console import Console
+from bimo.console import Console, keep_if_writable
 from bimo.files import digest_file, read_json, write_json
-from bimo.report.facts import is_run
+from bimo.report.facts import is_run, learned_from
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import t
 from bimo.tokens.shards import TokenShards
 from bimo.weights.safetensors_files import weight_digests
 
-__all__ = ["keep_if_writable", "learned_from_data", "measure_once", "model_digests"]
+__all__ = ["learned_from_data", "measure_once", "model_digests"]
 
 DESCRIBED = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
@@ -47,17 +47,6 @@ def _write_pages(run: Path) -> None:
     write_report(run)
 
 
-def keep_if_writable(model: Path, console: Console, write: Callable[[], None]) -> bool:
-    """Write figures beside a model; where that cannot be, they are shown all the same, with a warning."""
-    try:
-        write()
-    except OSError as error:
-        sentence = "The figures are not kept beside the model, for {path} cannot be written: {reason}."
-        console.warn(t(sentence, path=error.filename or model, reason=error.strerror or type(error).__name__))
-        return False
-    return True
-
-
 def model_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of all that says what a model in a folder computes of a text."""
     described = (folder / name for name in DESCRIBED if (folder / name).is_file())
@@ -66,5 +55,4 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 def learned_from_data(run: Path, data: Path) -> bool:
     """Whether a run of ours learned from the other part of these data."""
-    learned = read_json(run / "bimo" / "manifest.json").get("inputs", {}).get("tokens")
-    return learned == TokenShards(data / "tokens", "train").fingerprint
+    return learned_from(run) == TokenShards(data / "tokens", "train").fingerprint

@@ -113,8 +113,10 @@ def new_adapter(model: nn.Module, config: LoRAConfig, *, seed: int) -> Adapter:
     """An adapter that does nothing yet: `down` is random, `up` is zero. Raises UserError for an unknown target."""
     found = dict(_matrices(model))
     known = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in found))
+    if not known:
+        raise UserError("A model of this family has no matrices for an adapter: tune it without --lora.", code=USAGE)
     unknown = [target for target in config.targets if target not in known]
-    if unknown or not known:
+    if unknown:
         raise UserError(
             "There is no matrix {name} to adapt. This model has: {known}.",
             code=USAGE,

@@ -19,6 +19,7 @@ __all__ = [
     "is_run",
     "join_sentences",
     "language_name",
+    "learned_from",
     "learning_curves",
     "model_shape",
     "number",
@@ -192,13 +193,20 @@ def pair(facts: Facts, key: str) -> list[float] | None:
     return ends if real else None
 
 
+def learned_from(model_folder: Path) -> str:
+    """The digest of the tokens that a training of ours learned from; "" of every other model."""
+    if not is_run(model_folder):
+        return ""
+    return str(read_json(model_folder / "bimo" / "manifest.json").get("inputs", {}).get("tokens", ""))
+
+
 def is_encoder(facts: Facts) -> bool:
     """Whether the model guesses hidden words rather than the next one."""
     return part(facts, "config").get("model_type") == "bert"
 
 
-def learning_curves(facts: Facts) -> dict[str, list[Facts]]:
-    """Events by kind: `step` and `validation` have finite bits_per_byte; what a run did again counts once."""
+def learning_curves(facts: Facts, measure: str = "bits_per_byte") -> dict[str, list[Facts]]:
+    """Events by kind: `step` and `validation` have a finite `measure`; what a run did again counts once."""
     undone = ("step", "validation", "sample", "skipped", "rolled back", "stopped")
     curves: dict[str, list[Facts]] = {name: [] for name in (*undone, "resumed")}
     for event in facts.get("metrics") or []:
@@ -209,7 +217,7 @@ def learning_curves(facts: Facts) -> dict[str, list[Facts]]:
         if kind == "rolled back" and (back := number(event, "to")) is not None:
             for name in ("step", "validation", "sample"):
                 curves[name] = _until(curves[name], back)
-        if kind in ("step", "validation") and number(event, "bits_per_byte") is None:
+        if kind in ("step", "validation") and number(event, measure) is None:
             continue
         if kind in curves:
             curves[kind].append(event)

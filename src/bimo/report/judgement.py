@@ -21,9 +21,9 @@ WINDOW = 50
 
 
 def verdict(facts: Facts) -> list[str]:
-    """The outcome of a run in one to four plain sentences, the good and the bad."""
+    """The outcome of a run in a few plain sentences, the good and the bad."""
     if is_encoder(facts):
-        return _masked_verdict(part(facts, "evaluation"))
+        return _masked_verdict(part(facts, "evaluation")) + _known_before(facts)
     evaluation = part(facts, "evaluation")
     bits = number(evaluation, "bits_per_byte")
     if bits is None:
@@ -50,7 +50,7 @@ def verdict(facts: Facts) -> list[str]:
         ]
     else:
         sentences = [t("It predicts text it never saw at {bits:.2f} bits per byte.", bits=bits)]
-    sentences += doubt(evaluation)
+    sentences += doubt(evaluation) + _known_before(facts)
     if bits >= baselines.get("unigram", math.inf):
         sentences.append(
             t("It has learned hardly anything: knowing only how often each character occurs does as well.")
@@ -73,6 +73,14 @@ def doubt(evaluation: Facts) -> list[str]:
     if documents is None or documents >= FEWEST:
         return []
     return [t("That was measured on too little text to say how sure it is, so differences may be chance.")]
+
+
+def _known_before(facts: Facts) -> list[str]:
+    """A sentence where the model went on from one that may have learned what is held out here."""
+    inputs = part(facts, "manifest", "inputs")
+    if inputs.get("start_tokens", inputs.get("tokens")) == inputs.get("tokens"):
+        return []
+    return [t("The model that it went on from learned from other data, which may hold these held-out texts.")]
 
 
 def _masked_verdict(evaluation: Facts) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bimo.files import read_json, read_metrics
 from bimo.report.charts import Point, line_chart
-from bimo.report.facts import Facts, count, duration, number, pair, part, percent, size
+from bimo.report.facts import Facts, count, duration, learning_curves, number, pair, part, percent, size
 from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
 from bimo.runtime import t
 
@@ -155,9 +155,9 @@ def _told_right(facts: Facts) -> Section:
 
 
 def _learning(facts: Facts, events: list[Facts]) -> Section | None:
+    curves = learning_curves({"metrics": events}, "loss")
     lines: dict[str, list[Point]] = {
-        name: [(event["step"], event["loss"]) for event in events if event.get("event") == kind and "loss" in event]
-        for name, kind in (("step", "step"), ("validation", "validation"))
+        kind: [(event["step"], event["loss"]) for event in curves[kind]] for kind in ("step", "validation")
     }
     lines["validation"].insert(0, (0, facts["held_out"]["before"]["loss"]))
     if not lines["step"]:

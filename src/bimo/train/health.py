@@ -21,6 +21,9 @@ LEAST_PROGRESS = 0.02
 MOST_WORSE = -0.5
 """The same of a model that goes on: it has little to gain, but its loss must not grow by half either."""
 
+LEAST_COUNTED = 1.0
+"""Nats that shares are taken of at least: the losses of a model that is nearly always right differ many times over."""
+
 BAD_STEPS_BEFORE_ROLL_BACK = 3
 ROLL_BACKS_BEFORE_STOP = 3
 WORSE_VALIDATIONS_BEFORE_STOP = 3
@@ -88,7 +91,8 @@ class Health:
 
     def check_progress(self, step: int, targets_seen: int, *, least: float, remedy: str) -> None:
         """Raises UserError when by FIRST_LOOK_STEPS the loss has not fallen by the share `least` of the first one."""
-        if step == FIRST_LOOK_STEPS and self.recent_loss > (1 - least) * self.first_loss:
+        wanted = self.first_loss - least * max(self.first_loss, LEAST_COUNTED)
+        if step == FIRST_LOOK_STEPS and self.recent_loss > wanted:
             raise UserError(
                 "The model is not learning: its loss was {first:.3f} and is {recent:.3f} after {step} steps and "
                 "{targets:,} targets. Check the text. {remedy}",

@@ -22,6 +22,7 @@ from bimo.machine import kept_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
 from bimo.models.seq2seq import EncoderDecoder
+from bimo.report.facts import learned_from
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.text.controls import read_controls
@@ -200,7 +201,11 @@ class _Run:
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "data": (place.relative_to(self.out.resolve()) if inside else place).as_posix(),
                 "seed": self.settings.seed,
-                "inputs": {"tokens": content["tokens"], "tokenizer": content["tokenizer"]},
+                "inputs": {
+                    "tokens": content["tokens"],
+                    "tokenizer": content["tokenizer"],
+                    **({"start_tokens": learned_from(Path(self.settings.start))} if self.start else {}),
+                },
                 "versions": {
                     "python": platform.python_version(),
                     "torch": torch.__version__,
@@ -213,6 +218,9 @@ class _Run:
         """Run the loop to its end and write the model."""
         self.course.verify()
         settings = self.settings
+        if settings.start and learned_from(Path(settings.start)) != self.course.fingerprint:
+            sentence = "{model} learned from other data, which may hold these held-out texts."
+            self.console.warn(t(sentence, model=settings.start))
         device = pick_device(settings.device)
         self.machine = kept_machine(self.home / "machine.json", device)
         dtype = self.machine.dtype if settings.dtype == "auto" else settings.dtype
@@ -232,6 +240,9 @@ class _Run:
             weight_decay=settings.weight_decay,
         )
         self.peak_flops = self.machine.matrix_flops[dtype]
+        # Attention costs by what is read at once, which may be less than the model can read.
+        seen = replace(self.shape, context=settings.window) if settings.window else self.shape
+        self.flops_per_token = seen.flops_per_token
         following = Following(
             model,
             self.objective,
@@ -316,7 +327,7 @@ class _Run:
 
     def _share_of_peak(self, tokens_per_second: float) -> float:
         """Of the most that this machine was seen to do: its peak may have been measured while it was busy."""
-        reached = tokens_per_second * self.shape.flops_per_token
+        reached = tokens_per_second * self.flops_per_token
         return reached / max(reached, self.peak_flops)
 
     def _finish(self, trainer: Trainer, kept: int) -> dict[str, Any]:
