@@ -60,7 +60,7 @@ def _argument(parameter: Any) -> str:
 def _row(parameter: Any) -> str:
     is_option = parameter.param_type_name == "option"
     name = " / ".join(parameter.opts + parameter.secondary_opts) if is_option else _argument(parameter)
-    empty = parameter.required or parameter.default in (None, "", [], False)
+    empty = parameter.required or parameter.default in (None, "", []) or parameter.default is False
     default = "required" if parameter.required else "" if empty else f"`{parameter.default}`"
     return f"| `{name}` | {default} | {parameter.help or ''} |"
 

@@ -37,6 +37,10 @@ typedef struct {
 
 typedef struct bimo_decoder bimo_decoder;
 
+/* Goes up with every change of what stands in this file: kernel.py takes no library of another number. */
+#define BIMO_INTERFACE 1
+int bimo_interface(void);
+
 /* The best instruction set that is both compiled in and on this processor. */
 int bimo_best_instructions(void);
 

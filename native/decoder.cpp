@@ -112,6 +112,8 @@ using namespace bimo;
 
 struct bimo_decoder : Decoder { using Decoder::Decoder; };
 
+int bimo_interface(void) { return BIMO_INTERFACE; }
+
 int bimo_best_instructions(void) {
 #if defined(BIMO_HAS_AVX)
     __builtin_cpu_init();

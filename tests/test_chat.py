@@ -161,7 +161,7 @@ def test_a_folder_keeps_its_template_in_one_of_three_places(tmp_path, chatml_tok
     ]
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": several})
     assert folder_chat_format(tmp_path, chatml_tokenizer).template.source == "default"
-    (tmp_path / "chat_template.jinja").write_text("file")
+    (tmp_path / "chat_template.jinja").write_text("\ufefffile", encoding="utf-8")
     assert folder_chat_format(tmp_path, chatml_tokenizer).template.source == "file"
 
 

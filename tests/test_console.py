@@ -35,6 +35,16 @@ def test_lines_go_to_stderr_with_their_labels_in_a_column(capsys):
     assert err.splitlines() == ["Read      3 files", "          a sample", "Note      look here"]
 
 
+def test_work_goes_on_where_nobody_looks_on_any_more(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        everything(Console())
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), closed.fileno())
+
+
 def test_quiet_shows_warnings_alone_and_silent_nothing(capsys):
     everything(Console(quiet=True))
     assert capsys.readouterr().err == "Note      look here\n"

@@ -21,7 +21,7 @@ from bimo.console import SILENT, Console
 from bimo.export.comparison import CHATS, OurEngine, compare, render
 from bimo.export.lines import export_lines
 from bimo.export.llama_cpp import XLlamaCpp
-from bimo.export.source import Source, open_gguf, open_source
+from bimo.export.source import Source, open_source, source_of_gguf
 from bimo.export.targets import FORMATS, TARGETS
 from bimo.export.verb import SENTENCES, export
 from bimo.files import read_json, write_json
@@ -291,9 +291,9 @@ def test_a_template_that_begins_as_every_text_is_the_same_in_llama_cpp(
     (tmp_path / "base" / "chat_template.jinja").write_text(template, encoding="utf-8")
     facts = export(tmp_path / "base", to="gguf", out=tmp_path / "a.gguf")
     assert facts["comparison"]["chats"] == 3
-    assert XLlamaCpp(tmp_path / "a.gguf", open_gguf(tmp_path / "a.gguf")).chat([{"role": "user", "content": "a"}]) == (
-        "<|endoftext|>user\na<|endoftext|>assistant\n"
-    )
+    assert XLlamaCpp(tmp_path / "a.gguf", source_of_gguf(tmp_path / "a.gguf")).chat(
+        [{"role": "user", "content": "a"}]
+    ) == ("<|endoftext|>user\na<|endoftext|>assistant\n")
 
 
 @pytest.mark.usefixtures("alone")

@@ -174,6 +174,12 @@ def alter_ids(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
+def alter_kinds(folder: Path) -> None:
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del settings["model_input_names"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
 ALTERATIONS: dict[str, tuple[str, str, Callable[[Path], None], str]] = {
     "onnx, a weight": (
         "encoder",
@@ -185,6 +191,7 @@ ALTERATIONS: dict[str, tuple[str, str, Callable[[Path], None], str]] = {
     "ctranslate2, a weight": ("seq2seq", "ctranslate2", alter_ctranslate2, "predictions differ by"),
     "ctranslate2, names": ("seq2seq", "ctranslate2", alter_names, "the tokens are others"),
     "bert, a weight": ("encoder", "hf", alter_folder, "1 tensors hold other numbers, .*; predictions differ by"),
+    "bert, kinds of tokens": ("encoder", "hf", alter_kinds, "a second text is told from the first in another way"),
     "bert, ids": ("encoder", "hf", alter_ids, "prompts get other ids"),
     "marian, a weight": ("seq2seq", "hf", alter_folder, "1 tensors hold other numbers, .*; predictions differ by"),
     "marian, ids": ("seq2seq", "hf", alter_ids, "prompts get other ids"),

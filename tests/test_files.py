@@ -158,11 +158,30 @@ def test_replacing_folder_leaves_the_old_folder_when_the_writer_fails(tmp_path):
 
 
 def test_replacing_folder_does_not_take_up_what_a_dead_writer_left(tmp_path):
-    (tmp_path / "folder.part").mkdir()
-    (tmp_path / "folder.part" / "stale").write_text("stale")
+    (tmp_path / "folder.bimo-part").mkdir()
+    (tmp_path / "folder.bimo-part" / "stale").write_text("stale")
     with replacing_folder(tmp_path / "folder") as part:
         (part / "new").write_text("new")
     assert names(tmp_path / "folder") == {"new"}
+
+
+def test_replacing_folder_puts_back_what_a_dead_writer_had_put_aside(tmp_path):
+    (tmp_path / "folder.bimo-old").mkdir()
+    (tmp_path / "folder.bimo-old" / "only").write_text("only")
+    with pytest.raises(RuntimeError):
+        fill(replacing_folder(tmp_path / "folder"), "new", RuntimeError())
+    assert names(tmp_path / "folder") == {"only"}
+
+
+def test_neighbours_that_somebody_keeps_are_left_alone(tmp_path):
+    kept = {"a.part", "a.old", "b.gguf.part"}
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    with replacing_folder(tmp_path / "a") as part:
+        (part / "new").write_text("new")
+    write_json(tmp_path / "b.gguf", 1)
+    assert names(tmp_path) == kept | {"a", "b.gguf"}
+    assert {(tmp_path / name).read_text() for name in kept} == {"mine"}
 
 
 def test_write_json_reads_back_and_is_readable(tmp_path):

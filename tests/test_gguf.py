@@ -32,12 +32,14 @@ from gguf_files import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bimo.export.source import source_of_gguf
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import END_OF_TEXT, Tokenizer
 from bimo.weights.gguf import read_gguf
 from bimo.weights.gguf_blocks import COLUMNS_AT_ONCE, FORMATS, OTHER_FORMATS, dequantise
 from bimo.weights.gguf_tokenizer import ALIKE, CUTTINGS, gguf_tokenizer
+from bimo.weights.opening import open_model
 
 # ------------------------------------------------------------------------------------------------ number formats
 
@@ -528,6 +530,21 @@ def small_file(make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer) ->
         "tokenizer.ggml.merges": merges,
     }
     return gguf_bytes(model_metadata(model, "llama") | vocabulary, model_tensors(model, "llama", Q8_0))
+
+
+def test_a_file_is_the_same_model_for_whoever_opens_it(
+    make_model: Callable[..., Decoder], tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = make_model(**SHAPE | {"vocabulary": tiny_tokenizer.vocabulary}, qk_norm=False)
+    metadata = model_metadata(model, "llama") | tokenizer_metadata(tiny_tokenizer)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf_bytes(metadata | {"tokenizer.ggml.eot_token_id": 70_000}, model_tensors(model, "llama")))
+    assert source_of_gguf(path).ends == open_model(path).ends == {tiny_tokenizer.end}
+    few = make_model(**SHAPE | {"vocabulary": tiny_tokenizer.vocabulary - 1}, qk_norm=False)
+    path.write_bytes(gguf_bytes(metadata, model_tensors(few, "llama")))
+    for opened in (source_of_gguf, open_model):
+        with pytest.raises(UserError, match="they do not fit"):
+            opened(path)
 
 
 def require_sound(path: Path) -> bool:

@@ -18,7 +18,7 @@ from texts import CHINESE, ENGLISH, MIXED
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from bimo.export.llama_cpp import XLlamaCpp
-from bimo.export.source import open_gguf
+from bimo.export.source import source_of_gguf
 from bimo.export.verb import export
 from bimo.models.transformer import Decoder
 from bimo.runtime import UserError
@@ -302,7 +302,7 @@ def test_llama_cpp_gives_the_ids_of_a_model_that_is_exported(
     found = export(folder, to="gguf", out=path, weights="f32", data=tmp_path / "data")["comparison"]
     assert found["engine"].startswith("llama.cpp")
     assert (found["equal_ids"], found["equal_special"], found["chats"], found["equal_chat_ids"]) == (1, True, 3, True)
-    engine = XLlamaCpp(path, open_gguf(path))
+    engine = XLlamaCpp(path, source_of_gguf(path))
     try:
         for line in mixed_lines():
             assert engine.tokens(line) == trained.encode(line)

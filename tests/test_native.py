@@ -15,10 +15,11 @@ import pytest
 import torch
 from writing import open_way, ways_here
 
+from bimo import kernel
 from bimo.generate.cache import KeyValueCache
 from bimo.generate.native import FORMATS, NativeDecoder
 from bimo.generate.stepping import TorchSteps, open_steps
-from bimo.kernel import LIBRARY, best_instructions
+from bimo.kernel import LIBRARY, best_instructions, load_library
 from bimo.models.config import ModelConfig, RotaryScaling
 from bimo.models.layers import Linear
 from bimo.models.transformer import Decoder
@@ -428,3 +429,27 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(library)]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert found.stdout == "nothing found\n", found.stderr[-3000:]
+
+
+@pytest.fixture
+def no_library_yet() -> Iterator[None]:
+    load_library.cache_clear()
+    yield
+    load_library.cache_clear()
+
+
+def test_a_core_that_cannot_be_loaded_is_none(no_library_yet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As one that was built where GCC's libraries are, and copied to where they are not."""
+    (tmp_path / "libbimo.so").write_bytes(b"no library")
+    monkeypatch.setattr(kernel, "LIBRARY", tmp_path / "libbimo.so")
+    monkeypatch.delenv("BIMO_KERNEL", raising=False)
+    assert load_library() is None
+    assert best_instructions() is None
+
+
+@pytest.mark.skipif(not LIBRARY.is_file(), reason="the kernel is not built")
+def test_a_core_of_other_sources_is_none(no_library_yet: None, monkeypatch: pytest.MonkeyPatch):
+    assert load_library() is not None
+    load_library.cache_clear()
+    monkeypatch.setattr(kernel, "INTERFACE", kernel.INTERFACE + 1)
+    assert load_library() is None

@@ -399,7 +399,9 @@ def test_the_number_of_threads_changes_no_byte(source, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seen", ["documents.part/train-00000.parquet.part", "tokenizer.json", "tokens.part"])
+@pytest.mark.parametrize(
+    "seen", ["documents.bimo-part/train-00000.parquet.bimo-part", "tokenizer.json", "tokens.bimo-part"]
+)
 def test_a_killed_preparation_is_taken_up_again(tmp_path, out, seen):
     source = write_stories(tmp_path / "notes" / "a.txt", 40_000)
     process = start(source, out)

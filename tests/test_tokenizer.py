@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from texts import CHINESE, ENGLISH
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
+from bimo.files import write_json
 from bimo.runtime import UserError
 from bimo.text.segment import mark_words
 from bimo.tokens.tokenizer import (
@@ -327,6 +328,27 @@ def test_a_bert_whose_settings_name_no_roles_has_the_usual_ones(tmp_path: Path) 
     assert (loaded.special, loaded.begin, loaded.end) == (roles, [2], 3)
     named = load_tokenizer(published(inner, tmp_path, tokenizer_config=settings | {"sep_token": "a"}))
     assert named.special == roles | {"sep_token": "a"}
+
+
+def test_tokens_that_were_added_to_a_list_of_words_keep_their_ids(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\ufeff[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", encoding="utf-8")
+    write_json(tmp_path / "added_tokens.json", {"[E1]": 6})
+    newer = {"7": {"content": "<s-1>", "special": True}, "3": {"content": "[SEP]", "special": True}}
+    write_json(tmp_path / "tokenizer_config.json", {"added_tokens_decoder": newer})
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.encode("a [E1]a") == [5, 6, 5]
+    assert loaded.inner.token_to_id("<s-1>") == 7
+    write_json(tmp_path / "added_tokens.json", {"[E1]": 9})
+    with pytest.raises(UserError, match=r"The token <s-1> in .* has the id 7, which does not follow"):
+        load_tokenizer(tmp_path)
+
+
+def test_dropout_of_merges_is_for_whoever_trains(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    settings = json.loads(tiny_tokenizer.inner.to_str())
+    settings["model"]["dropout"] = 0.9
+    write_json(tmp_path / "tokenizer.json", settings)
+    text = "the quick brown fox jumps over the lazy dog " * 4
+    assert load_tokenizer(tmp_path).encode(text) == tiny_tokenizer.encode(text)
 
 
 def without_frame(tokenizer: Tokenizer) -> tokenizers.Tokenizer:

@@ -201,7 +201,8 @@ def test_a_restore_of_a_certain_step(tmp_path):
 
 
 def test_only_the_wanted_checkpoints_and_no_leftovers_are_kept(tmp_path):
-    for name in ("step-00000001", "step-00000002", "step-00000003", "step-00000004.part", "step-00000003.old", "mine"):
+    left = ("step-00000004.bimo-part", "step-00000003.bimo-old")
+    for name in ("step-00000001", "step-00000002", "step-00000003", *left, "mine"):
         (tmp_path / name).mkdir()
     keep_only(tmp_path, {2, 3})
     assert {path.name for path in tmp_path.iterdir()} == {"step-00000002", "step-00000003", "mine"}
@@ -224,7 +225,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
     fresh = make_trainer(tmp_path, seed=9)
     assert fresh.restore()
     assert_same(everything(fresh), before)
-    assert [path.name for path in tmp_path.glob("*.part")] == []
+    assert [path.name for path in tmp_path.glob("*.bimo-part")] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -143,6 +143,15 @@ def test_a_gain_is_claimed_where_it_is_more_than_chance(tuned, tmp_path, low, an
     assert "also chose the step" in page
 
 
+def test_a_report_says_nothing_of_people(tuned, tmp_path):
+    facts = tuned[1]
+    said = {"messages": [{"role": "user", "content": "call 13800138000"}], "reference": "write to a.b@qq.com"}
+    write_json(tmp_path / "bimo" / "tune.json", facts | {"samples": [facts["samples"][0] | said]})
+    page = write_tuning_report(tmp_path).read_text(encoding="utf-8")
+    assert "call [PHONE]" in page
+    assert "write to [EMAIL]" in page
+
+
 def test_what_was_learned_is_what_is_loaded(place, tuned, tiny_tokenizer):
     """The loss that the report gives is that of the files."""
     folder, facts = tuned

@@ -381,6 +381,7 @@ def test_a_picture_needs_a_font_for_its_words(tmp_path: Path, monkeypatch: pytes
     vectors = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
     assert draw_map(list("abcdefgh"), vectors, tmp_path / "letters.png") > 4
     assert (tmp_path / "letters.png").read_bytes().startswith(b"\x89PNG")
+    assert draw_map([*"abcdefg", "people’s"], vectors, tmp_path / "words.png") > 4
     with pytest.raises(UserError, match=r"no font with Chinese"):
         draw_map([*ANIMALS, *TOOLS], vectors, tmp_path / "words.png")
     with pytest.raises(UserError, match=r"\.svg, \.png"):

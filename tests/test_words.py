@@ -11,12 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from stories import write_stories
 
+from bimo.console import SILENT
 from bimo.prepare import prepare
 from bimo.runtime import UserError
 from bimo.text.counting import LEAST_DOCUMENTS, WordCounts
 from bimo.text.segment import WordList, iter_words
 from bimo.text.stop_words import stop_words
 from bimo.words.counts import count_lines, count_words
+from bimo.words.sources import texts_of
 
 
 def test_stop_words_are_function_words_of_both_languages():
@@ -34,6 +36,13 @@ def test_no_stop_word_is_listed_twice():
         lines = file.read_text(encoding="utf-8").splitlines()
         counts = Counter(word for line in lines if not line.startswith("#") for word in line.split())
         assert [word for word, count in counts.items() if count > 1] == []
+
+
+def test_what_is_named_and_lies_in_a_folder_that_is_named_counts_once(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(f"The {name} boat sails.\n", encoding="utf-8")
+    sources = [tmp_path / "one.txt", tmp_path, tmp_path / "one.txt"]
+    assert sorted(texts_of(sources, SILENT)) == ["The one boat sails.", "The two boat sails."]
 
 
 def test_counts_documents_and_evenness_by_hand():

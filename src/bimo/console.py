@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -81,7 +82,8 @@ class Console:
     def _print(self, line: str) -> None:
         if self._above is not None:
             self._above(line)
-        else:
+            return
+        with contextlib.suppress(BrokenPipeError):  # work goes on where nobody looks on any more
             print(line, file=sys.stderr, flush=True)
 
 

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import itertools
 import json
+import shlex
 import sysconfig
 from collections.abc import Iterator
 from importlib import resources
@@ -77,7 +78,7 @@ def sentiment_lines(facts: dict[str, Any]) -> list[str]:
     lines = [t("On {texts} sentences written apart from those it learned from:", texts=facts["held_out"]["texts"])]
     lines.append(figures_line(facts["held_out"]))
     lines += [f"  {one['labels'][0]} {one['confidence']:.0%}  {one['text']}" for one in facts["tried"]]
-    lines.append(t("Try: bimo classify {model} TEXT --why", model=facts["model"]))
+    lines.append(t("Try: bimo classify {model} TEXT --why", model=shlex.quote(facts["model"])))
     lines.append(
         t("It knows short everyday sentences. For texts of your own: bimo tune FILE --task classify --out MODEL")
     )

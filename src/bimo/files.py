@@ -39,6 +39,9 @@ MOST_JSON_VALUES = 1 << 22
 FOREIGN_CODE = ("auto_map", "custom_pipelines")
 """Entries of settings that ask for a program which came with the model."""
 
+PART, OLD = ".bimo-part", ".bimo-old"
+"""Endings of what is being written, and of what it is about to replace: names that nobody else gives."""
+
 _WINDOWS = os.name == "nt"
 
 
@@ -61,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part, even after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + PART)
     try:
         part.touch()
         mode = part.stat().st_mode
@@ -79,9 +82,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; on success its files are synced and it takes the place of `path`.
 
     Between taking the old folder away and putting the new one in its place there is an instant with neither;
-    whoever reads such folders must treat a missing one as work still to do.
+    whoever reads such folders must treat a missing one as work still to do. Who dies in it leaves the old one aside,
+    and the next who comes puts it back first.
     """
-    part = path.with_name(path.name + ".part")
+    part, old = path.with_name(path.name + PART), path.with_name(path.name + OLD)
+    if old.exists() and not path.exists():
+        os.replace(old, path)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     mode = part.stat().st_mode & 0o666  # as in `replacing`
@@ -91,7 +97,6 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 file.chmod(mode)
             _sync(file)
-        old = path.with_name(path.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
             os.replace(path, old)

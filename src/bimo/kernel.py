@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 LIBRARY = Path(__file__).with_name("libbimo.so")
+INTERFACE = 1
+"""Of the library, as in native/bimo.h: one built from other sources would compute something else in silence."""
+
 INSTRUCTIONS = ("plain", "avx2", "avx512")
 """Instruction sets by their number in bimo.h, best last."""
 
@@ -98,10 +101,15 @@ class LinearModel(ctypes.Structure):
 
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
-    """The core, or None where it was not built."""
+    """The core, or None where it was not built, or was built for another machine or from other sources."""
     if not LIBRARY.is_file():
         return None
-    library = ctypes.CDLL(str(LIBRARY))
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        if library.bimo_interface() != INTERFACE:
+            return None
+    except (OSError, AttributeError):  # such as a library of the compiler's that is not on this machine
+        return None
     library.bimo_best_instructions.restype = INT
     library.bimo_new.restype = POINTER
     library.bimo_new.argtypes = [ctypes.POINTER(Shape), INT, INT]
@@ -135,9 +143,9 @@ def best_instructions() -> str | None:
 
     None where the core was not built, or BIMO_KERNEL is `torch`. Raises UserError for one that is not there.
     """
-    library = load_library()
-    there = INSTRUCTIONS[: library.bimo_best_instructions() + 1] if library else ()
     wanted = os.environ.get("BIMO_KERNEL")
+    library = None if wanted == "torch" else load_library()
+    there = INSTRUCTIONS[: library.bimo_best_instructions() + 1] if library else ()
     if wanted == "torch" or (not wanted and not there):
         return None
     if wanted and wanted not in there:

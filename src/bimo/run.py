@@ -153,7 +153,7 @@ def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
         ),
     )
     console.say("Look", str(out / "bimo" / "report.html"))
-    console.say("Try", f"bimo generate {shlex.quote(str(out))} {shlex.quote(_first_words(facts))}")
+    console.say("Try", shlex.join(["bimo", "generate", str(out), "--", _first_words(facts)]))
 
 
 def _first_words(facts: dict[str, Any]) -> str:

@@ -186,7 +186,7 @@ def _child(
     os.chdir(cwd)
     for target, handle in enumerate(handles):
         os.dup2(handle.detach(), target)
-    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     sys.argv = ["bimo", *arguments]
     from bimo.cli import main
 

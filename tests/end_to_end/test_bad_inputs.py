@@ -221,7 +221,7 @@ def test_a_full_disk(here, verb):
     sentence = sentence_of(done)
     assert sentence.startswith("The disk is full. What was finished before is whole.")
     assert f"bimo {verb} notes --out out" in sentence
-    assert [path for path in (here / "out").rglob("*") if path.suffix == ".part"] == []
+    assert [path for path in (here / "out").rglob("*") if path.suffix == ".bimo-part"] == []
     after = warm_bimo("prepare", "notes", "--out", "out" if verb == "prepare" else "out/bimo/data", "--quiet", cwd=here)
     assert after.code == 0, after.err
 

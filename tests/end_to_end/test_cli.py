@@ -77,7 +77,7 @@ def test_run_makes_a_model_a_report_and_a_card(story):
     ):
         assert (model / name).exists(), name
     assert not (model / "bimo" / "checkpoints").exists()
-    assert [path for path in model.rglob("*") if path.suffix in (".part", ".old", ".pkl", ".pt")] == []
+    assert [path for path in model.rglob("*") if path.suffix in (".bimo-part", ".bimo-old", ".pkl", ".pt")] == []
 
 
 def test_run_says_what_to_type_next_and_that_works(story):

@@ -60,7 +60,7 @@ def test_answers_have_their_source_and_lines_are_questions(taught):
     assert facts["nearest"]["passage"] == {"source": "notes.txt", "line": 2, "text": "第7号会议在花园举行。"}
     assert 0 < facts["confidence"] < 1
     asked = "第7号会议在哪里？\n\nelephants\n".encode()
-    many = warm_bimo(*ask, cwd=folder, given=asked)
+    many = warm_bimo(*ask, cwd=folder, given=b"\xef\xbb\xbf" + asked)
     assert many.code == 0, many.err
     assert "notes.txt:2, confidence" in many.out
     assert many.out.endswith("\n\nThis is not in the documents: nothing in them has to do with it.\n")
@@ -78,6 +78,13 @@ def test_what_will_not_do_is_refused_in_one_sentence(taught):
     (folder / "list.json").write_text("[]")
     for arguments, code, sentence in (
         (("answer", "taught", "Who?"), USAGE, "name a file or a folder with --from"),
+        (("answer", "taught", "", "--from", "documents"), USAGE, "The text that was given is empty."),
+        (("embed", "encoder", " "), USAGE, "The text that was given is empty."),
+        (("translate", "encoder", ""), USAGE, "The text that was given is empty."),
+        (("classify", "encoder", ""), USAGE, "The text that was given is empty."),
+        (("classify", "encoder", "--column", "text=body"), USAGE, "has no place without it"),
+        (("demo", "--task", "sentiment", "--minutes", "3"), USAGE, "--minutes has no place beside --task sentiment"),
+        (("words", "train", "documents", "--out", "."), USAGE, "is no name for what is to be written"),
         (("answer", "encoder", "Who?", "--from", "documents"), USAGE, "was not taught to answer"),
         (("answer", "taught", "Who?", "--from", "empty"), DATA_REFUSED, "There is no text in empty"),
         (("answer", "taught", "Who?", "--from", "nowhere"), USAGE, "There is no file or folder"),

@@ -125,4 +125,4 @@ def test_what_will_not_do_is_refused_in_one_sentence(tuned, tmp_path):
         assert done.code not in (0, None), arguments
         assert sentence in sentence_of(done), arguments
     done = warm_bimo("chat", "model", cwd=home, given=b"\xff\xfe\n")
-    assert "no text in UTF-8" in done.err
+    assert "Line 1 of the input holds bytes that are no text." in done.err

@@ -17,7 +17,7 @@ from bimo.export.comparison import OurEngine, compare
 from bimo.export.gguf import round_gguf, write_gguf_file
 from bimo.export.hf import open_hf, round_hf, write_hf
 from bimo.export.llama_cpp import XLlamaCpp
-from bimo.export.source import Source, open_gguf
+from bimo.export.source import Source, source_of_gguf
 from bimo.export.verb import FORMATS, SENTENCES
 from bimo.models.config import ModelConfig, RotaryScaling
 from bimo.models.transformer import Decoder
@@ -121,7 +121,7 @@ def test_llama_cpp_computes_what_we_wrote(
     source = source_of(make_model(**usual | SHAPES[shape]), tiny_tokenizer)
     path = tmp_path / "model.gguf"
     write_gguf_file(path, source, "F32")
-    engine = XLlamaCpp(path, open_gguf(path))
+    engine = XLlamaCpp(path, source_of_gguf(path))
     try:
         facts, faults = compare(OurEngine(source), engine, lines, tolerance=tolerance, context=256)
     finally:
@@ -145,7 +145,7 @@ def test_llama_cpp_rounds_no_more_than_a_format_allows(
     path = tmp_path / "model.gguf"
     name = FORMATS[form].name
     write_gguf_file(path, source, name)
-    engine = XLlamaCpp(path, open_gguf(path))
+    engine = XLlamaCpp(path, source_of_gguf(path))
     rounded = source.with_weights(round_gguf(source, name))
     try:
         facts, faults = compare(OurEngine(rounded), engine, LINES[:6], tolerance=FORMATS[form].predictions, context=256)
@@ -232,7 +232,7 @@ def test_a_real_model_writes_sense(smollm2_path: Path, smollm2_tokenizer: Tokeni
 def test_a_real_file_becomes_a_folder_that_transformers_and_peft_load(smollm2_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
-    source = open_gguf(smollm2_path)
+    source = source_of_gguf(smollm2_path)
     write_hf(tmp_path, source, "BF16")
     engine = open_hf(tmp_path)
     rounded = source.with_weights(round_hf(source, "BF16"))

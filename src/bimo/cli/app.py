@@ -137,23 +137,26 @@ def _as_text(line: bytes, number: int) -> str:
         raise UserError(sentence, code=DATA_REFUSED, number=number) from None
 
 
+def require_some(text: str | None) -> None:
+    """Raises UserError for a text that was given and is empty: it does not ask for what would be piped in."""
+    if text is not None and not text.strip():
+        raise UserError("The text that was given is empty.", code=USAGE)
+
+
 def asked_lines(sign: str, *, quiet: bool) -> Iterator[str]:
     """What is typed or piped in, line by line, without empty ones; on a terminal a sign asks for each.
 
     Raises UserError at bytes that are no text.
     """
     asking = sys.stdin.isatty() and not quiet
+    lines = piped_lines()
     while True:
         if asking:
             print(sign, end="", file=sys.stderr, flush=True)
-        read = sys.stdin.buffer.readline()
-        if not read:
+        line = next(lines, None)
+        if line is None:
             if asking:
                 print(file=sys.stderr)
             return
-        try:
-            line = read.decode("utf-8")
-        except UnicodeDecodeError:
-            raise UserError("A line of the input holds bytes that are no text in UTF-8.", code=USAGE) from None
         if line.strip():
-            yield line.rstrip("\r\n")
+            yield line

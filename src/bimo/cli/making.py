@@ -140,21 +140,23 @@ def demo(
         Path | None, typer.Option("--out", help=t("The folder to write; demo-model, or sentiment-model."))
     ] = None,
     task: Annotated[str, typer.Option("--task", help=t("What to show: generate, or sentiment."))] = "generate",
-    minutes: Minutes = 2.0,
+    minutes: Annotated[float | None, typer.Option("--minutes", help=t("Of training, to generate: 2."))] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
+    from bimo.demo import DEMO_MINUTES, demo_sentiment, sentiment_lines
     from bimo.demo import demo as run_demo
-    from bimo.demo import demo_sentiment, sentiment_lines
 
     if task not in ("generate", "sentiment"):
         sentence = "--task must be one of {tasks}, but is {task!r}."
         raise UserError(sentence, code=USAGE, tasks="generate, sentiment", task=task)
     if task == "sentiment":
+        if minutes is not None:
+            raise UserError("--minutes has no place beside --task sentiment, which takes seconds.", code=USAGE)
         found = demo_sentiment(out=out or Path("sentiment-model"), console=Console(quiet=quiet))
         show(found, as_json=json, lines=lambda: sentiment_lines(found))
         return
-    facts = run_demo(out=out or Path("demo-model"), minutes=minutes, console=Console(quiet=quiet))
+    facts = run_demo(out=out or Path("demo-model"), minutes=minutes or DEMO_MINUTES, console=Console(quiet=quiet))
     samples = [sample["text"].strip() for sample in facts["samples"]]
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import piped_lines, show, verb
+from bimo.cli.app import piped_lines, require_some, show, verb
 from bimo.cli.options import Device, Json, ModelPath, Quiet, Seed
 from bimo.console import Console
 from bimo.runtime import DATA_REFUSED, USAGE, UserError, require_least, t
@@ -20,7 +20,9 @@ Lines = Annotated[Path | None, typer.Option("--in", readable=False, help=t("A fi
 @verb(t("Vectors of texts, one a line of the input: JSON lines, or a .npy file of float32."))
 def embed(
     model: ModelPath,
-    text: Annotated[str, typer.Argument(help=t("One text; without it, the lines of --in or of the input."))] = "",
+    text: Annotated[
+        str | None, typer.Argument(help=t("One text; without it, the lines of --in or of the input."))
+    ] = None,
     lines: Lines = None,
     out: Annotated[
         Path | None, typer.Option("--out", help=t("A .npy file to write, a row a line of the input."))
@@ -32,11 +34,13 @@ def embed(
     from bimo.tasks.embed.examples import read_lines
     from bimo.tasks.embed.rows import write_rows
 
-    if text and lines is not None:
+    require_some(text)
+    if text is not None and lines is not None:
         raise UserError("Give a text or --in, not both.", code=USAGE)
     if out is not None and out.suffix.lower() != ".npy":
         raise UserError("--out must end in .npy, but is {path}.", code=USAGE, path=out)
-    texts: Iterable[str] = [text] if text else read_lines(lines) if lines is not None else piped_lines()
+    given = read_lines(lines) if lines is not None else piped_lines()
+    texts: Iterable[str] = given if text is None else [text]
     embedder, console = open_embedder(model, device=device), Console(quiet=quiet)
     found = embedder.stream(texts)
     if out is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import asked_lines, show, verb
+from bimo.cli.app import asked_lines, require_some, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, require_least, t
@@ -17,7 +17,9 @@ from bimo.runtime import USAGE, UserError, require_least, t
 @verb(t("Answer questions from documents, each with the passage that says so, or that it is not in them."))
 def answer(
     model: Annotated[Path, typer.Argument(readable=False, help=t("An encoder that bimo tune --task answer taught."))],
-    question: Annotated[str, typer.Argument(help=t("Without one, each line of the input is a question."))] = "",
+    question: Annotated[
+        str | None, typer.Argument(help=t("Without one, each line of the input is a question."))
+    ] = None,
     documents: Annotated[
         list[Path] | None,
         typer.Option("--from", readable=False, help=t("A file or folder to answer from; may be given several times.")),
@@ -41,7 +43,8 @@ def answer(
     require_least({"passages": (passages, 1)})
     if not documents:
         raise UserError("bimo answer needs documents to answer from: name a file or a folder with --from.", code=USAGE)
-    asked = [question] if question.strip() else (line.strip() for line in asked_lines("? ", quiet=quiet))
+    require_some(question)
+    asked = (line.strip() for line in asked_lines("? ", quiet=quiet)) if question is None else [question]
     found = find_answers(
         model,
         asked,
@@ -52,7 +55,7 @@ def answer(
         device=device,
         console=Console(quiet=quiet),
     )
-    if question.strip():
+    if question is not None:
         (facts,) = found
         show(facts, as_json=json, lines=lambda: answer_lines(facts))
         return

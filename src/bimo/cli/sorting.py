@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bimo.cli.app import piped_lines, show, verb
+from bimo.cli.app import piped_lines, require_some, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -45,7 +45,8 @@ def classify(
     from bimo.tasks.classify.classifier import explain, open_classifier, verdicts
     from bimo.tasks.classify.tables import verdict_cells
 
-    _require_fitting(text=text, file=file, why=why, abstain=abstain, second=second, json=json)
+    require_some(text)
+    _require_fitting(text=text, file=file, column=column, why=why, abstain=abstain, second=second, json=json)
     named = tuple(filter(None, (label.strip() for label in labels.replace("，", ",").split(","))))
     classifier = open_classifier(model, labels=named, examples=examples, device=device)
     console = Console(quiet=quiet)
@@ -66,12 +67,19 @@ def classify(
 
 
 def _require_fitting(
-    *, text: str | None, file: Path | None, why: bool, abstain: float, second: str, json: bool
+    *,
+    text: str | None,
+    file: Path | None,
+    column: list[str] | None,
+    why: bool,
+    abstain: float,
+    second: str,
+    json: bool,
 ) -> None:
-    if text is not None and not text.strip():
-        raise UserError("There is no text to classify.", code=USAGE)
     if text is not None and file is not None:
         raise UserError("Either a text or --file is classified, not both.", code=USAGE)
+    if column and file is None:
+        raise UserError("--column says what columns of --file are called, and has no place without it.", code=USAGE)
     if json and file is not None:
         raise UserError("A table comes out as a table, so --json has no place beside --file.", code=USAGE)
     if (why or second) and text is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bimo.cli.app import piped_lines, show, verb
+from bimo.cli.app import piped_lines, require_some, show, verb
 from bimo.cli.options import Device, Json, Quiet
 from bimo.console import Console
 from bimo.runtime import USAGE, UserError, t
@@ -17,7 +17,7 @@ from bimo.runtime import USAGE, UserError, t
 @verb(t("Translate a text, or every line of what is piped in."))
 def translate(
     model: Annotated[Path, typer.Argument(readable=False, help=t("A folder with a translation model."))],
-    text: Annotated[str, typer.Argument(help=t("What to translate; nothing reads lines from stdin."))] = "",
+    text: Annotated[str | None, typer.Argument(help=t("What to translate; nothing reads lines from stdin."))] = None,
     to: Annotated[
         str, typer.Option("--to", help=t("The language to translate to, where the model knows several."))
     ] = "",
@@ -38,8 +38,9 @@ def translate(
     if not 1 <= best <= beams:
         sentence = "--best must lie between 1 and --beams, which is {beams}, but is {best}."
         raise UserError(sentence, code=USAGE, beams=beams, best=best)
+    require_some(text)
     translator = load(model, device=device)
-    lines = text.splitlines() if text else piped_lines()
+    lines = piped_lines() if text is None else text.split("\n")
     facts, cut, unfinished = [], 0, 0
     unknown: dict[str, None] = {}
     left: list[str] = []

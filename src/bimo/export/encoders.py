@@ -6,6 +6,7 @@ B texts, T tokens.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from bimo.generate.beam import padded
 from bimo.models.encoder import Encoder
 from bimo.runtime import t
 from bimo.tasks.answer.reading import READER_FILE
+from bimo.tokens.framing import Framing
 from bimo.tokens.tokenizer import Tokenizer, load_tokenizer
 from bimo.weights.bert import CLASSES
 from bimo.weights.huggingface import load_encoder, save_encoder
+from bimo.weights.names import require_fitting
 from bimo.weights.onnx import onnx_weights, open_onnx, write_onnx
 from bimo.weights.sentence_transformers import SentenceLayout, holds_layout, read_layout, write_layout
 
@@ -93,11 +96,21 @@ def compare_bert(folder: Path, path: Path, texts: list[str]) -> tuple[dict[str, 
         facts, more = _compared(folder, texts, "bimo", lambda *inputs: _outputs(written, *inputs))
     else:
         facts, more = _compared(folder, texts, engine, lambda *inputs: _asked(theirs, *inputs))
+        if not _same_pair(tokenizer, their_tokenizer, texts[0], texts[-1]):
+            faults.append(t("a second text is told from the first in another way"))
         same = [
             equal and _framed(tokenizer, text) == their_tokenizer(text).input_ids
             for equal, text in zip(same, texts, strict=True)
         ]
     return facts | {"equal_ids": sum(same)}, faults + more + other_ids(texts, same)
+
+
+def _same_pair(tokenizer: Tokenizer, theirs: Any, first: str, second: str) -> bool:
+    """Whether two texts become the same ids, and the same kinds of tokens, by what a model of transformers is given."""
+    framing = Framing(tokenizer, context=sys.maxsize)
+    ours, found = framing.batch(framing.pairs([first], [second])), theirs(first, second)
+    expected = ours.ids[0].tolist(), ours.segments[0].tolist()
+    return (found["input_ids"], found.get("token_type_ids")) == expected
 
 
 def _compared(
@@ -108,6 +121,7 @@ def _compared(
     The kinds change from token to token, as far as the model has several.
     """
     model, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    require_fitting(folder, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
     inner = model.config.context - len(tokenizer.begin) - 1
     # All of them at once are a text as long as the model reads, beside which the others are padded.
     found = tokenizer.encode_batch([*texts, "\n".join(texts)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bimo.export.comparison import Engine, OurEngine
 from bimo.export.llama_cpp import LlamaCpp, XLlamaCpp
-from bimo.export.source import Source, open_gguf
+from bimo.export.source import Source, source_of_gguf
 from bimo.weights.chat_templates import TEMPLATE_KEY
 from bimo.weights.gguf import END_OF_TURN
 from bimo.weights.gguf_blocks import StoredMatrix
@@ -39,7 +39,7 @@ def write_gguf_file(path: Path, source: Source, form: str) -> None:
 
 def open_with_llama_cpp(path: Path) -> Engine:
     """With llama.cpp where llama-cpp-python or xllamacpp is installed, else with our own reader."""
-    written = open_gguf(path)
+    written = source_of_gguf(path)
     for engine in (LlamaCpp, XLlamaCpp):
         try:
             return engine(path, written)

@@ -14,13 +14,13 @@ from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
 from bimo.weights.adapters import load_adapter, merged_weights
 from bimo.weights.chat_templates import TEMPLATE_KEY, folder_chat_format, folder_template
-from bimo.weights.gguf import GGUFModel, read_gguf
+from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
-from bimo.weights.gguf_tokenizer import ROLES, gguf_tokenizer
-from bimo.weights.opening import open_model
+from bimo.weights.gguf_tokenizer import ROLES
+from bimo.weights.opening import open_gguf, open_model
 from bimo.weights.quantize import stored_weights
 
-__all__ = ["Source", "open_gguf", "open_source"]
+__all__ = ["Source", "open_source", "source_of_gguf"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def open_source(path: Path, *, adapter: Path | None = None) -> Source:
 
     Raises UserError when it is none that Bimo reads, or the adapter is of another model.
     """
-    source = open_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
+    source = source_of_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
     return source if adapter is None else _with_adapter(source, adapter)
 
 
@@ -93,18 +93,17 @@ def _open_folder(path: Path) -> Source:
     )
 
 
-def open_gguf(path: Path) -> Source:
+def source_of_gguf(path: Path) -> Source:
     """A GGUF file, whatever its name. Raises UserError when it is none that Bimo reads."""
-    stored = read_gguf(path)
+    opened, stored = open_gguf(path)
     template = stored.metadata.get(TEMPLATE_KEY)
     ids = {role: stored.metadata[key] for role, key in ROLES.items() if key in stored.metadata and role != "unk_token"}
-    tokenizer = gguf_tokenizer(stored.metadata)
     return Source(
         path.stem,
         stored.config,
         stored.weights,
-        tokenizer,
+        opened.tokenizer,
         template if isinstance(template, str) else None,
         {f"{role}_id": number for role, number in ids.items()},
-        stored.ends | {tokenizer.end},
+        opened.ends | {opened.tokenizer.end},
     )

@@ -11,7 +11,7 @@ from bimo.export.comparison import Engine
 from bimo.export.encoders import compare_bert, compare_onnx, write_encoder, write_encoder_as_onnx
 from bimo.export.gguf import open_with_llama_cpp, round_gguf, write_gguf_file
 from bimo.export.hf import open_hf, round_hf, write_hf
-from bimo.export.source import Source, open_gguf, open_source
+from bimo.export.source import Source, open_source, source_of_gguf
 from bimo.export.translators import compare_ctranslate2, compare_marian, write_ctranslate2, write_translator
 from bimo.runtime import USAGE, UserError
 from bimo.weights.gguf_blocks import StoredMatrix
@@ -74,7 +74,7 @@ class Target:
 TARGETS = {
     "hf": Target(("f32", "f16", "bf16"), True, round_hf, write_hf, open_hf, open_source, in_float32=True),
     "gguf": Target(
-        ("f16", "f32", "bf16", "q8_0", "q4_1"), False, round_gguf, write_gguf_file, open_with_llama_cpp, open_gguf
+        ("f16", "f32", "bf16", "q8_0", "q4_1"), False, round_gguf, write_gguf_file, open_with_llama_cpp, source_of_gguf
     ),
 }
 

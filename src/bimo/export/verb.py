@@ -207,10 +207,11 @@ def _keep(
                 engine=facts["comparison"]["engine"],
                 faults=t("; ").join(faults),
             )
+        # The note comes first: an export without one would be nobody's, and never be written over.
         if folder:
             write_json(_kept(part, folder=True), facts | {"files": _files(part)})
-    if not folder:
-        write_json(_kept(out, folder=False), facts)
+        else:
+            write_json(_kept(out, folder=False), facts)
 
 
 def _kept_format(kept: Path) -> str:

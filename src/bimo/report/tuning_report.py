@@ -8,8 +8,9 @@ from typing import Any
 
 from bimo.files import read_json, read_metrics
 from bimo.report.charts import Point, line_chart
+from bimo.report.examples import beginning
 from bimo.report.facts import Facts, count, duration, learning_curves, number, pair, part, percent, size
-from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, shorten, table, write_page
+from bimo.report.page import Node, Section, bar, element, fact, figure, key_figures, table, write_page
 from bimo.runtime import t
 
 __all__ = ["write_tuning_report"]
@@ -184,7 +185,7 @@ def _samples(facts: Facts) -> Section | None:
     """What was asked, and what it said before and says now, side by side."""
     content: list[Node] = []
     for sample in facts["samples"]:
-        content.append(element("h3", shorten(sample["messages"][-1]["content"], SAMPLE_LIMIT), dir="auto"))
+        content.append(element("h3", beginning(sample["messages"][-1]["content"], SAMPLE_LIMIT), dir="auto"))
         texts = [
             (t("before"), sample["before"]),
             (t("after"), sample["after"]),
@@ -192,7 +193,9 @@ def _samples(facts: Facts) -> Section | None:
             (t("as rejected in the file"), sample.get("rejected")),
         ]
         rows = [
-            [name, element("div", shorten(text, SAMPLE_LIMIT), dir="auto")] for name, text in texts if text is not None
+            [name, element("div", beginning(text, SAMPLE_LIMIT), dir="auto")]
+            for name, text in texts
+            if text is not None
         ]
         content.append(table([], rows, class_="facts"))
     return ("samples", t("What it says"), content) if content else None

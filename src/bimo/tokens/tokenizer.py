@@ -185,9 +185,12 @@ class Tokenizer:
     def save(self, folder: Path, *, context: int | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
         with replacing(folder / "tokenizer.json") as part:
-            self.inner.save(str(part), pretty=False)
+            part.write_text(self.inner.to_str(), encoding="utf-8")
+        # Encoders tell a first text from a second; what is not named here other libraries give no model, or every one.
+        kinds = ["token_type_ids"] if {"cls_token", "sep_token", "mask_token"} <= self.special.keys() else []
         settings: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", *kinds, "attention_mask"],
             **self.special,
             "add_bos_token": bool(self.begin),
             "clean_up_tokenization_spaces": False,
@@ -333,6 +336,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         # How long texts may be is not for a tokenizer to say.
         inner.no_padding()
         inner.no_truncation()
+        if isinstance(inner.model, models.BPE):
+            inner.model.dropout = None  # it was for training: the ids of a text are to be the same each time
         return Tokenizer(inner, tokens_by_role(inner, settings))
     except FileNotFoundError:
         raise UserError("There is no tokenizer at {path}: it needs a tokenizer.json.", path=path) from None

@@ -72,7 +72,8 @@ def _limit(seconds: int) -> None:
         for kind, most in (("RLIMIT_AS", MOST_BYTES), ("RLIMIT_CPU", seconds), ("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0)):
             number = getattr(resource, kind)
             hard = resource.getrlimit(number)[1]
-            resource.setrlimit(number, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+            with contextlib.suppress(ValueError, OSError):  # macOS has no limit of memory that could be set
+                resource.setrlimit(number, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _try(raw: str, characters: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from bimo.files import LARGEST_JSON
+from bimo.files import LARGEST_JSON, read_settings
 from bimo.runtime import UserError
 
 __all__ = ["read_wordpiece", "usual_roles"]
@@ -29,7 +29,7 @@ def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tok
     `settings` are those of `tokenizer_config.json`. Raises UserError when a special token is not in the list.
     """
     with path.open("rb") as opened:
-        lines = opened.read(LARGEST_JSON).decode("utf-8").split("\n")
+        lines = opened.read(LARGEST_JSON).decode("utf-8-sig").split("\n")
     words = {word.removesuffix("\r"): number for number, word in enumerate(lines[: -1 if not lines[-1] else None])}
     special = {role: _content(settings.get(role)) or usual for role, usual in ROLES.items()}
     for token in special.values():
@@ -45,6 +45,7 @@ def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tok
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.decoder = decoders.WordPiece(prefix="##")
     inner.add_special_tokens([AddedToken(token, special=True) for token in special.values()])
+    _add(inner, _added_beside(path, settings), where=path.parent)
     first, last = special["cls_token"], special["sep_token"]
     inner.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",
@@ -52,6 +53,31 @@ def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tok
         special_tokens=[(first, words[first]), (last, words[last])],
     )
     return inner, special
+
+
+def _added_beside(words: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
+    """The tokens that were added to a list of words, by their ids: in the settings, or as older folders have them."""
+    file = words.with_name("added_tokens.json")
+    older = read_settings(file) if file.is_file() else {}
+    newer = settings.get("added_tokens_decoder") or {}
+    if not isinstance(newer, dict):
+        return {}
+    found = {number: AddedToken(str(token), special=False) for token, number in older.items() if type(number) is int}
+    for number, token in newer.items():
+        if isinstance(token, dict) and number.isdecimal():
+            found[int(number)] = AddedToken(str(token.get("content")), special=token.get("special") is True)
+    return found
+
+
+def _add(inner: tokenizers.Tokenizer, added: dict[int, AddedToken], *, where: Path) -> None:
+    """Raises UserError where they would get other ids than their own."""
+    for number in sorted(added):
+        token = added[number]
+        if inner.token_to_id(token.content) is None:
+            inner.add_tokens([token])
+        if inner.token_to_id(token.content) != number:
+            sentence = "The token {token} in {folder} has the id {number}, which does not follow those before it."
+            raise UserError(sentence, token=token.content, folder=where, number=number)
 
 
 def usual_roles(inner: tokenizers.Tokenizer) -> dict[str, str]:

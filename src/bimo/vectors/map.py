@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from bimo.files import replacing
 from bimo.runtime import USAGE, UserError
+from bimo.text.segment import HAN
 
 __all__ = ["FORMATS", "draw_map", "lay_out"]
 
@@ -38,7 +40,6 @@ FONTS = (
 
 def lay_out(vectors: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """[N, D] -> [N, 2] by t-SNE (van der Maaten and Hinton 2008) over angles; fewer than four words by their order."""
-    _require("sklearn", "scikit-learn")
     from sklearn.manifold import TSNE
 
     if len(vectors) < 4:
@@ -57,7 +58,8 @@ def draw_map(words: Sequence[str], vectors: np.ndarray, path: Path, *, seed: int
     if path.suffix.lower() not in FORMATS:
         known = ", ".join(FORMATS)
         raise UserError("A map ends in {known}, but {path} does not.", code=USAGE, known=known, path=path)
-    _require("matplotlib", "matplotlib")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("Maps of words need matplotlib: pip install 'bimo[words]'")
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.figure import Figure
@@ -65,7 +67,7 @@ def draw_map(words: Sequence[str], vectors: np.ndarray, path: Path, *, seed: int
     picture = path.suffix.lower() == ".png"
     there = {font.name for font in font_manager.fontManager.ttflist}
     chinese = [font for font in FONTS if font in there][:1]
-    if picture and not chinese and not all(word.isascii() for word in words):
+    if picture and not chinese and re.search(f"[{HAN}]", "".join(words)):
         raise UserError(
             "There is no font with Chinese characters here. Write an .svg, which uses the reader's fonts, or install "
             "one (on Debian: apt install fonts-noto-cjk)."
@@ -103,9 +105,3 @@ def _label(figure: Any, axes: Any, words: Sequence[str], places: np.ndarray) -> 
         else:
             taken.append(box)
     return len(taken)
-
-
-def _require(module: str, package: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        sentence = "Maps of words need {package}: pip install 'bimo[words]'"
-        raise UserError(sentence, package=package)

@@ -33,7 +33,7 @@ def folder_template(folder: Path) -> str | None:
         if len(content) > 4 * LONGEST_TEMPLATE:
             raise UserError("{path} is longer than {most:,} characters.", path=path, most=LONGEST_TEMPLATE)
         try:
-            return content.decode()
+            return content.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UserError("{path} is not UTF-8.", path=path) from None
     settings = read_json(settings_path) if settings_path.is_file() else {}

@@ -22,7 +22,7 @@ from bimo.weights.huggingface import end_ids, load_model
 from bimo.weights.names import require_fitting
 from bimo.weights.safetensors_files import weight_digests
 
-__all__ = ["OpenedModel", "adapter_chat_format", "open_model"]
+__all__ = ["OpenedModel", "adapter_chat_format", "open_gguf", "open_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +59,26 @@ class OpenedModel:
 def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel:
     """Open a folder or a file. Raises UserError when it is none that Bimo reads, or when its parts do not fit."""
     if path.suffix == ".gguf":
-        stored = read_gguf(path)
-        tokenizer = gguf_tokenizer(stored.metadata)
-        find_chat = functools.partial(gguf_chat_format, stored.metadata, tokenizer)
-        opened = OpenedModel(path, stored, tokenizer, stored.ends, find_chat)
-    elif path.is_dir():
+        return open_gguf(path)[0]
+    if path.is_dir():
         model, tokenizer = load_model(path, device=device), load_tokenizer(path)
         find_chat = functools.partial(folder_chat_format, path, tokenizer)
-        opened = OpenedModel(path, model, tokenizer, end_ids(path), find_chat)
-    else:
-        raise UserError("There is no model folder {folder}.", folder=path)
+        return _fitting(OpenedModel(path, model, tokenizer, end_ids(path), find_chat))
+    raise UserError("There is no model folder {folder}.", folder=path)
+
+
+def open_gguf(path: Path) -> tuple[OpenedModel, GGUFModel]:
+    """A GGUF file, whatever its name, and what is stored in it. Raises UserError as `open_model` does."""
+    stored = read_gguf(path)
+    tokenizer = gguf_tokenizer(stored.metadata)
+    find_chat = functools.partial(gguf_chat_format, stored.metadata, tokenizer)
+    return _fitting(OpenedModel(path, stored, tokenizer, stored.ends, find_chat)), stored
+
+
+def _fitting(opened: OpenedModel) -> OpenedModel:
+    """Raises UserError where the tokenizer has ids that the model does not know."""
     vocabulary = opened.source.config.vocabulary
-    require_fitting(path, tokens=tokenizer.vocabulary, vocabulary=vocabulary)
+    require_fitting(opened.path, tokens=opened.tokenizer.vocabulary, vocabulary=vocabulary)
     # Models that were cut down still name the end that their teacher had.
     return replace(opened, ends=frozenset(end for end in opened.ends if 0 <= end < vocabulary))
 

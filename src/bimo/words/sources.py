@@ -15,9 +15,11 @@ __all__ = ["texts_of"]
 
 def texts_of(sources: Sequence[str | Path], console: Console) -> Iterable[str]:
     """Of prepared data all documents; of anything else whatever text stands in it."""
-    for source in map(Path, sources):
-        if is_prepared(source):
-            for part in ("train", "validation"):
-                yield from (document.text for document in read_stored(source / "documents", part))
-        else:
-            yield from read_texts([source], unread=lambda rejected: console.warn(str(rejected)))
+    given = [*dict.fromkeys(map(Path, sources))]
+    prepared = [source for source in given if is_prepared(source)]
+    for source in prepared:
+        for part in ("train", "validation"):
+            yield from (document.text for document in read_stored(source / "documents", part))
+    # All at once, so that what is named and lies in a folder that is named is read once.
+    if others := [source for source in given if source not in prepared]:
+        yield from read_texts(others, unread=lambda rejected: console.warn(str(rejected)))

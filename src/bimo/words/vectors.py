@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,8 @@ def train_words(
     """
     out, settings = Path(out), settings or VectorSettings()
     require_least({"threads": (threads, 0)})
+    if not out.name:
+        raise UserError("{path} is no name for what is to be written. Choose another --out.", code=USAGE, path=out)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not _is_ours(out):
         raise UserError("{out} holds something else than word vectors. Choose another folder.", code=USAGE, out=out)
     known = frozenset() if every else stop_words(add=without, remove=keep)
@@ -78,7 +81,7 @@ def train_words(
         "Done", t("{words:,} vectors at {rate:,} words/s", words=facts["words"], rate=facts["words_per_second"])
     )
     console.say("Look", str(out / "vectors.txt"))
-    console.say("Try", f"bimo words near {out} {vectors.words[0]}")
+    console.say("Try", shlex.join(["bimo", "words", "near", str(out), vectors.words[0]]))
     return facts
 
 

@@ -23,6 +23,7 @@ from bimo.tokens.framing import Framed, FramedBatch, Framing
 from bimo.tokens.lengths import LengthBatches
 from bimo.tokens.tokenizer import load_tokenizer
 from bimo.weights.huggingface import load_reader
+from bimo.weights.names import require_fitting
 
 __all__ = ["NeuralClassifier", "Reader", "frame", "length_batches", "load_neural_classifier", "logits_of", "on_device"]
 
@@ -114,4 +115,6 @@ def load_neural_classifier(folder: Path, *, device: torch.device | None = None) 
             code=USAGE,
             folder=folder,
         )
-    return NeuralClassifier(model, Framing(load_tokenizer(folder), context=model.config.context))
+    tokenizer = load_tokenizer(folder)
+    require_fitting(folder, tokens=tokenizer.vocabulary, vocabulary=model.config.vocabulary)
+    return NeuralClassifier(model, Framing(tokenizer, context=model.config.context))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bimo.report.charts import matrix_chart
-from bimo.report.page import Section, bar, element, figure, key_figures, shorten, table, write_page
+from bimo.report.examples import beginning
+from bimo.report.page import Section, bar, element, figure, key_figures, table, write_page
 from bimo.runtime import t
 from bimo.tasks.classify.measures import chosen_labels, confidence_of, truth_matrix
 from bimo.text.labelled import Labelled
@@ -33,7 +34,7 @@ def mistakes_in(
     surest = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
     return [
         {
-            "text": shorten(" | ".join(filter(None, (examples[row].text, examples[row].second))), TEXT_CHARACTERS),
+            "text": beginning(" | ".join(filter(None, (examples[row].text, examples[row].second))), TEXT_CHARACTERS),
             "labels": list(examples[row].labels),
             "given": [label for label, there in zip(labels, chosen[row], strict=True) if there],
             "confidence": float(sure[row]),
