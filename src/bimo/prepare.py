@@ -38,7 +38,7 @@ from bimo.tokens.tokenizer import (
 
 __all__ = ["PrepareConfig", "prepare"]
 
-VERSION = 7
+VERSION = 8
 """Goes into every key. Raise it when the same input would now give another result."""
 
 TOKENIZER_CHARACTERS = 20_000_000

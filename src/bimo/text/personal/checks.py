@@ -88,7 +88,9 @@ def credit_digit(body: str) -> str:
 
 
 def is_credit_code(code: str) -> bool:
-    """GB 32100: 18 places of 31 characters, the last one the check character."""
+    """GB 32100: 18 places of 31 characters: province of the office, 10 being the state's, and check character."""
+    if not code[2:8].isdigit() or int(code[2:4]) not in (10, *_PROVINCES):
+        return False
     return all(letter in _CREDIT_ALPHABET for letter in code) and credit_digit(code[:17]) == code[17]
 
 

@@ -67,28 +67,53 @@ def find_id_numbers(text: str) -> Spans:
 
 
 _CREDIT = re.compile(rf"{FREE}[1-9ANY][1-9A-G](?:{GAP}\d){{6}}(?:{GAP}[0-9A-Z]){{10}}{CLOSED}")
+_CREDIT_CUE = re.compile(r"代码|税号|识别号|执照|credit code|\btax|uscc|regist", re.IGNORECASE)
+_NO_OWNER = announced(THINGS, THINGS_IN_ENGLISH)
 
 
 def find_credit_codes(text: str) -> Spans:
-    """Unified social credit codes."""
+    """Unified social credit codes. One in 31 rows of digits ends as one does, so these must be announced or in one."""
     for found in _CREDIT.finditer(text):
-        if is_credit_code(bare(found[0])):
+        code = bare(found[0])
+        if not is_credit_code(code):
+            continue
+        one = found[0].isdigit() and not said(_NO_OWNER, text, found.start())
+        if one or not code.isdigit() or said(_CREDIT_CUE, text, found.start()):
             yield found.span()
 
 
 _CARD = re.compile(rf"{FREE}[2-9]\d{{2}}(?:{GAP}\d){{9,16}}{CLOSED}")
 _CARD_CUE = re.compile(r"卡|账号|帐号|户|转账|汇款|支付|\bcard|visa|mastercard|amex|credit|debit|pay", re.IGNORECASE)
-_NO_CARD = announced(THINGS, THINGS_IN_ENGLISH)
+_IN_ONE = re.compile(rf"{FREE}\d{{13,19}}{CLOSED}")
+_PRINTED = re.compile(r"\d+|(?:\d{4}[ -]{1,2}){3,4}\d{1,4}|\d{4}[ -]\d{6}[ -]\d{4,5}")
+"""As cards are printed."""
 
 
 def find_bank_cards(text: str) -> Spans:
-    """Cards of a known issuer with Luhn's digit; not what is announced as something else."""
-    for found in _CARD.finditer(text):
-        number, named = bare(found[0]), said(_CARD_CUE, text, found.start())
-        if is_bank_card(number) and (named or not said(_NO_CARD, text, found.start())):
-            yield found.span()
-        elif named and luhn_digit(number[:-1]) == number[-1]:
-            yield found.span()  # of an issuer that is not known here
+    """Cards of a known issuer with Luhn's digit, alone or in a row; not what is announced as something else."""
+    place = 0
+    while found := _CARD.search(text, place):
+        named = said(_CARD_CUE, text, found.start())
+        end = _card_end(found, named) if named or not said(_NO_OWNER, text, found.start()) else None
+        if end is not None:
+            yield found.start(), end
+            place = end
+        else:
+            in_one = _IN_ONE.search(text, found.start() + 1, found.end())
+            place = in_one.start() if in_one else found.end()
+
+
+def _card_end(found: re.Match[str], named: bool) -> int | None:
+    """Where a card ends that begins here: with the last group that fits, or with the row if no issuer is known here.
+
+    In a row of numbers that says nothing of cards only what is printed like one counts.
+    """
+    for group in reversed([*re.finditer(r"\d+", found[0])]):
+        piece = found[0][: group.end()]
+        if is_bank_card(bare(piece)) and (named or piece == found[0] or _PRINTED.fullmatch(piece)):
+            return found.start() + group.end()
+    number = bare(found[0])
+    return found.end() if named and luhn_digit(number[:-1]) == number[-1] else None
 
 
 _SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666|9)\d{3}[ -]?(?!00)\d{2}[ -]?(?!0000)\d{4}(?![0-9A-Za-z-])")

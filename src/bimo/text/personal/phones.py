@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import re
 
-from bimo.text.personal.cues import GAP, SPOKEN, THINGS, THINGS_IN_ENGLISH, Spans, announced, bare, said
+from bimo.text.personal.cues import GAP, NEAR, SPOKEN, THINGS, THINGS_IN_ENGLISH, Spans, announced, bare, said
 
 __all__ = ["find_phones"]
 
+_POINT = r"(?<=[A-Za-z\u4e00-\u9fff]\.)"
+"""The point of a word that is cut short, and no decimal point: Tel.13812345678."""
+_FREE = rf"(?:(?<![0-9A-Za-z.-])|{_POINT})"
+
 # Cues may stand right before a number: Tel13812345678. What may come first is looked at first, since most places fail.
 _MOBILE = re.compile(
-    rf"(?=[+(018])(?:(?<![0-9A-Za-z.])|(?<=[Tt]el)|(?<=TEL)|(?<=hone)|(?<=obile))"
+    rf"(?=[+(018])(?:(?<![0-9A-Za-z.])|{_POINT}|(?<=[Tt]el)|(?<=TEL)|(?<=hone)|(?<=obile))"
     rf"(?:(?:\+|00)86{GAP}|\(?(?:\+|00)?86\){GAP})?1{GAP}[3-9](?:[ .()\-]{{0,2}}\d){{9}}(?![0-9A-Za-z])"
 )
 _MOBILE_GROUPS = ((3, 4, 4), (3, 8), (7, 4), (3, 3, 5), (4, 4, 3), (1,) * 11)
+_GOES_ON = re.compile(r"(?<=\d) \d(?!\d)")
 _MOBILE_SPOKEN = re.compile(rf"(?<!{SPOKEN})[一幺][三四五六七八九]{SPOKEN}{{9}}(?!{SPOKEN})")
 _LANDLINE = re.compile(
-    r"(?=[+(0])(?<![0-9A-Za-z.-])(?:(?:\+|00)86[ -]?)?\(?0(?:10|2\d|[3-9]\d{2})(\)[ -]?|[ -]{1,2}|)"
+    rf"(?=[+(0]){_FREE}(?:(?:\+|00)86[ -]?)?\(?0(?:10|2\d|[3-9]\d{{2}})(\)[ -]?|[ -]{{1,2}}|)"
     r"[2-8]\d{2,3}[ -]?\d{4}(?:(?:-|转| ext\.? ?)\d{1,5})?(?![0-9A-Za-z])"
 )
 _AMERICAN = re.compile(
-    r"(?=[+(0-9])(?<![0-9A-Za-z.-])(?<!\d )(?:(?:\+|00)?1[ .-]{0,2})?"
+    rf"(?=[+(0-9]){_FREE}(?<!\d )(?:(?:\+|00)?1[ .-]{{0,2}})?"
     r"(?:\((?P<area>[2-9]\d{2})\) {0,2}|(?P<bare>[2-9]\d{2})[ .-]{1,2})[2-9]\d{2}[ .-]{1,2}\d{4}"
     r"(?: ?(?:x|ext\.?) ?\d{1,5})?(?![0-9A-Za-z]|[.-]\d)"
 )
 _INTERNATIONAL = re.compile(r"(?<![0-9A-Za-z])\+[1-9]\d{0,2}(?:[ .()-]{0,2}\d){7,12}(?![0-9A-Za-z])")
-_PLAIN = re.compile(r"(?<![0-9A-Za-z.-])(?:[2-9]\d{9}|861[3-9]\d{9})(?![0-9A-Za-z])")
+_PLAIN = re.compile(rf"(?=[2-9]){_FREE}(?:[2-9]\d{{9}}|861[3-9]\d{{9}})(?![0-9A-Za-z])")
 _LOCAL = re.compile(
     r"(?=[电座固传tcpf])(?:电话|座机|固话|传真|(?<![A-Za-z])(?:tel|(?:tele|cell)?phone|fax))"
     r"(?:号码?)?(?:是|为)?[ :.]{0,3}"
@@ -36,19 +41,29 @@ _LOCAL = re.compile(
     re.IGNORECASE,
 )
 _ANY_SHAPE = re.compile(
-    r"(?=[+(0-9])(?<![0-9A-Za-z.,$-])(?:\+|00)?\(?\d{2,5}\)?(?:[ ./-]{1,2}\d{2,5}){1,4}"
+    rf"(?=[+(0-9]){_FREE}(?<![,$])(?:\+|00)?\(?\d{{2,5}}\)?(?:[ ./-]{{1,2}}\d{{2,5}}){{1,4}}"
     r"(?: ?x\d{1,5})?(?![0-9A-Za-z]|[.,]\d)"
 )
 _YEARS_OR_DAY = re.compile(
-    r"(?:(?:1[89]|20)\d\d[ ./-]{1,2}){1,4}(?:1[89]|20)\d\d|(?:1[89]|20)\d\d([ ./-])\d{1,2}\1\d{1,2}"
-    r"|\d{1,2}([ ./-])\d{1,2}\2(?:1[89]|20)\d\d"
+    r"(?:(?:(?:1[89]|20)\d\d[ ./-]{1,2}){1,4}(?:1[89]|20)\d\d|(?:1[89]|20)\d\d([ ./-])\d{1,2}\1\d{1,2}"
+    r"|\d{1,2}([ ./-])\d{1,2}\2(?:1[89]|20)\d\d)(?!\d)"
 )
+"""An hour may follow: 2023-10-15 14:30."""
 _CALLS = r"(?<![A-Za-z])(?:(?:tele|cell)?phone|call|tel(?![a-z])|fax|mobile|cell"
 _CALL_NOW = re.compile(
     rf"(?:电话|手机|座机|致电|拨打|{_CALLS}))[^\d\n]{{0,16}}$"
     r"|\b(?:call|ring|(?:reach|text) (?:me|us|him|her|them))\b[^\d\n]{0,20}$",
     re.IGNORECASE,
 )
+_DEVICE = r"(?:电话|手机|座机)(?:号码?)?|(?<![A-Za-z])(?:(?:tele|cell)?phone|tel|fax|mobile|cell)(?: ?number| no\.?)?"
+_CALL_HERE = re.compile(
+    rf"(?:致电|拨打|号码|number|(?:{_DEVICE})(?: ?\([^()\d]{{1,8}}\))?"
+    r"|\b(?:call|ring|phone|reach|text)(?: (?:me|us|him|her|them))?)"
+    r"(?: ?(?P<says>是|为|is|at|on|[:.#])){0,2} ?$"
+    r"|\b(?:call|ring|phone|reach|text)\b[^\d\n]{1,20}\b(?P<there>at|on) $",
+    re.IGNORECASE,
+)
+"""Right before a number; with `says` or `there` it says that one follows."""
 _CALL = re.compile(
     rf"电话|座机|固话|固定|手机|致电|拨打|联系|打(?!印|包|开)|传真|号码|{_CALLS}|ring(?![a-z])"
     r"|(?:my|his|her|our|your|their|contact) number)",
@@ -69,7 +84,8 @@ def find_phones(text: str) -> Spans:
             and not (len(groups) == 2 and said(_CALL_NOW, text, start))
         ):
             continue  # a version, or a row of numbers
-        if said(_CALL, text, start) or not said(_NO_CALL, text, start):
+        row = max(groups) == 1 and (_GOES_ON.match(text, found.end()) or _GOES_ON.match(text, start - 1))
+        if said(_CALL, text, start) or not (row or said(_NO_CALL, text, start)):
             yield found.span()
     for found in _MOBILE_SPOKEN.finditer(text):
         yield found.span()
@@ -84,15 +100,15 @@ def find_phones(text: str) -> Spans:
     for found in _INTERNATIONAL.finditer(text) if "+" in text else ():
         yield found.span()
     for found in _ANY_SHAPE.finditer(text):
-        if _YEARS_OR_DAY.fullmatch(found[0]) or not 7 <= len(bare(found[0])) <= 13:
+        if _YEARS_OR_DAY.match(found[0]) or not 7 <= len(bare(found[0])) <= 13:
             continue
-        if said(_CALL_NOW, text, found.start()):
+        if said(_CALL_NOW, text, found.start()) and (_is_dialled(found[0]) or _follows_at_once(found)):
             yield found.span()
     for found in _PLAIN.finditer(text):
         if said(_CALL, text, found.start(), 14) and not said(_NO_CALL, text, found.start()):
             yield found.span()
     for found in _LOCAL.finditer(text):
-        if not _YEARS_OR_DAY.fullmatch(found["number"]):
+        if not _YEARS_OR_DAY.match(found["number"]):
             yield found.span("number")
 
 
@@ -103,3 +119,18 @@ def _is_american(found: re.Match[str]) -> bool:
     area, first, office, second, last = re.findall(r"\d+|\D+", found.string[found.start("bare") : found.end()])[:5]
     row = not (first + second).strip() or ("." in first) != ("." in second)
     return not row and not 4 * int(area) == 2 * int(office) == int(last)
+
+
+def _is_dialled(shape: str) -> bool:
+    """Whether it begins as numbers are dialled, or has three groups and more that are no row: 2999 3999 4999."""
+    sizes = [len(group) for group in re.findall(r"\d+", shape)]
+    return shape[0] in "+(0" or (len(sizes) > 2 and len(set(sizes)) > 1)
+
+
+def _follows_at_once(found: re.Match[str]) -> bool:
+    """Whether a cue stands right before, and where this may be a range says that a number follows: 手机2000-3000元."""
+    cue = _CALL_HERE.search(found.string, max(0, found.start() - NEAR), found.start())
+    if cue is None:
+        return False
+    bounds = [int(number) for number in found[0].split("-")] if re.fullmatch(r"\d+-\d+", found[0]) else [0, 0]
+    return cue["says"] is not None or cue["there"] is not None or bounds[0] >= bounds[1]
