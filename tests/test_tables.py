@@ -62,6 +62,15 @@ def test_a_name_that_the_user_gives_makes_a_header(tmp_path):
     assert not find_layout(["1,2", "3,4"], tabs=False, named=("1",)).header
 
 
+def test_a_title_above_a_table_is_no_column():
+    """As of a list of words with how alike they are, or of a report."""
+    for lines, delimiter in (
+        (["# How alike words are", "Word 1\tWord 2\tmean", "love\tmoney\t6.8", "tiger\tcat\t7.3"], "\t"),
+        (["Report of May", "id,text", "1,What was said", "2,What was done"], ","),
+    ):
+        assert find_layout(lines, tabs=True).delimiter == delimiter
+
+
 def test_names_above_short_texts_are_no_texts_of_theirs(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("\n".join(table("query,intent", "打开空调{n},{label}")), encoding="utf-8")

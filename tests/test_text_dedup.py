@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bimo.text.dedup import SeenTexts, text_digest
-from bimo.text.split import held_out_groups, is_validation, split_position, validation_share
+from bimo.text.split import held_out_groups, split_position, validation_share
 
 
 def test_a_text_is_new_once(tmp_path):
@@ -53,15 +53,14 @@ def test_digests_lie_on_disk(tmp_path, monkeypatch):
 def test_white_space_moves_no_text_to_the_other_side(text, seed):
     spaced = " ".join(text) + "\n"
     assert text_digest(text) == text_digest(spaced)
-    assert is_validation(text, 0.5, seed) == is_validation(spaced, 0.5, seed)
+    assert split_position(text, seed) == split_position(spaced, seed)
 
 
 def test_the_split_is_even_and_follows_the_seed():
     texts = [f"document {number}" for number in range(4000)]
-    chosen = {text for text in texts if is_validation(text, 0.1, 7)}
+    chosen = {text for text in texts if split_position(text, 7) < 0.1}
     assert 300 < len(chosen) < 500
-    assert chosen != {text for text in texts if is_validation(text, 0.1, 8)}
-    assert chosen < {text for text in texts if is_validation(text, 0.2, 7)}
+    assert chosen != {text for text in texts if split_position(text, 8) < 0.1}
     assert all(0 <= split_position(text, 7) < 1 for text in texts)
 
 

@@ -284,6 +284,10 @@ def test_bad_rows_are_named_by_line(tmp_path):
         ([{"instruction": "Add.", "input": "", "output": "Done."}], ["Add.\nDone."]),
         ([{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]}], ["Hi\nYes?"]),
         ({"data": [{"paragraphs": [{"context": "C", "qas": [{"question": "Q", "answer": "A"}]}]}]}, ["C"]),
+        ({"content": "post", "replies": [{"content": "one", "replies": [{"content": "two"}]}]}, ["post", "one", "two"]),
+        ({"text": "intro", "sections": [{"title": "a", "more": {"text": "part"}}]}, ["intro", "part"]),
+        ({"content": [{"content": "one"}, {"content": "two"}], "role": "x"}, ["one\ntwo"]),
+        ({"text": "Bob is here", "entities": [{"text": "Bob", "label": "name"}]}, ["Bob is here"]),
         (["one", "two"], ["one", "two"]),
         ("alone", ["alone"]),
     ],
@@ -355,6 +359,16 @@ def test_the_wanted_column_is_read_and_a_wrong_one_is_refused_with_a_suggestion(
     assert refused[0].detail == f"{name} has no column reviews. Did you mean review?"
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_the_same_table_gives_the_same_texts_in_every_format(tmp_path, name):
+    rows = [{"text": "first", "summary": "short"}, {"text": "", "summary": "alone"}, {"text": "", "summary": ""}]
+    lines = ["text,summary", *(f"{row['text']},{row['summary']}" for row in rows)]
+    data = {"a.csv": "\n".join(lines), "a.jsonl": "\n".join(map(json.dumps, rows)), "a.parquet": parquet(rows)}[name]
+    documents, refused = read(write(tmp_path / name, data))
+    assert [document.text for document in documents] == ["first", "alone"]
+    assert [rejected.reason for rejected in refused] == ["no_text"]
+
+
 def test_csv_without_known_names_reads_the_longest_column(tmp_path):
     data = "label,utterance\nham,Go until the point is reached\nspam,Win a prize now\n"
     assert texts(write(tmp_path / "a.csv", data)) == ["Go until the point is reached", "Win a prize now"]
@@ -377,6 +391,10 @@ def test_csv_rows_over_several_lines_carry_their_first_line(tmp_path):
 def test_csv_of_one_column(tmp_path):
     assert texts(write(tmp_path / "a.csv", "text\nwell, yes, no\nso\n")) == ["well, yes, no", "so"]
     assert texts(write(tmp_path / "a.csv", '"well, yes"\n"so, no"\n')) == ["well, yes", "so, no"]
+    assert texts(write(tmp_path / "a.csv", "alone\n")) == ["alone"]
+    for first in ("text", "说的话", "utterance"):
+        rows = texts(write(tmp_path / "a.csv", f"{first}\n他说,好的\n她说,不行\n天,地\n"), text_column=first)
+        assert rows == ["他说,好的", "她说,不行", "天,地"]
 
 
 def test_csv_delimiters_are_found(tmp_path):
@@ -397,12 +415,46 @@ def test_a_quote_that_never_closes_costs_no_row(tmp_path):
     assert documents[-1] == Document("last", "a.csv", 504)
 
 
+def test_a_stray_quote_costs_no_cell_of_several_lines(tmp_path):
+    path = write(tmp_path / "a.csv", 'id,text\n1,"open\n2,"multi\nline text"\n3,fine\n4,"never\n5,last\n')
+    documents, refused = read(path)
+    assert refused == []
+    assert [(one.text, one.line) for one in documents] == [
+        ("open", 2),
+        ("multi\nline text", 3),
+        ("fine", 5),
+        ("never", 6),
+        ("last", 7),
+    ]
+
+
 # Pages
 
 
 def test_html_names_its_own_encoding(tmp_path):
     html = '<html><head><meta charset="gb2312"></head><body><p>今天天气很好。</p></body></html>'
     assert texts(write(tmp_path / "a.html", html.encode("gb18030"))) == ["今天天气很好。"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding", "text"),
+    [
+        ("utf-8", "gb18030", "今天天气很好，我们一起去公园。"),
+        ("iso-8859-1", "gb18030", "今天天气很好，我们一起去公园。"),
+        ("utf-8", "big5", "今天天氣很好，我們一起去公園。"),
+        ("windows-1252", "big5", "今天天氣很好，我們一起去公園。"),
+        ("UTF-8", "windows-1252", "Die Größe der Wörter ändert sich."),
+        ("x-unknown", "gb18030", "今天天气很好，我们一起去公园。"),
+        ("euc-kr", "euc-kr", "오늘은 날씨가 좋습니다."),
+        ("shift_jis", "shift_jis", "今日はとても良い天気です。"),
+        ("koi8-r", "koi8-r", "Сегодня хорошая погода."),
+    ],
+)
+def test_an_encoding_that_html_names_counts_unless_the_bytes_know_better(tmp_path, charset, encoding, text):
+    html = f'<html><head><meta charset="{charset}"></head><body><p>{text}</p></body></html>'
+    counted = Counter()
+    assert texts(write(tmp_path / "a.html", html.encode(encoding)), encodings=counted) == [text]
+    assert [*counted] == [encoding]
 
 
 def test_html_leaves_navigation_out(tmp_path):

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bimo.runtime import UserError, set_language
-from bimo.text import TextOptions, collect_documents, read_rejected, read_stored
+from bimo.runtime import INTERRUPTED, UserError, set_language
+from bimo.text import Document, TextOptions, collect_documents, read_rejected, read_stored
+from bimo.text.batch_store import CleanedBatches
+from bimo.text.batches import Batch
+from bimo.text.workers import clean_in_processes
 
 WORDS = ["river", "stone", "garden", "letter", "winter", "morning", "music", "bridge", "paper", "window", "silver"]
 WORDS += ["question", "travel", "mountain", "harbour", "teacher", "kitchen", "summer", "forest", "engine"]
@@ -214,6 +217,26 @@ def test_another_key_begins_anew(tmp_path, mixed, monkeypatch):
     collect_documents([mixed], tmp_path / "out", key="new", workers=1)
     collect_documents([mixed], tmp_path / "whole", workers=1)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+class _Deadly(str):
+    """What ends the process that unpacks it, as the system does where memory runs out."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_what_was_finished_is_kept_when_the_system_ends_a_process(tmp_path):
+    batches = [
+        Batch(0, [Document("一个句子。", "a.txt", 1)], last="a.txt"),
+        Batch(1, [Document(_Deadly(), "b.pdf", 1)], last="b.pdf"),
+    ]
+    with pytest.raises(UserError, match=r"cleaning b\.pdf") as caught, CleanedBatches(tmp_path / "c", "key") as cleaned:
+        for _ in clean_in_processes(batches, cleaned, TextOptions(), 1000, 1):
+            pass
+    assert caught.value.code == INTERRUPTED
+    with CleanedBatches(tmp_path / "c", "key") as cleaned:
+        assert [cleaned.has(number) for number in (0, 1)] == [True, False]
 
 
 def test_processes_end_with_a_killed_parent(tmp_path, mixed):

@@ -24,7 +24,7 @@ from bimo.text import (
 )
 from bimo.text.documents import ALLOWABLE, REASONS
 from bimo.text.faults import FAULTS
-from bimo.text.split import is_validation
+from bimo.text.split import split_position
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +159,16 @@ def test_the_split_follows_content_and_both_sides_have_texts(tmp_path):
     collect_documents([folder_of(tmp_path, a__jsonl=rows(200))], tmp_path / "out", TextOptions(validation_share=0.3))
     sides = {name: list(read_stored(tmp_path / "out" / "documents", name)) for name in ("train", "validation")}
     assert 30 < len(sides["validation"]) < 90
-    assert all(is_validation(document.text, 0.3, 0) for document in sides["validation"])
-    assert not any(is_validation(document.text, 0.3, 0) for document in sides["train"])
+    assert all(split_position(document.text, 0) < 0.3 for document in sides["validation"])
+    assert not any(split_position(document.text, 0) < 0.3 for document in sides["train"])
+
+
+def test_names_that_are_no_text_are_told_of(tmp_path):
+    """JSON can spell half a character, and what is wrong with a table names its columns."""
+    folder = folder_of(tmp_path, a__jsonl='{"\\ud800half": "some words"}\n', b__jsonl='{"note": "more words"}\n' * 2)
+    collect_documents([folder], tmp_path / "out", TextOptions(text_column="note", allow=("near_duplicate",)))
+    (rejected,) = (one for one in read_rejected(tmp_path / "out" / "rejected") if one.reason == "no_column")
+    assert rejected.detail == "a.jsonl has no column note. It has: half."
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -153,7 +153,12 @@ def _say_result(facts: dict[str, Any], out: Path, console: Console) -> None:
         ),
     )
     console.say("Look", str(out / "bimo" / "report.html"))
-    console.say("Try", shlex.join(["bimo", "generate", str(out), "--", _first_words(facts)]))
+    console.say("Try", shlex.join(["bimo", "generate", str(out), *_as_argument(_first_words(facts))]))
+
+
+def _as_argument(text: str) -> list[str]:
+    """What begins like an option is told from one."""
+    return ["--", text] if text.startswith("-") else [text]
 
 
 def _first_words(facts: dict[str, Any]) -> str:

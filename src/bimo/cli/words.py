@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -43,7 +44,7 @@ def segment(
     sentences: Annotated[bool, typer.Option("--sentences", help=t("A line for each sentence."))] = False,
     json: Annotated[bool, typer.Option("--json", help=t("Print each line as a JSON list of words."))] = False,
 ) -> None:
-    from bimo.text.encodings import SAMPLE_BYTES, open_text
+    from bimo.text.encodings import SAMPLE_BYTES, lines_as_they_come
     from bimo.text.segment import WordList, segment_lines
 
     kept = WordList.read(word_list) if word_list else None
@@ -51,8 +52,9 @@ def segment(
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         inputs: list[Path] | list[int] = files or [sys.stdin.fileno()]
         for file in inputs:
-            with io.BufferedReader(io.FileIO(file, closefd=bool(files)), SAMPLE_BYTES) as raw:
-                lines = open_text(raw, "stdin" if isinstance(file, int) else file)
+            with io.FileIO(file, closefd=bool(files)) as raw:
+                blocks = iter(functools.partial(raw.read, SAMPLE_BYTES), b"")
+                lines = lines_as_they_come(blocks, "stdin" if isinstance(file, int) else file)
                 for found in segment_lines(lines, words=kept, sentences=sentences):
                     out.write(_one_line(found, separator, as_json=json))
 

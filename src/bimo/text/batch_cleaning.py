@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from bimo.runtime import t
+from bimo.runtime import t, whole_text
 from bimo.text.batches import Batch, read_pieces
 from bimo.text.boilerplate import drop_boilerplate
 from bimo.text.chinese import convert
@@ -123,7 +123,7 @@ def clean_batch(batch: Batch, options: TextOptions, passage_characters: int) -> 
             row.language if isinstance(row, Document) else "",
             row.tags if isinstance(row, Document) else "",
             "" if isinstance(row, Document) else row.reason,
-            "" if isinstance(row, Document) else row.detail,
+            "" if isinstance(row, Document) else whole_text(row.detail),
             text_digest(row.text) if kept else b"",
             next(keys).tobytes() if kept else b"",
             paragraph_hashes(row.text).tobytes() if kept else b"",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import re
@@ -15,6 +16,7 @@ from bimo.text.opening import OpenFile
 __all__ = ["read_html", "read_pdf"]
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
+_SUPPOSED = ("ascii", "iso8859-1", "cp1252")
 
 
 def read_html(source: OpenFile) -> Iterator[Document]:
@@ -22,10 +24,9 @@ def read_html(source: OpenFile) -> Iterator[Document]:
     data = source.whole()
     if not data:
         return
-    encoding = find_encoding_of_all(data)
-    named = _CHARSET.search(data[:4096])
-    if encoding not in ("utf-8", "utf-8-sig", "utf-16", "utf-32") and named is not None:
-        encoding = {"gb2312": "gb18030", "gbk": "gb18030"}.get(named[1].decode().lower(), named[1].decode().lower())
+    encoding = find_encoding_of_all(data, otherwise=None)
+    if encoding not in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        encoding = _named_encoding(data, told=encoding is not None) or encoding
     try:
         html = data.decode(encoding or "utf-8", "replace")
     except LookupError:
@@ -40,6 +41,23 @@ def read_html(source: OpenFile) -> Iterator[Document]:
         yield from source.documents(text, 1)
     else:
         source.refuse(0, "no_text", t("no text on this page"))
+
+
+def _named_encoding(data: bytes, *, told: bool) -> str | None:
+    """The encoding that a page not in UTF-8 names; None where it names none, or what nobody looked at.
+
+    Programs put in UTF-8 or a Western encoding by themselves: the one is proved wrong, the other less than what the
+    bytes have `told`. A name of another East Asian encoding was chosen, and bytes can hardly tell it.
+    """
+    found = _CHARSET.search(data[:4096])
+    named = found[1].decode().lower() if found is not None else ""
+    try:
+        codec = codecs.lookup(named).name
+    except LookupError:
+        return None
+    if codec.startswith("utf") or (told and codec in _SUPPOSED):
+        return None
+    return "gb18030" if codec in ("gb2312", "gbk") else named
 
 
 def _main_text(html: str) -> str:

@@ -127,7 +127,7 @@ def _read_csv(source: OpenFile) -> Iterator[Document]:
     for number, row in rows:
         if fits(source, number, row, layout):
             cells = dict(zip(layout.names, row, strict=False))
-            text, _ = row_text(cells, columns[:1])
+            text, _ = row_text(cells, columns)
             if text:
                 yield from source.documents(text, number, source.tags(cells))
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
@@ -112,14 +113,18 @@ def fits(source: OpenFile, number: int, row: list[str], layout: Layout) -> bool:
 
 
 def _csv_rows(source: OpenFile, lines: Iterable[tuple[int, str]], layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, cells) for each row; lines that csv cannot parse are mended one by one or refused."""
+    """(number of its first line, cells) for each row. Where csv cannot parse, a line is mended or refused by itself,
+    and those that were taken for the rest of its row are read anew.
+    """
     csv.field_size_limit(LONGEST_LINE)
     taken: list[tuple[int, str]] = []
+    again: deque[tuple[int, str]] = deque()
+    lines = iter(lines)
 
     def take() -> Iterator[str]:
-        for number, line in lines:
-            taken.append((number, line))
-            yield line + "\n"
+        while pair := again.popleft() if again else next(lines, None):
+            taken.append(pair)
+            yield pair[1] + "\n"
 
     reader = csv.reader(take(), **layout.csv_options)
     while True:
@@ -131,12 +136,14 @@ def _csv_rows(source: OpenFile, lines: Iterable[tuple[int, str]], layout: Layout
         except StopIteration:
             return
         except csv.Error as error:
-            for number, line in taken:
-                mended = mend_row(line, layout)
-                if mended:
-                    yield number, mended
-                else:
-                    source.refuse(number, "bad_row", str(error), line)
+            (number, line), *others = taken
+            again.extendleft(reversed(others))
+            reader = csv.reader(take(), **layout.csv_options)
+            mended = mend_row(line, layout)
+            if mended:
+                yield number, mended
+            else:
+                source.refuse(number, "bad_row", str(error), line)
 
 
 _ROWS: dict[str, Callable[[OpenFile], Iterator[tuple[int, dict[str, Any]]]]] = {

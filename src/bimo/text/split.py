@@ -12,7 +12,7 @@ from bimo.text.documents import Document
 from bimo.text.measure import Sizes
 from bimo.text.store import DocumentWriter
 
-__all__ = ["SplitWriter", "held_out_groups", "is_validation", "split_position", "tied_places", "validation_share"]
+__all__ = ["SplitWriter", "held_out_groups", "split_position", "tied_places", "validation_share"]
 
 _MOST = 0.1
 _LEAST_FOR_SMALL = 0.05
@@ -31,14 +31,9 @@ def validation_share(total_bytes: int) -> float:
 
 
 def split_position(text: str, seed: int) -> float:
-    """Where a text lies in [0, 1), evenly spread, whatever its white space."""
+    """Where a text lies in [0, 1), evenly spread, whatever its white space; below the share wanted is validation."""
     drawn = hashlib.blake2b(text_digest(text), digest_size=8, key=b"split %d" % seed).digest()
     return int.from_bytes(drawn, "big") / 2**64
-
-
-def is_validation(text: str, share: float, seed: int) -> bool:
-    """Whether a text belongs to validation: its position lies below `share`."""
-    return split_position(text, seed) < share
 
 
 def tied_places(keys: Iterable[Iterable[Hashable]]) -> list[list[int]]:

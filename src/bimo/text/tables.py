@@ -189,10 +189,17 @@ def objects_in(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def texts_in(
-    value: Any, columns: Columns, *, about: Sequence[str] = (), above: Mapping[str, Any] | None = None
+    value: Any,
+    columns: Columns,
+    *,
+    about: Sequence[str] = (),
+    above: Mapping[str, Any] | None = None,
+    around: str = "",
 ) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Any]]]:
-    """(text, its keys, what stands about it) of each object in a JSON value that holds text; objects inside such an
-    object are part of it. What stands about it are its keys `about`, or those of the objects around it.
+    """(text, its keys, what stands about it) of each object in a JSON value that holds text. Objects inside such an
+    object are part of it, but for those with a text of their own under the same keys, as replies and sections have;
+    what stands in the text `around` them, such as names that are marked in it, is none. What stands about a text are
+    its keys `about`, or those of the objects around it.
     """
     above = above or {}
     if isinstance(value, dict) and about:
@@ -202,15 +209,16 @@ def texts_in(
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, dict | list):
-                yield from texts_in(item, columns, about=about, above=above)
+                yield from texts_in(item, columns, about=about, above=above, around=around)
     elif isinstance(value, dict):
         text, group = row_text(value, columns)
-        if text:
+        if text and text.strip() not in around:
             yield text, group, above
-        if not text or ABOUT_KEYS.issuperset(name.strip().lower() for name in group):
-            for item in value.values():
-                if isinstance(item, dict | list):
-                    yield from texts_in(item, columns, about=about, above=above)
+            if not ABOUT_KEYS.issuperset(name.strip().lower() for name in group):
+                columns, around = (group,), text
+        for name, item in value.items():
+            if isinstance(item, dict | list) and name not in group:
+                yield from texts_in(item, columns, about=about, above=above, around=around)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +252,9 @@ def find_layout(lines: Sequence[str], *, tabs: bool, named: Collection[str] = ()
             if not widths:
                 continue
             width, count = widths.most_common(1)[0]
-            share = count / len(rows) if width > 1 else 0.0
+            # A mark that the first row lacks, a header or not, is part of the text below; no text has tabs.
+            marks = len(rows[0]) == 1 and delimiter != "\t" and not _is_title(rows, named)
+            share = count / len(rows) if width > 1 and not marks else 0.0
             if best is None or share > best[0]:
                 header = _has_header(rows, named)
                 names = _told_apart(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
@@ -338,6 +348,11 @@ def _has_header(rows: list[list[str]], named: Collection[str]) -> bool:
     if {"en", "zh"} <= {*scripts} and scripts == [script_of(" ".join(cells)) for _, cells in below]:
         return False  # a word and its translation, above others
     return any(sum(map(len, cells)) > 2 * len(name) * len(cells) for name, cells in below)
+
+
+def _is_title(rows: list[list[str]], named: Collection[str]) -> bool:
+    """Whether a first row of one cell says what a table is about, rather than what its only column is called."""
+    return rows[0][0].strip().lower() not in {*TEXT_KEYS, *named} and _has_header(rows[1:], named)
 
 
 def _are_numbers(cells: list[str]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from bimo.runtime import language, return_freed_memory, set_language
+from bimo.runtime import INTERRUPTED, UserError, language, return_freed_memory, set_language
 from bimo.text.batch_cleaning import clean_batch
 from bimo.text.batch_store import CleanedBatches
 from bimo.text.batches import Batch
@@ -86,9 +86,18 @@ def _interrupted_once() -> Iterator[None]:
 
 
 def _land(flying: deque[tuple[Batch, Future[bytes] | None]], cleaned: CleanedBatches) -> Batch:
+    from loky.process_executor import TerminatedWorkerError
+
     batch, future = flying.popleft()
     if future is not None:
-        cleaned.put(batch.number, future.result())
+        try:
+            cleaned.put(batch.number, future.result())
+        except TerminatedWorkerError:
+            sentence = (
+                "The system ended a process that was cleaning {name} or what lies around it, as it does where memory "
+                "runs out. What is finished is kept. Close other programs."
+            )
+            raise UserError(sentence, code=INTERRUPTED, name=batch.last) from None
     return batch
 
 
