@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimo.files import digest_file
+from bimo.files import OLD, PART, digest_file
 from bimo.train.metrics import read_metrics
 
 ENTRY = [sys.executable, "-c", "from bimo.cli import main; main()"]
@@ -87,7 +87,7 @@ def kill_once(command: tuple[str | Path, ...], out: Path, after_seconds: float) 
     if process.wait() != -signal.SIGKILL:
         return None
     steps = [event["step"] for event in read_metrics(metrics) if event["event"] == "step"]
-    leftovers = tuple(sorted(path.name for path in out.rglob("*") if path.suffix in (".part", ".old")))
+    leftovers = tuple(sorted(path.name for path in out.rglob("*") if path.suffix in (PART, OLD)))
     return Kill(after_seconds, max(steps, default=0), leftovers)
 
 

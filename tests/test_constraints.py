@@ -78,7 +78,7 @@ def test_every_way_of_an_automaton_is_text() -> None:
         while not (automaton.accepting(state) and random.random() < 0.5) and automaton.table[state].any():
             written.append(random.choice(np.flatnonzero(automaton.table[state])))
             state = automaton.after(state, written[-1])
-            automaton.expand(np.array([state]))
+            automaton.expand(state)
         assert automaton.accepts(written.decode())
         assert automaton.accepting(state)
 

@@ -430,6 +430,21 @@ def test_a_plan_does_not_change_under_a_training_that_began_while_it_was_made(da
     assert path.read_text(encoding="utf-8") == "{}"
 
 
+def test_of_two_who_plan_at_once_both_have_the_plan_of_the_first(data, machine, tmp_path, monkeypatch):
+    path = tmp_path / "bimo" / "plan.json"
+    planned, others = module.plan, []
+
+    def measures_while_the_other_one_does(*given, **choices):
+        if others:
+            return planned(*given, **choices)
+        others.append(None)
+        others[0] = stored_plan(data, path, minutes=1)
+        return planned(*given, **choices | {"minutes": 2})
+
+    monkeypatch.setattr(module, "plan", measures_while_the_other_one_does)
+    assert stored_plan(data, path, minutes=1).train == others[0].train
+
+
 def test_a_stored_plan_holds_wherever_the_model_to_go_on_with_was_moved(data, small, machine, tmp_path):
     path = tmp_path / "bimo" / "plan.json"
     first = stored_plan(data, path, minutes=1, start=str(small))

@@ -197,6 +197,10 @@ def test_a_model_that_may_have_learned_what_is_held_out_is_named(whole, tmp_path
         console=Console(),
     )
     assert f"{whole} learned from other data, which may hold these held-out texts." in capsys.readouterr().err
+    further = replace(SETTINGS, steps=1, start=str(tmp_path / "on"))
+    train(tmp_path / "other", out=tmp_path / "further", model=load_model(whole).config, settings=further)
+    inputs = strictly(tmp_path / "further" / "bimo" / "manifest.json")["inputs"]
+    assert (inputs["start_tokens"], inputs["tokens"] != "") == ("", True)
     evaluated = {**read_facts(tmp_path / "on"), "evaluation": {"bits_per_byte": 2.0}}
     sentence = "The model that it went on from learned from other data, which may hold these held-out texts."
     assert sentence in verdict(evaluated)

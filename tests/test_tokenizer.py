@@ -333,13 +333,14 @@ def test_a_bert_whose_settings_name_no_roles_has_the_usual_ones(tmp_path: Path) 
 def test_tokens_that_were_added_to_a_list_of_words_keep_their_ids(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\ufeff[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", encoding="utf-8")
     write_json(tmp_path / "added_tokens.json", {"[E1]": 6})
-    newer = {"7": {"content": "<s-1>", "special": True}, "3": {"content": "[SEP]", "special": True}}
+    newer = {"7": {"content": "<USER>", "normalized": False}, "3": {"content": "[SEP]", "special": True}}
     write_json(tmp_path / "tokenizer_config.json", {"added_tokens_decoder": newer})
     loaded = load_tokenizer(tmp_path)
     assert loaded.encode("a [E1]a") == [5, 6, 5]
-    assert loaded.inner.token_to_id("<s-1>") == 7
+    assert loaded.encode("a <USER> a") == [5, 7, 5]
+    assert 7 not in loaded.encode("a <user> a")
     write_json(tmp_path / "added_tokens.json", {"[E1]": 9})
-    with pytest.raises(UserError, match=r"The token <s-1> in .* has the id 7, which does not follow"):
+    with pytest.raises(UserError, match=r"The token <USER> in .* has the id 7, which does not follow"):
         load_tokenizer(tmp_path)
 
 

@@ -18,6 +18,8 @@ from bimo.runtime import NO_ROOM, UserError, t
 
 __all__ = [
     "LARGEST_JSON",
+    "OLD",
+    "PART",
     "digest_file",
     "digest_json",
     "locked",

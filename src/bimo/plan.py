@@ -156,9 +156,8 @@ def stored_plan(
     weights = open_model(Path(start)).digests() if start else ""
     choices = [minutes, family, preset, weights, seed, device, *([dict(fixed)] if fixed else [])]
     key = digest_json([Stages(data).key("tokens"), *choices])
-    if path.exists() and (facts := read_json(path)).get("key") == key:
-        settings = {name: value for name, value in facts["train"].items() if name != "context"} | {"start": start}
-        return Plan(from_mapping(choose_family(facts["family"]).shape, facts["model"]), TrainConfig(**settings), facts)
+    if (kept := _kept_plan(path, key, start)) is not None:
+        return kept
     refuse_another_plan(path)
     chosen = plan(
         data,
@@ -172,11 +171,23 @@ def stored_plan(
         console=console,
     )
     with locked(path.parent):
-        refuse_another_plan(path)  # another process may have begun while this one measured
+        # Another process may have planned, or begun, while this one measured.
+        if (kept := _kept_plan(path, key, start)) is not None:
+            return kept
+        refuse_another_plan(path)
         write_json(path, {"key": key, **chosen.facts})
         # Measured again, the machine might choose another number format than the one that was timed.
         write_json(path.with_name("machine.json"), chosen.facts["machine"])
     return chosen
+
+
+def _kept_plan(path: Path, key: str, start: str) -> Plan | None:
+    """The plan that was kept under a key, with the model to go on with where it lies now."""
+    facts = read_json(path) if path.exists() else {}
+    if facts.get("key") != key:
+        return None
+    settings = {name: value for name, value in facts["train"].items() if name != "context"} | {"start": start}
+    return Plan(from_mapping(choose_family(facts["family"]).shape, facts["model"]), TrainConfig(**settings), facts)
 
 
 def refuse_another_plan(path: Path) -> None:

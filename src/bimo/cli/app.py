@@ -18,7 +18,7 @@ import typer
 
 from bimo.runtime import DATA_REFUSED, FAILED, INTERRUPTED, NO_ROOM, USAGE, UserError, choose_waiting, is_text, t
 
-__all__ = ["app", "asked_lines", "piped_lines", "show", "verb"]
+__all__ = ["app", "asked_lines", "piped_lines", "require_some", "show", "verb"]
 
 app = typer.Typer(
     name="bimo",

@@ -156,7 +156,11 @@ def demo(
         found = demo_sentiment(out=out or Path("sentiment-model"), console=Console(quiet=quiet))
         show(found, as_json=json, lines=lambda: sentiment_lines(found))
         return
-    facts = run_demo(out=out or Path("demo-model"), minutes=minutes or DEMO_MINUTES, console=Console(quiet=quiet))
+    facts = run_demo(
+        out=out or Path("demo-model"),
+        minutes=DEMO_MINUTES if minutes is None else minutes,
+        console=Console(quiet=quiet),
+    )
     samples = [sample["text"].strip() for sample in facts["samples"]]
     show(facts, as_json=json, lines=lambda: [f"\n--- {number}\n{text}" for number, text in enumerate(samples, 1)])
 

@@ -40,7 +40,7 @@ def translate(
         raise UserError(sentence, code=USAGE, beams=beams, best=best)
     require_some(text)
     translator = load(model, device=device)
-    lines = piped_lines() if text is None else text.split("\n")
+    lines = piped_lines() if text is None else [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
     facts, cut, unfinished = [], 0, 0
     unknown: dict[str, None] = {}
     left: list[str] = []

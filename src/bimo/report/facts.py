@@ -20,6 +20,7 @@ __all__ = [
     "join_sentences",
     "language_name",
     "learned_from",
+    "learned_from_alone",
     "learning_curves",
     "model_shape",
     "number",
@@ -198,6 +199,13 @@ def learned_from(model_folder: Path) -> str:
     if not is_run(model_folder):
         return ""
     return str(read_json(model_folder / "bimo" / "manifest.json").get("inputs", {}).get("tokens", ""))
+
+
+def learned_from_alone(model_folder: Path) -> str:
+    """The same, "" also where it went on from a model that had learned from something else."""
+    learned = learned_from(model_folder)
+    inputs = read_json(model_folder / "bimo" / "manifest.json")["inputs"] if learned else {}
+    return learned if inputs.get("start_tokens", learned) == learned else ""
 
 
 def is_encoder(facts: Facts) -> bool:

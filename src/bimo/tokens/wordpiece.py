@@ -23,6 +23,10 @@ ROLES = {
 """Special tokens by their roles, where `tokenizer_config.json` does not name others."""
 
 
+FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
+"""Of a token that was added: how it is looked for in a text."""
+
+
 def read_wordpiece(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     """The tokenizer of a `vocab.txt`, a token a line, and its special tokens by their roles.
 
@@ -59,13 +63,12 @@ def _added_beside(words: Path, settings: dict[str, Any]) -> dict[int, AddedToken
     """The tokens that were added to a list of words, by their ids: in the settings, or as older folders have them."""
     file = words.with_name("added_tokens.json")
     older = read_settings(file) if file.is_file() else {}
-    newer = settings.get("added_tokens_decoder") or {}
-    if not isinstance(newer, dict):
-        return {}
+    newer = settings.get("added_tokens_decoder")
     found = {number: AddedToken(str(token), special=False) for token, number in older.items() if type(number) is int}
-    for number, token in newer.items():
+    for number, token in newer.items() if isinstance(newer, dict) else ():
         if isinstance(token, dict) and number.isdecimal():
-            found[int(number)] = AddedToken(str(token.get("content")), special=token.get("special") is True)
+            flags = {name: token[name] for name in FLAGS if isinstance(token.get(name), bool)}
+            found[int(number)] = AddedToken(str(token.get("content")), **flags)
     return found
 
 

@@ -115,8 +115,6 @@ def keep_to_time(minutes: float, note: Callable[[dict[str, Any]], None], *, most
 
     def move_end(trainer: Trainer, facts: StepFacts | None) -> None:
         progress = trainer.progress
-        if progress.step > progress.steps:
-            return
         # The first steps, and most of those that are short, say little; the last one is where a plan ends too early.
         early = progress.seconds < LOOK_SHARE * limit
         between = progress.step % 10 and 10 * progress.seconds / progress.step < LOOK_SHARE * limit

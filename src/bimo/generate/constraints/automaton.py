@@ -66,7 +66,7 @@ class Automaton:
         self.lock = threading.RLock()
         if self._number(self._closure(frozenset([start]))) == DEAD:
             self._states.append(frozenset())  # START is there, and leads nowhere
-        self.expand(np.array([START]))
+        self.expand(START)
 
     def accepts(self, text: str) -> bool:
         """Whether a whole text is allowed."""
@@ -77,7 +77,7 @@ class Automaton:
 
     def after(self, state: int, byte: int) -> int:
         """The state after one byte."""
-        self.expand(np.array([state]))
+        self.expand(state)
         return int(self.table[state, byte])
 
     def accepting(self, state: int) -> bool:
@@ -88,7 +88,7 @@ class Automaton:
         """(The byte, the state) that come next on a shortest way to an end, which is not here."""
         if state not in self._nearest:
             with self.lock:
-                self.expand(np.array([state]))
+                self.expand(state)
                 byte = int((self.distance[self.table[state]] < self.distance[state]).argmax())
                 self._nearest[state] = byte, int(self.table[state, byte])
         return self._nearest[state]
@@ -104,13 +104,11 @@ class Automaton:
         )
         return Automaton(self._places, self._start, self._end, missing=gone, far=None if lost else self._far)
 
-    def expand(self, states: np.ndarray) -> None:
-        """Let the table have the rows of these states."""
-        unknown = states[~self.expanded[states]]
-        if len(unknown):
+    def expand(self, state: int) -> None:
+        """Let the table have the row of a state."""
+        if not self.expanded[state]:
             with self.lock:
-                for state in np.unique(unknown).tolist():
-                    self._expand(state)
+                self._expand(state)
 
     def complete(self) -> int:
         """Expand all states; returns how many there are. Raises UserError where they are too many."""

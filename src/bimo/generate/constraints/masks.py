@@ -20,7 +20,7 @@ REMEMBERED_BYTES = 64e6
 """Of a form, for which tokens may come in which state: up to eight bytes a token and state."""
 
 LONGEST_LOOK = 32
-"""Bytes of a token that are looked at where the way behind is known already."""
+"""Bytes of the shortest way that are kept for each state: longer tokens are not thought of."""
 
 
 class Vocabulary:
@@ -31,7 +31,6 @@ class Vocabulary:
         if spelling.drops_blank:
             self.first = TokenTrie([piece.removeprefix(b" ") for piece in spelling.pieces])
         self.pieces = frozenset(spelling.pieces)
-        self.longest = max(map(len, spelling.pieces))
 
     def trie(self, *, first: bool) -> TokenTrie:
         """That for the first token of a text, or that for the others."""
@@ -51,6 +50,8 @@ class Constraint:
             raise _no_tokens()
         self._vocabulary = vocabulary
         self._needed: dict[int, int] = {}
+        # The next bytes of the shortest way from a state, and the tokens needed after each of them.
+        self._ways: dict[int, tuple[bytes, tuple[int, ...]]] = {}
         remembered = max(8, int(REMEMBERED_BYTES / 8 / len(vocabulary.anywhere.ids)))
         self._mask = functools.lru_cache(remembered)(self._make_mask)
 
@@ -59,33 +60,22 @@ class Constraint:
 
         It is the least along the shortest way in bytes, which may be a few more than the least of all.
         """
-        if state in self._needed:
-            return self._needed[state]
-        ways, bytes_ = [state], []
-        while ways[-1] not in self._needed and not self.automaton.accepting(ways[-1]):
-            byte, way = self.automaton.nearest(ways[-1])
-            bytes_.append(byte)
-            ways.append(way)
-        # Behind a state whose number is known its way goes on, for tokens that reach beyond it.
-        known = len(ways) - 1
-        while not self.automaton.accepting(ways[-1]) and len(ways) - known < LONGEST_LOOK:
-            byte, way = self.automaton.nearest(ways[-1])
-            bytes_.append(byte)
-            ways.append(way)
-        longest = self._vocabulary.longest
-        for start in range(len(ways) - 1, -1, -1):
-            if self.automaton.accepting(ways[start]):
-                self._needed[ways[start]] = 0
-            elif ways[start] not in self._needed:
-                end = start + longest
-                fewest = self._fewest_behind(bytes(bytes_[start:end]), ways[start + 1 : end + 1])
-                self._needed[ways[start]] = 1 + fewest
+        unknown: list[tuple[int, int]] = []
+        way = state
+        while way not in self._needed and not self.automaton.accepting(way):
+            byte, after = self.automaton.nearest(way)
+            unknown.append((way, byte))
+            way = after
+        if way not in self._needed:
+            self._needed[way], self._ways[way] = 0, (b"", ())
+        for before, byte in reversed(unknown):
+            spelled, behind = self._ways[way]
+            spelled, behind = (bytes((byte,)) + spelled)[:LONGEST_LOOK], (self._needed[way], *behind)[:LONGEST_LOOK]
+            pieces = self._vocabulary.pieces
+            self._needed[before] = 1 + min(n for length, n in enumerate(behind, 1) if spelled[:length] in pieces)
+            self._ways[before] = spelled, behind
+            way = before
         return self._needed[state]
-
-    def _fewest_behind(self, spelled: bytes, ways: list[int]) -> int:
-        """Of the states after each byte of `spelled` the fewest tokens from one that a single token reaches."""
-        reached = (way for length, way in enumerate(ways, 1) if spelled[:length] in self._vocabulary.pieces)
-        return min(self._needed[way] for way in reached if way in self._needed)
 
     def require_room(self, tokens: int, *, first: bool) -> None:
         """Raises UserError where the text cannot come to its end in so many tokens; `first` as in `hide`."""
@@ -129,7 +119,7 @@ class Constraint:
 
     def closed(self, state: int) -> bool:
         """Whether the text is whole and nothing can follow."""
-        self.automaton.expand(np.array([state]))
+        self.automaton.expand(state)
         return self.automaton.accepting(state) and not self.automaton.table[state].any()
 
     def _make_mask(self, state: int, first: bool) -> Mask:

@@ -66,7 +66,7 @@ class TokenTrie:
         wanted = state
         with automaton.lock:  # the core reads the table where it lies, which moves when it grows
             while wanted >= 0:
-                automaton.expand(np.array([wanted]))
+                automaton.expand(wanted)
                 wanted = library.bimo_walk_tokens(walk, automaton.table.ctypes.data, automaton.expanded.ctypes.data)
         return _mask(ids[: walk.found].copy(), after[: walk.found].copy())
 
@@ -76,7 +76,8 @@ class TokenTrie:
         alive = np.arange(len(self.ids))
         for place in range(self._lengths.max()):
             alive = alive[(self._lengths[alive] > place) & (states[alive] != DEAD)]
-            automaton.expand(states[alive])
+            for each in np.unique(states[alive]).tolist():
+                automaton.expand(each)
             states[alive] = automaton.table[states[alive], self._flat[self._starts[alive] + place]]
         allowed = states != DEAD
         return _mask(self.ids[allowed], states[allowed])
