@@ -99,7 +99,10 @@ def test_devices_that_are_not_there_are_refused(monkeypatch):
         assert caught.value.code == USAGE
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert pick_device("cuda:0") == torch.device("cuda:0")
+    assert chosen == [torch.device("cuda:0")]  # whose random state is kept
     with pytest.raises(UserError, match="It has: cuda, cuda:0, cpu"):
         pick_device("cuda:1")
 

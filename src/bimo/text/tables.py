@@ -253,8 +253,8 @@ def find_layout(lines: Sequence[str], *, tabs: bool, named: Collection[str] = ()
                 continue
             width, count = widths.most_common(1)[0]
             # A mark that the first row lacks, a header or not, is part of the text below; no text has tabs.
-            marks = len(rows[0]) == 1 and delimiter != "\t" and not _is_title(rows, named)
-            share = count / len(rows) if width > 1 and not marks else 0.0
+            split = width > 1 and (len(rows[0]) > 1 or delimiter == "\t" or _is_title(rows, named))
+            share = count / len(rows) if split else 0.0
             if best is None or share > best[0]:
                 header = _has_header(rows, named)
                 names = _told_apart(rows[0]) if header else tuple(str(number) for number in range(1, width + 1))
