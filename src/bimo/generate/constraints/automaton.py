@@ -25,6 +25,9 @@ DEAD, START = 0, 1
 FAR = np.iinfo(np.int32).max
 """From an end: that cannot be reached."""
 
+FIRST_ROWS = 512
+"""Of the table, which doubles when it is full."""
+
 MOST_STATES = 20_000
 """Where all of them are needed at once."""
 
@@ -59,9 +62,9 @@ class Automaton:
         self._numbers: dict[frozenset[int], int] = {frozenset(): DEAD}
         self._nearest: dict[int, tuple[int, int]] = {}
         self._states: list[frozenset[int]] = [frozenset()]
-        self.table = np.zeros((64, 256), dtype=np.int32)
-        self.distance = np.full(64, FAR, dtype=np.int32)
-        self.expanded = np.zeros(64, dtype=bool)
+        self.table = np.zeros((FIRST_ROWS, 256), dtype=np.int32)
+        self.distance = np.full(FIRST_ROWS, FAR, dtype=np.int32)
+        self.expanded = np.zeros(FIRST_ROWS, dtype=bool)
         self.expanded[DEAD] = True
         self.lock = threading.RLock()
         if self._number(self._closure(frozenset([start]))) == DEAD:
@@ -176,6 +179,9 @@ class Automaton:
 
 def _cut(arcs: Arcs) -> list[tuple[int, int, frozenset[int]]]:
     """(First byte, byte after the last, places reached) for arcs, cut where one of them begins or ends."""
+    ordered = sorted(arcs)
+    if all(one[1] < other[0] for one, other in itertools.pairwise(ordered)):
+        return [(first, last + 1, frozenset((target,))) for first, last, target in ordered]
     changes: dict[int, list[tuple[int, int]]] = {}
     for first, last, target in arcs:
         changes.setdefault(first, []).append((target, 1))
