@@ -8,21 +8,23 @@ from collections.abc import Iterator
 __all__ = ["find_addresses"]
 
 _HAN = "[\u4e00-\u9fff]"
-_NUMBER = "(?:(?![A-Za-z]-?[A-Za-z])[0-9A-Za-z]{1,6}(?:-[0-9A-Za-z]{1,5})?|[一二三四五六七八九十百千零〇两]{1,7})"
-"""Not of letters alone, but for one: 我不知道QQ号."""
+_NUMBER = (
+    "(?:(?=[A-Za-z-]{0,11}[0-9]|[A-Za-z](?![A-Za-z-]))[0-9A-Za-z]{1,6}(?:-[0-9A-Za-z]{1,5})?"
+    "|[一二三四五六七八九十百千零〇两]{1,7})"
+)
+"""Not of letters alone, but for one: A号, SOHO3号, and no QQ号."""
 _WAY = "路|街|大道|巷|弄|胡同|村|庄|屯|镇|乡|组|坊|里|道|园|苑|城|区|湾|社|寨|店"
-_NO_DOOR = "线|码|院士|选手|公路|文件|令|汽油|柴油|员工|个(?!体|人)|人(?![民人才力寿保社事大行])"
-"""Behind 号 these say that it counts or names something else: 三百号人, but 人民医院."""
 _DOOR = re.compile(
     rf"(?P<way>(?:{_WAY})[东西南北]?(?:(?:[一二三四五六七八九十]|\d{{1,2}})组|[东西南北中]街)?) ?"
-    rf"(?P<number>{_NUMBER}) ?号(?!{_NO_DOOR})(?:楼|院)?"
+    rf"(?P<number>{_NUMBER}) ?号(?!线|码|院士|选手|公路|文件|令)(?:楼|院)?"
 )
 _DOUBTFUL = frozenset("店社里道组园城区镇乡坊")
 """After these a number up to 31 is a day as well, and a round one a count: 新店18号开业, 店里一百号客人."""
-_DAY_OR_COUNT = re.compile(
-    "0?[1-9]|[12][0-9]|3[01]|[二三]?十[一二三四五六七八九]?|[一二三四五六七八九]"
-    "|[一二三四五六七八九两百千]{1,4}[十百千]"
-)
+_DAY = re.compile("0?[1-9]|[12][0-9]|3[01]|[二三]?十[一二三四五六七八九]?|[一二三四五六七八九]")
+_ROUND = re.compile("[一二三四五六七八九两百千]{1,4}[十百千]")
+_PEOPLED = frozenset("村庄屯湾寨")
+_COUNTED = re.compile("汽油|柴油(?!机)|员工|个(?!体|人)|人(?![民人才力寿保社事大行])")
+"""Behind 号 these say that it counts or names something else: 三百号人, but 人民医院."""
 _PROVINCES = (
     "北京|上海|天津|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西"
     "|甘肃|青海|台湾|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
@@ -32,25 +34,33 @@ _LABELS = (
 )
 _LEAD = re.compile(f"^.*(?:{_LABELS})(?:了|是|为|于)?")
 _LABELLED = re.compile(f"(?:{_LABELS}|[Aa]ddress|ADDRESS)(?:是|为)? ?: ?$")
+_ROOM_WORD = "(?:室|房(?!价))(?![0-9一二两三]?[厅卫])"
+"""3室2厅 is a size."""
 _REST = re.compile(
     rf"(?:{_HAN}{{2,8}}(?:大厦|广场|花园|小区|公寓|苑|城|园|家园|中心|宿舍|天地|里))?"
-    rf"(?P<room>[ ,]?(?:{_NUMBER} ?(?:号楼|号院|单元|座|栋|幢|楼|层|室|户|号)|{_NUMBER}(?=[,。;\s]|$)))*"
+    rf"(?P<room>[ ,]?(?:{_NUMBER} ?(?:号楼|号院|单元|座|栋|幢|楼|层|户|号|{_ROOM_WORD})|{_NUMBER}(?=[,。;\s]|$)))*"
 )
 _PLAIN = "(?:[A-Za-z]?-?[0-9]{1,4}[A-Za-z]?|[A-Za-z])"
 _HOUSE = "(?:号楼|栋|幢|座)"
+_HOMES = "区苑园城里村庄院湾坊社寓楼厦"
 _FLOOR = rf"[ -]?(?:{_NUMBER} ?[层楼][ -]?)?"
-_ROOM = r"[A-Za-z]?\d{1,4} ?室(?!\d?[厅卫])"
+_ROOM = rf"[A-Za-z]?\d{{1,4}} ?{_ROOM_WORD}"
 _END = r"(?=[,。;、)\s]|$)(?!\s?[年元米平户人])"
 _FLAT = re.compile(
     rf"(?<![0-9A-Za-z.一二三四五六七八九十百千零〇-])(?:"
-    rf"{_NUMBER} ?{_HOUSE}[ ,-]?{_NUMBER} ?单元{_FLOOR}(?:{_ROOM}|\d{{3,4}}{_END})"
-    rf"|(?:(?<!第){_NUMBER} ?单元|{_PLAIN} ?{_HOUSE}){_FLOOR}(?=[A-Za-z]?\d{{3}}){_ROOM}"
-    rf"|(?:{_PLAIN} ?(?:号楼|栋|幢)|[A-Za-z] ?座){_FLOOR}[A-Za-z]?\d{{3,4}}{_END}"
-    rf"|(?<![共有计]){_PLAIN} ?{_HOUSE}[ ,-]?\d{{1,3}} ?单元"
-    rf"|(?<=[区苑园城里村庄院湾坊社寓楼厦])(?P<one>\d{{1,3}} ?(?:栋|幢|单元)|(?=[A-Za-z]?\d{{3}}){_ROOM}){_END})"
+    rf"{_NUMBER} ?{_HOUSE}[ ,-]?{_NUMBER} ?(?:单元|座){_FLOOR}(?:{_ROOM}|\d{{3,4}}{_END})"
+    rf"|(?<!第){_NUMBER} ?单元{_FLOOR}(?=[A-Za-z]?\d{{3}}){_ROOM}(?![内外])"
+    rf"|{_PLAIN} ?{_HOUSE}{_FLOOR}(?=[A-Za-z]?\d{{3}}){_ROOM}"
+    rf"|(?:{_PLAIN} ?(?:号楼|栋|幢)|[A-Za-z] ?座)(?:[ -]?{_NUMBER} ?[层楼][ -]?|-|(?P<apart> ))?"
+    rf"[A-Za-z]?\d{{3,4}}{_END}"
+    rf"|(?<![共有计]){_PLAIN} ?{_HOUSE}[ ,-]?\d{{1,3}} ?(?P<entrance>单元)"
+    rf"|(?<=[{_HOMES}])(?P<one>\d{{1,3}} ?(?:栋|幢|单元)|(?=[A-Za-z]?\d{{3}}){_ROOM}){_END})"
 )
-"""House, entrance, room: two of them are enough, `one` is not. What is counted is none: 3栋26层, 7座, 3室2厅."""
-_HOUSE_OR_ROOM = re.compile("(?:栋|幢|座|室|单(?=元)|号(?=楼))(?<=[0-9A-Za-z一二三四五六七八九十百千零〇两 ].)")
+"""House, entrance, room: two of them are enough, `one` is not. What is counted is none: 3栋26层, 7座, 3室2厅.
+
+A house with what may be a year or a price `apart`, or with no more than its `entrance`, needs to be known as a home.
+"""
+_HOUSE_OR_ROOM = re.compile("(?:栋|幢|座|室|房|单(?=元)|号(?=楼))(?<=[0-9A-Za-z一二三四五六七八九十百千零〇两 ].)")
 """In all that _FLAT finds, and looked for in a tenth of the time."""
 _NAMED = re.compile(f"(?:{_PROVINCES})(?:省|市|自治区|{_HAN}{{2,4}}[市区县州])")
 _TOWN_NAMED = re.compile(f"{_HAN}{{2,4}}市{_HAN}{{1,4}}[区县镇乡]")
@@ -77,7 +87,8 @@ _ENGLISH = re.compile(
 )
 _YEAR = re.compile("(?:1[89]|20)[0-9]{2}")
 _AT = re.compile(
-    r"(?:\b(?:at|address(?: is| to)?|(?:lives?|lived|living|moved?|moving|delivered|shipped|sent) (?:in|to|on))"
+    r"(?:\b(?:at|address(?: is| to)?|(?:lives?|lived|living|moved?|moving|delivered|shipped|sent) (?:in|to|on)"
+    r"|(?:ship(?:ped)?|sen[dt]|mail(?:ed)?|deliver(?:ed)?)\b[^\d\n]{0,10}\bto)"
     rf"|(?:{_LABELS})(?:是|为)?)[ :]{{0,8}}(?:\d{{1,5}}[ ,/]{{1,2}})?$",
     re.IGNORECASE,
 )
@@ -91,31 +102,40 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
         leading, sure = _leading(text, door.start())
         rest = _REST.match(text, door.end())
         end = rest.end() if rest else door.end()
-        sure = sure or bool(rest and rest["room"]) or door[0][-1] != "号" or door["way"] not in _DOUBTFUL
-        if sure or not _DAY_OR_COUNT.fullmatch(door["number"]):
+        sure = sure or bool(rest and rest["room"]) or door[0][-1] != "号"
+        if sure or _is_door(door):
             yield door.start() - len(leading), end
     for flat in _FLAT.finditer(text) if _HOUSE_OR_ROOM.search(text) else ():
         leading, sure = _leading(text, flat.start())
-        if sure or not flat["one"]:
+        doubt = flat.lastgroup
+        if sure or not doubt or (doubt != "one" and leading.endswith((*_HOMES,))):
             yield flat.start() - len(leading), flat.end()
     for found in _ENGLISH.finditer(text):
         if _is_english(found):
             yield found.span()
 
 
+def _is_door(door: re.Match[str]) -> bool:
+    """Whether a number behind what is no street is neither a day nor a count: 新店18号开业, 全村百十号人."""
+    day, round_ = _DAY.fullmatch(door["number"]), _ROUND.fullmatch(door["number"])
+    counted = _COUNTED.match(door.string, door.end())
+    if door["way"] in _DOUBTFUL:
+        return not (day or round_ or counted)
+    return not (door["way"] in _PEOPLED and round_ and counted)
+
+
 def _is_english(found: re.Match[str]) -> bool:
     """Whether what is like an address names more than a street, is a whole line, is said to be one, or can be no other.
 
-    A number that may be a year needs more than others: In 2012 Google Drive, Dropbox and others grew.
+    Two of three make it one: no year, an ending of streets alone, a town. In 2012 Google Drive, Dropbox grew.
     """
     text, number = found.string, found["number"]
     if not number or any(found[part] for part in ("compass", "room", "code", "coded")):
         return True
     if _AT.search(text, max(0, found.start() - _LONGEST_LABEL), found.start()):
         return True
-    if _YEAR.fullmatch(number):
-        return False
-    if found["street"] or (found["town"] or "").startswith(","):
+    town = (found["town"] or "").startswith(",")
+    if (not _YEAR.fullmatch(number)) + bool(found["street"]) + town > 1:
         return True
     return bool(_NO_LETTERS.fullmatch(text, 0, found.start()) and _NO_LETTERS.fullmatch(text, found.end()))
 

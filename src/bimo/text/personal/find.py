@@ -61,7 +61,7 @@ _HEXADECIMAL = re.compile(r":(?::[A-Fa-f]|[A-Fa-f]{1,4}:)|-[A-Fa-f]{2}-|\.[A-Fa-
 """After these words, in capitals or not, and in these shapes personal data may have no digit."""
 
 _WORTH_A_LOOK = re.compile(
-    r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d|号|@|[栋幢座室]|单元|\d[A-Z]? [A-Z]"
+    r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d|号|@|[栋幢座室]|单元|\d ?房|\d[A-Z]? [A-Z]"
     r"|[零〇一二三四五六七八九幺]{4}|[零〇一二三四五六七八九]{3}年"
     r"|[0-9A-Fa-f]:[0-9A-Fa-f:]|[0-9A-Fa-f]{2}-[0-9A-Fa-f]{2}-|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\."
     rf"|{numbers.PLATE_BEGINS}[A-HJ-NP-Z0-9]{{2}}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from bimo.text.personal.cues import GAP, NEAR, SPOKEN, THINGS, THINGS_IN_ENGLISH, Spans, announced, bare, said
+from bimo.text.personal.cues import GAP, SPOKEN, THINGS, THINGS_IN_ENGLISH, Spans, announced, bare, said
 
 __all__ = ["find_phones"]
 
@@ -55,15 +55,20 @@ _CALL_NOW = re.compile(
     r"|\b(?:call|ring|(?:reach|text) (?:me|us|him|her|them))\b[^\d\n]{0,20}$",
     re.IGNORECASE,
 )
-_DEVICE = r"(?:电话|手机|座机)(?:号码?)?|(?<![A-Za-z])(?:(?:tele|cell)?phone|tel|fax|mobile|cell)(?: ?number| no\.?)?"
-_CALL_HERE = re.compile(
-    rf"(?:致电|拨打|号码|number|(?:{_DEVICE})(?: ?\([^()\d]{{1,8}}\))?"
-    r"|\b(?:call|ring|phone|reach|text)(?: (?:me|us|him|her|them))?)"
-    r"(?: ?(?P<says>是|为|is|at|on|[:.#])){0,2} ?$"
-    r"|\b(?:call|ring|phone|reach|text)\b[^\d\n]{1,20}\b(?P<there>at|on) $",
+_AMOUNT = re.compile(
+    r"(?:(?:价格?|费用?|分辨率|像素|电池)(?:[在为是约]|分别|大约)+|话费"
+    r"|(?<![A-Za-z])(?:costs|prices?(?: (?:of|at|is|are|about))+|between)) ?$",
     re.IGNORECASE,
 )
-"""Right before a number; with `says` or `there` it says that one follows."""
+_UNIT = re.compile(
+    r" ?(?:万?(?:元(?![旦宵月])|[美欧日]元|块|英镑|港币|人民币|毫安|像素|分辨率)|万[台部]|之间|左右|不等|%"
+    r"|(?:dollars?|euros?|pounds?|yuan|USD|EUR|GBP|RMB|CNY|HKD|mAh|pixels?|px)(?![A-Za-z]))",
+    re.IGNORECASE,
+)
+"""Right before and right behind a number these say that it counts something: 手机2000-3000元, but 电话555-2368元旦休息.
+
+A range by itself has the shape of a telephone: 2345-6789.
+"""
 _CALL = re.compile(
     rf"电话|座机|固话|固定|手机|致电|拨打|联系|打(?!印|包|开)|传真|号码|{_CALLS}|ring(?![a-z])"
     r"|(?:my|his|her|our|your|their|contact) number)",
@@ -102,13 +107,13 @@ def find_phones(text: str) -> Spans:
     for found in _ANY_SHAPE.finditer(text):
         if _YEARS_OR_DAY.match(found[0]) or not 7 <= len(bare(found[0])) <= 13:
             continue
-        if said(_CALL_NOW, text, found.start()) and (_is_dialled(found[0]) or _follows_at_once(found)):
+        if said(_CALL_NOW, text, found.start()) and not _counts(text, *found.span()):
             yield found.span()
     for found in _PLAIN.finditer(text):
         if said(_CALL, text, found.start(), 14) and not said(_NO_CALL, text, found.start()):
             yield found.span()
     for found in _LOCAL.finditer(text):
-        if not _YEARS_OR_DAY.match(found["number"]):
+        if not _YEARS_OR_DAY.match(found["number"]) and not _counts(text, *found.span("number")):
             yield found.span("number")
 
 
@@ -121,16 +126,6 @@ def _is_american(found: re.Match[str]) -> bool:
     return not row and not 4 * int(area) == 2 * int(office) == int(last)
 
 
-def _is_dialled(shape: str) -> bool:
-    """Whether it begins as numbers are dialled, or has three groups and more that are no row: 2999 3999 4999."""
-    sizes = [len(group) for group in re.findall(r"\d+", shape)]
-    return shape[0] in "+(0" or (len(sizes) > 2 and len(set(sizes)) > 1)
-
-
-def _follows_at_once(found: re.Match[str]) -> bool:
-    """Whether a cue stands right before, and where this may be a range says that a number follows: 手机2000-3000元."""
-    cue = _CALL_HERE.search(found.string, max(0, found.start() - NEAR), found.start())
-    if cue is None:
-        return False
-    bounds = [int(number) for number in found[0].split("-")] if re.fullmatch(r"\d+-\d+", found[0]) else [0, 0]
-    return cue["says"] is not None or cue["there"] is not None or bounds[0] >= bounds[1]
+def _counts(text: str, start: int, end: int) -> bool:
+    """Whether the words beside a number say that it is an amount."""
+    return _UNIT.match(text, end) is not None or said(_AMOUNT, text, start)
