@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from bimo.cli import talking
+from bimo.export.source import open_source
 from bimo.files import digest_file, read_json, write_json
 from bimo.generate.engine import load
 from bimo.generate.sample import Sampling
@@ -141,6 +143,18 @@ def test_a_gain_is_claimed_where_it_is_more_than_chance(tuned, tmp_path, low, an
     page = write_tuning_report(tmp_path).read_text(encoding="utf-8")
     assert expected in page
     assert "also chose the step" in page
+
+
+def test_an_adapter_is_not_used_on_a_base_that_was_trained_again(place, tuned, tmp_path):
+    base = shutil.copytree(place / "model", tmp_path / "model")
+    digest = digest_file(base / "model.safetensors")
+    write_json(base / "bimo" / "manifest.json", {"outputs": {"model.safetensors": digest}})
+    assert load(base, adapter=tuned[0])
+    assert open_source(base, adapter=tuned[0])
+    write_json(base / "bimo" / "manifest.json", {"outputs": {"model.safetensors": "other"}})
+    for use in (load, open_source):
+        with pytest.raises(UserError, match="was learned on other weights than"):
+            use(base, adapter=tuned[0])
 
 
 def test_a_report_says_nothing_of_people(tuned, tmp_path):

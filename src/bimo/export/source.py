@@ -12,7 +12,7 @@ from bimo.generate.engine import LanguageModel
 from bimo.models.config import ModelConfig
 from bimo.runtime import UserError
 from bimo.tokens.tokenizer import Tokenizer
-from bimo.weights.adapters import load_adapter, merged_weights
+from bimo.weights.adapters import load_adapter, merged_weights, require_same_base
 from bimo.weights.chat_templates import TEMPLATE_KEY, folder_chat_format, folder_template
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.gguf_blocks import StoredMatrix
@@ -60,7 +60,10 @@ def open_source(path: Path, *, adapter: Path | None = None) -> Source:
     Raises UserError when it is none that Bimo reads, or the adapter is of another model.
     """
     source = source_of_gguf(path) if path.suffix == ".gguf" else _open_folder(path)
-    return source if adapter is None else _with_adapter(source, adapter)
+    if adapter is None:
+        return source
+    require_same_base(adapter, path)
+    return _with_adapter(source, adapter)
 
 
 def _with_adapter(source: Source, folder: Path) -> Source:

@@ -24,7 +24,7 @@ from bimo.runtime import pick_device
 from bimo.tokens.chat import ChatFormat, Message, own_template
 from bimo.tokens.spelling import spelling_of
 from bimo.tokens.tokenizer import StreamDecoder, Tokenizer
-from bimo.weights.adapters import load_adapter, merged
+from bimo.weights.adapters import load_adapter, merged, require_same_base
 from bimo.weights.gguf import GGUFModel
 from bimo.weights.opening import adapter_chat_format, open_model
 
@@ -333,6 +333,7 @@ def load(path: str | Path, *, device: str = "auto", adapter: str | Path | None =
     source, find_chat = opened.source, opened.chat
     if adapter is not None:
         folder = Path(adapter)
+        require_same_base(folder, Path(path))
         source = merged(opened.tunable, load_adapter(folder, opened.tunable.config))
         find_chat = functools.partial(adapter_chat_format, folder, opened)
     return LanguageModel(source, opened.tokenizer, device=where, ends=opened.ends, chat=find_chat)

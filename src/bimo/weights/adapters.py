@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bimo.files import read_settings, replacing, write_json
+from bimo.files import read_json, read_settings, replacing, write_json
 from bimo.models.encoder import EncoderConfig
 from bimo.models.families import StoredShape, build
 from bimo.models.layers import Linear
@@ -38,9 +38,13 @@ __all__ = [
     "load_adapter",
     "merged",
     "merged_weights",
+    "require_same_base",
     "require_usable",
     "save_adapter",
 ]
+
+WEIGHTS_OF_BASE = "model.safetensors"
+"""What a training of ours writes, by the name in the notes."""
 
 CONFIG, WEIGHTS = ADAPTER_SETTINGS, ADAPTER_WEIGHTS
 PREFIX = "base_model.model."
@@ -96,6 +100,29 @@ def save_adapter(folder: Path, adapter: Adapter, shape: StoredShape, *, base: st
     with replacing(folder / WEIGHTS) as part:
         save_file(tensors, part, metadata={"format": "pt"})
     write_json(folder / CONFIG, settings)
+
+
+def require_same_base(folder: Path, base: Path) -> None:
+    """Raises UserError where a training of ours has given a base other weights than an adapter was learned on.
+
+    The notes of both are compared: the weights themselves would have to be read once more for it.
+    """
+    learned_on = _noted(folder / "bimo" / "tune.json", "base", "before", WEIGHTS_OF_BASE)
+    held = _noted(base / "bimo" / "manifest.json", "outputs", WEIGHTS_OF_BASE)
+    if learned_on is not None and held is not None and learned_on != held:
+        raise UserError(
+            "The adapter in {folder} was learned on other weights than {base} has now. Tune it again, or give the "
+            "model that it was learned on.",
+            folder=folder,
+            base=base,
+        )
+
+
+def _noted(path: Path, *names: str) -> Any:
+    found = read_json(path) if path.is_file() else None
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _plain(number: float) -> float | int:
