@@ -18,12 +18,11 @@ from writing import WAYS, complete, open_way
 
 from bimo.generate.batching import Request
 from bimo.generate.constraints import Automaton, choices, json_schema, regex
-from bimo.generate.constraints.automaton import DEAD, FAR, START, compile_expression
+from bimo.generate.constraints.automaton import DEAD, FAR, START, _cut, compile_expression
 from bimo.generate.constraints.json_numbers import integers, numbers
 from bimo.generate.constraints.masks import REMEMBERED_BYTES, Constraint, Vocabulary, allowed_reference
 from bimo.generate.engine import LanguageModel, write_reference
 from bimo.generate.sample import Sampling
-from bimo.kernel import load_library
 from bimo.models.transformer import Decoder
 from bimo.runtime import DATA_REFUSED, USAGE, UserError
 from bimo.tokens.spelling import Spelling, spelling_of
@@ -344,9 +343,9 @@ def test_masks_are_those_of_the_slow_twin(automaton: Automaton, drops_blank: boo
             assert found == slow or left < 40
 
 
-@pytest.mark.skipif(load_library() is None, reason="the compiled core is not built, nothing to compare")
 @pytest.mark.parametrize("first", [False, True])
-def test_the_core_finds_the_tokens_that_the_slow_twin_finds(tiny_tokenizer: Tokenizer, first: bool) -> None:
+def test_the_tokens_that_are_found_are_those_of_the_slow_twin(tiny_tokenizer: Tokenizer, first: bool) -> None:
+    """By the core where it was built; elsewhere it is the twin that is used."""
     spelling = Spelling(spelling_of(tiny_tokenizer).pieces, drops_blank=True)
     trie = Vocabulary(spelling).trie(first=first)
     met = 0
@@ -358,6 +357,11 @@ def test_the_core_finds_the_tokens_that_the_slow_twin_finds(tiny_tokenizer: Toke
                 assert all(itertools.starmap(np.array_equal, zip(fast, slow, strict=True)))
                 met += len(fast.ids)
     assert met > 10_000
+
+
+def test_arcs_apart_are_cut_as_they_are_where_arcs_overlap() -> None:
+    arcs = [(48, 57, 3), (97, 102, 4), (103, 122, 3), (0, 8, 5)]
+    assert _cut(arcs) == _cut([*arcs, arcs[0]]) == [(0, 9, {5}), (48, 58, {3}), (97, 103, {4}), (103, 123, {3})]
 
 
 def test_enough_is_enough() -> None:

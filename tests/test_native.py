@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -447,9 +448,16 @@ def test_a_core_that_cannot_be_loaded_is_none(no_library_yet: None, tmp_path: Pa
     assert best_instructions() is None
 
 
-@pytest.mark.skipif(not LIBRARY.is_file(), reason="the kernel is not built")
-def test_a_core_of_other_sources_is_none(no_library_yet: None, monkeypatch: pytest.MonkeyPatch):
-    assert load_library() is not None
-    load_library.cache_clear()
-    monkeypatch.setattr(kernel, "INTERFACE", kernel.INTERFACE + 1)
+@pytest.mark.parametrize("entries", [{}, {"bimo_interface": lambda: kernel.INTERFACE - 1}], ids=["older", "other"])
+def test_a_core_of_other_sources_is_none(
+    no_library_yet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, Callable[[], int]]
+):
+    (tmp_path / "libbimo.so").touch()
+    monkeypatch.setattr(kernel, "LIBRARY", tmp_path / "libbimo.so")
+    monkeypatch.setattr(kernel.ctypes, "CDLL", lambda path: SimpleNamespace(**entries))
     assert load_library() is None
+
+
+def test_the_number_of_the_interface_is_that_of_the_header():
+    header = (Path(__file__).parents[1] / "native" / "bimo.h").read_text(encoding="utf-8")
+    assert f"#define BIMO_INTERFACE {kernel.INTERFACE}\n" in header

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ class Console:
         if self._above is not None:
             self._above(line)
             return
-        with contextlib.suppress(BrokenPipeError):  # work goes on where nobody looks on any more
+        with suppress(BrokenPipeError):  # work goes on where nobody looks on any more
             print(line, file=sys.stderr, flush=True)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from bimo.console import SILENT, Console
 from bimo.evaluate.suite import evaluate
 from bimo.files import locked, replacing
-from bimo.run import run
-from bimo.runtime import USAGE, UserError, t
+from bimo.run import another_model, run
+from bimo.runtime import t
 from bimo.tasks.classify.classifier import classify
 from bimo.tasks.classify.report import figures_line
 from bimo.tasks.tune import tune
@@ -43,11 +43,7 @@ def demo(*, out: str | Path, minutes: float = DEMO_MINUTES, console: Console = S
     check_output(out)
     with locked(out / "bimo"):
         if (out / "bimo" / "manifest.json").exists() and not (out / "bimo" / "source").exists():
-            raise UserError(
-                "{out} holds a model of other text or settings. Choose another folder with --out, or delete that one.",
-                code=USAGE,
-                out=out,
-            )
+            raise another_model(out)
         source = write_demo_source(out / "bimo" / "source")
     return run([source], out=out, minutes=minutes, console=console)
 

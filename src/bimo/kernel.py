@@ -144,9 +144,11 @@ def best_instructions() -> str | None:
     None where the core was not built, or BIMO_KERNEL is `torch`. Raises UserError for one that is not there.
     """
     wanted = os.environ.get("BIMO_KERNEL")
-    library = None if wanted == "torch" else load_library()
+    if wanted == "torch":
+        return None
+    library = load_library()
     there = INSTRUCTIONS[: library.bimo_best_instructions() + 1] if library else ()
-    if wanted == "torch" or (not wanted and not there):
+    if not wanted and not there:
         return None
     if wanted and wanted not in there:
         raise UserError(

@@ -29,7 +29,7 @@ from bimo.train.objectives import trial_loss
 from bimo.train.optim import build_optimizers
 from bimo.train.recipe import masked_recipe, recipe, restart_recipe
 from bimo.train.settings import TrainConfig
-from bimo.weights.opening import open_model
+from bimo.weights.opening import stored_digests
 
 __all__ = ["Plan", "check_choices", "plan", "refuse_another_plan", "stored_plan"]
 
@@ -153,7 +153,7 @@ def stored_plan(
     Measuring again would choose other steps, and an interrupted training could not go on: raises UserError where one
     was begun by another plan.
     """
-    weights = open_model(Path(start)).digests() if start else ""
+    weights = stored_digests(Path(start)) if start else ""
     choices = [minutes, family, preset, weights, seed, device, *([dict(fixed)] if fixed else [])]
     key = digest_json([Stages(data).key("tokens"), *choices])
     if (kept := _kept_plan(path, key, start)) is not None:

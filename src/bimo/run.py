@@ -30,10 +30,11 @@ from bimo.train.pretrain import Sampler, check_output, train
 from bimo.train.restart import open_start, tokenizer_file
 from bimo.train.settings import TrainConfig
 from bimo.vectors.store import read_vectors, vectors_digest
-from bimo.weights.opening import open_model
+from bimo.weights.opening import stored_digests
 
 __all__ = [
     "RunConfig",
+    "another_model",
     "choose_sampler",
     "claim",
     "run",
@@ -82,7 +83,7 @@ def run(
     if family != "decoder":
         choices["family"] = family
     if start:
-        choices["start"] = open_model(Path(start)).digests()
+        choices["start"] = stored_digests(Path(start))
     if vectors:
         choices["vectors"] = vectors_digest(read_vectors(Path(vectors)))
     with locked(home):
@@ -118,12 +119,17 @@ def claim(home: Path, key: str) -> None:
     """Refuse a folder that something else made, such as a training of other text or with other choices."""
     path = home / "request.json"
     if (home / "manifest.json").exists() and (not path.exists() or read_json(path)["key"] != key):
-        raise UserError(
-            "{out} holds a model of other text or settings. Choose another folder with --out, or delete that one.",
-            code=USAGE,
-            out=home.parent,
-        )
+        raise another_model(home.parent)
     write_json(path, {"key": key})
+
+
+def another_model(out: Path) -> UserError:
+    """What is said of a folder with a model that this call did not begin."""
+    return UserError(
+        "{out} holds a model of other text or settings. Choose another folder with --out, or delete that one.",
+        code=USAGE,
+        out=out,
+    )
 
 
 def _say_plan(chosen: Plan, console: Console) -> None:

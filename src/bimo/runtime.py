@@ -165,7 +165,10 @@ def whole_text(text: str) -> str:
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError when the wanted device is not there."""
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; a card that is named becomes the current one.
+
+    Raises UserError when the wanted device is not there.
+    """
     import torch
 
     cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

@@ -8,7 +8,7 @@ from typing import Any
 
 from bimo.console import Console, keep_if_writable
 from bimo.files import digest_file, read_json, write_json
-from bimo.report.facts import is_run, learned_from
+from bimo.report.facts import is_run, training_inputs
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import t
 from bimo.tokens.shards import TokenShards
@@ -55,4 +55,4 @@ def model_digests(folder: Path) -> dict[str, str]:
 
 def learned_from_data(run: Path, data: Path) -> bool:
     """Whether a run of ours learned from the other part of these data."""
-    return learned_from(run) == TokenShards(data / "tokens", "train").fingerprint
+    return training_inputs(run).get("tokens") == TokenShards(data / "tokens", "train").fingerprint

@@ -19,8 +19,7 @@ __all__ = [
     "is_run",
     "join_sentences",
     "language_name",
-    "learned_from",
-    "learned_from_alone",
+    "learned_alone",
     "learning_curves",
     "model_shape",
     "number",
@@ -33,6 +32,7 @@ __all__ = [
     "read_facts",
     "rounded",
     "size",
+    "training_inputs",
 ]
 
 Facts = dict[str, Any]
@@ -194,18 +194,18 @@ def pair(facts: Facts, key: str) -> list[float] | None:
     return ends if real else None
 
 
-def learned_from(model_folder: Path) -> str:
-    """The digest of the tokens that a training of ours learned from; "" of every other model."""
-    if not is_run(model_folder):
-        return ""
-    return str(read_json(model_folder / "bimo" / "manifest.json").get("inputs", {}).get("tokens", ""))
+def training_inputs(model_folder: Path) -> Facts:
+    """Digests of what a training of ours learned from: its `tokens`, and the `start_tokens` of a model it went on from.
+
+    None of every other model.
+    """
+    return part(read_json(model_folder / "bimo" / "manifest.json"), "inputs") if is_run(model_folder) else {}
 
 
-def learned_from_alone(model_folder: Path) -> str:
-    """The same, "" also where it went on from a model that had learned from something else."""
-    learned = learned_from(model_folder)
-    inputs = read_json(model_folder / "bimo" / "manifest.json")["inputs"] if learned else {}
-    return learned if inputs.get("start_tokens", learned) == learned else ""
+def learned_alone(inputs: Facts) -> str:
+    """The digest of the tokens, "" where they are not all that a model has learned from, or nobody knows."""
+    tokens = str(inputs.get("tokens", ""))
+    return tokens if inputs.get("start_tokens", tokens) == tokens else ""
 
 
 def is_encoder(facts: Facts) -> bool:

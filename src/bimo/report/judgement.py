@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from bimo.intervals import FEWEST
-from bimo.report.facts import Facts, baseline_rows, is_encoder, learning_curves, number, pair, part, percent
+from bimo.report.facts import (
+    Facts,
+    baseline_rows,
+    is_encoder,
+    learned_alone,
+    learning_curves,
+    number,
+    pair,
+    part,
+    percent,
+)
 from bimo.runtime import t
 
 __all__ = ["compare", "copied_share", "copying_reading", "doubt", "learning_reading", "verdict"]
@@ -78,7 +88,7 @@ def doubt(evaluation: Facts) -> list[str]:
 def _known_before(facts: Facts) -> list[str]:
     """A sentence where the model went on from one that may have learned what is held out here."""
     inputs = part(facts, "manifest", "inputs")
-    if inputs.get("start_tokens", inputs.get("tokens")) == inputs.get("tokens"):
+    if learned_alone(inputs) == inputs.get("tokens", ""):
         return []
     return [t("The model that it went on from learned from other data, which may hold these held-out texts.")]
 

@@ -17,6 +17,7 @@ __all__ = ["read_html", "read_pdf"]
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
 _SUPPOSED = ("ascii", "iso8859-1", "cp1252")
+"""Encodings that programs name without having looked, as Python calls them."""
 
 
 def read_html(source: OpenFile) -> Iterator[Document]:

@@ -22,7 +22,7 @@ from bimo.machine import kept_machine, peak_memory_bytes
 from bimo.models.encoder import Encoder
 from bimo.models.families import Shape, build, family_of
 from bimo.models.seq2seq import EncoderDecoder
-from bimo.report.facts import learned_from_alone
+from bimo.report.facts import learned_alone, training_inputs
 from bimo.report.model_report import write_card, write_report
 from bimo.runtime import USAGE, UserError, pick_device, seed_everything, t
 from bimo.text.controls import read_controls
@@ -204,7 +204,7 @@ class _Run:
                 "inputs": {
                     "tokens": content["tokens"],
                     "tokenizer": content["tokenizer"],
-                    **({"start_tokens": learned_from_alone(Path(self.settings.start))} if self.start else {}),
+                    **({"start_tokens": learned_alone(training_inputs(self.start.path))} if self.start else {}),
                 },
                 "versions": {
                     "python": platform.python_version(),
@@ -218,7 +218,7 @@ class _Run:
         """Run the loop to its end and write the model."""
         self.course.verify()
         settings = self.settings
-        if settings.start and learned_from_alone(Path(settings.start)) != self.course.fingerprint:
+        if learned_alone(training_inputs(self.out)) != self.course.fingerprint:
             sentence = "{model} learned from other data, which may hold these held-out texts."
             self.console.warn(t(sentence, model=settings.start))
         device = pick_device(settings.device)

@@ -22,6 +22,7 @@ from bimo.models.layers import Linear
 from bimo.models.lora import OF_THE_TASK, Adapter, LoRAConfig, changes, merge_adapter
 from bimo.models.seq2seq import Seq2SeqConfig
 from bimo.models.transformer import Decoder
+from bimo.report.facts import part
 from bimo.runtime import UserError
 from bimo.weights import bert, gpt2, llama, marian
 from bimo.weights.gguf import GGUFModel
@@ -42,9 +43,6 @@ __all__ = [
     "require_usable",
     "save_adapter",
 ]
-
-WEIGHTS_OF_BASE = "model.safetensors"
-"""What a training of ours writes, by the name in the notes."""
 
 CONFIG, WEIGHTS = ADAPTER_SETTINGS, ADAPTER_WEIGHTS
 PREFIX = "base_model.model."
@@ -107,22 +105,16 @@ def require_same_base(folder: Path, base: Path) -> None:
 
     The notes of both are compared: the weights themselves would have to be read once more for it.
     """
-    learned_on = _noted(folder / "bimo" / "tune.json", "base", "before", WEIGHTS_OF_BASE)
-    held = _noted(base / "bimo" / "manifest.json", "outputs", WEIGHTS_OF_BASE)
-    if learned_on is not None and held is not None and learned_on != held:
+    notes = [path / "bimo" / name for path, name in ((folder, "tune.json"), (base, "manifest.json"))]
+    tuned, trained = (read_json(path) if path.is_file() else {} for path in notes)
+    learned_on, held = part(tuned, "base", "before"), part(trained, "outputs")
+    if any(held.get(name, digest) != digest for name, digest in learned_on.items()):
         raise UserError(
             "The adapter in {folder} was learned on other weights than {base} has now. Tune it again, or give the "
             "model that it was learned on.",
             folder=folder,
             base=base,
         )
-
-
-def _noted(path: Path, *names: str) -> Any:
-    found = read_json(path) if path.is_file() else None
-    for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
 
 
 def _plain(number: float) -> float | int:
@@ -167,8 +159,8 @@ def adapter_to_peft(adapter: Adapter, shape: StoredShape) -> dict[str, Tensor]:
     weights = _joined(adapter.weights) if _is_joined(shape) else adapter.weights
     tensors: dict[str, Tensor] = {}
     for module, pair in weights.items():
-        for part, place in PARTS.items():
-            for name, tensor in renamed({f"{module}.{part}": pair[place]}, names_of(shape).to_theirs).items():
+        for side, place in PARTS.items():
+            for name, tensor in renamed({f"{module}.{side}": pair[place]}, names_of(shape).to_theirs).items():
                 tensors[f"{PREFIX}{name}.weight"] = tensor
     tensors |= {f"{PREFIX}{name}": weight for name, weight in renamed(adapter.whole, names_of(shape).to_theirs).items()}
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}

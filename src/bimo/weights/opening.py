@@ -22,7 +22,7 @@ from bimo.weights.huggingface import end_ids, load_model
 from bimo.weights.names import require_fitting
 from bimo.weights.safetensors_files import weight_digests
 
-__all__ = ["OpenedModel", "adapter_chat_format", "open_gguf", "open_model"]
+__all__ = ["OpenedModel", "adapter_chat_format", "open_gguf", "open_model", "stored_digests"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class OpenedModel:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files that hold its weights, by their names."""
-        return weight_digests(self.path) if self.path.is_dir() else {self.path.name: digest_file(self.path)}
+        return stored_digests(self.path)
 
 
 def open_model(path: Path, *, device: torch.device | None = None) -> OpenedModel:
@@ -81,6 +81,18 @@ def _fitting(opened: OpenedModel) -> OpenedModel:
     require_fitting(opened.path, tokens=opened.tokenizer.vocabulary, vocabulary=vocabulary)
     # Models that were cut down still name the end that their teacher had.
     return replace(opened, ends=frozenset(end for end in opened.ends if 0 <= end < vocabulary))
+
+
+def stored_digests(path: Path) -> dict[str, str]:
+    """SHA-256 of the files that hold a model's weights, by their names, without opening it.
+
+    Raises UserError where there is no model.
+    """
+    if path.is_dir():
+        return weight_digests(path)
+    if not path.is_file():
+        raise UserError("There is no model folder {folder}.", folder=path)
+    return {path.name: digest_file(path)}
 
 
 def adapter_chat_format(folder: Path, base: OpenedModel) -> ChatFormat:

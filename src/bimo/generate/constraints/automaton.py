@@ -109,27 +109,25 @@ class Automaton:
 
     def expand(self, state: int) -> None:
         """Let the table have the row of a state."""
-        if not self.expanded[state]:
-            with self.lock:
-                self._expand(state)
+        if self.expanded[state]:
+            return
+        with self.lock:
+            arcs = [arc for place in self._states[state] for arc in self._places.arcs[place]]
+            for first, after, targets in _cut(arcs):
+                self.table[state, first:after] = self._number(self._closure(targets))
+            self.table[state, list(self._missing)] = DEAD
+            self.expanded[state] = True
 
     def complete(self) -> int:
         """Expand all states; returns how many there are. Raises UserError where they are too many."""
         state = START
         with self.lock:
             while state < len(self._states):
-                self._expand(state)
+                self.expand(state)
                 if len(self._states) > MOST_STATES:
                     raise too_large()
                 state += 1
         return len(self._states)
-
-    def _expand(self, state: int) -> None:
-        arcs = [arc for place in self._states[state] for arc in self._places.arcs[place]]
-        for first, after, targets in _cut(arcs):
-            self.table[state, first:after] = self._number(self._closure(targets))
-        self.table[state, list(self._missing)] = DEAD
-        self.expanded[state] = True
 
     def _number(self, places: frozenset[int]) -> int:
         if places not in self._numbers:
